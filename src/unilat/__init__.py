@@ -1,0 +1,1 @@
+"""Latents for diffusion models with a bit budget."""
