@@ -1,0 +1,44 @@
+"""The cache folder: ``$UNILAT_CACHE``, else ``~/.cache/unilat``. What it holds can always be made again."""
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+def cache_folder() -> Path:
+    """The folder's path; nothing is created by asking."""
+    named = os.environ.get("UNILAT_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "unilat"
+
+
+def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """The arrays kept under ``key``, or those that ``make`` returns, then kept.
+
+    The key names everything that shapes the arrays. A damaged file is made anew, and a cache that cannot be written
+    (full disk, read-only home) costs time only: the arrays are returned all the same.
+    """
+    path = cache_folder() / "arrays" / f"{key}.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                return {name: kept[name] for name in kept.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
+            pass  # damaged: zip's own CRC or the .npy header says so
+    arrays = make()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".part-", suffix=".npz", dir=path.parent)
+        with os.fdopen(handle, "wb") as out:
+            np.savez(out, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+    return arrays

@@ -1,0 +1,127 @@
+"""A set of pictures in memory: what every reader of this folder returns, and its bytes <-> unit maps."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilat.types import UserError
+
+Progress = Callable[[int, int, str], None]
+"""``progress(done, total, what)``: called now and then by slow readers; ``total`` is 0 where it is not known."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with their labels, kept as bytes: 1/4 of the float32 size, and the exact values that were read.
+
+    ``classes`` is empty where the source names none; ``labels`` are then zeros. Pictures of one group are
+    near-duplicates (skin tones of one emoji, letters drawn alike) that must not straddle a split.
+    """
+
+    images: Tensor  # uint8 [N, C, S, S]
+    labels: Tensor  # int64 [N]
+    classes: tuple[str, ...]
+    groups: Tensor  # int64 [N]
+    names: tuple[str, ...] | None
+    held_out: Tensor | None  # bool [N]: True = the source's own test pictures
+    source: str
+    skipped: tuple[tuple[str, str], ...] = ()  # (name, reason)
+    converted: dict[str, int] = field(default_factory=dict)  # e.g. {"palette": 3, "resized": 40}
+    notes: tuple[str, ...] = ()  # one line each, to be told to the user
+    sha256: str = ""  # of the pictures' and labels' bytes
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def size(self) -> int:
+        """Side of the square pictures, in pixels."""
+        return int(self.images.shape[-1])
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return int(self.images.shape[1])
+
+    def class_counts(self) -> dict[str, int]:
+        """Pictures per class, in the order of ``classes``; empty where there are no classes."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True)) if self.classes else {}
+
+    def json(self) -> dict:
+        """What is in it, as plain JSON types: the run folder's ``data.json`` starts from this."""
+        return {
+            "source": self.source,
+            "count": len(self),
+            "size": self.size,
+            "channels": self.channels,
+            "classes": list(self.classes),
+            "class_counts": self.class_counts(),
+            "groups": int(self.groups.unique().numel()),
+            "held_out": None if self.held_out is None else int(self.held_out.sum()),
+            "skipped": [list(item) for item in self.skipped],
+            "converted": dict(self.converted),
+            "notes": list(self.notes),
+            "sha256": self.sha256,
+        }
+
+
+def pack(
+    images: np.ndarray,
+    labels: np.ndarray | list[int] | None,
+    source: str,
+    *,
+    classes: tuple[str, ...] = (),
+    groups: np.ndarray | list[int] | None = None,
+    names: tuple[str, ...] | None = None,
+    held_out: np.ndarray | None = None,
+    skipped: tuple[tuple[str, str], ...] = (),
+    converted: dict[str, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Pictures:
+    """Pictures ``uint8 [N, C, S, S]`` with everything said about them -> :class:`Pictures`, hashed and checked."""
+    count = len(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"pack wants uint8 [N, C, S, S], not {images.dtype} {list(images.shape)}")
+    if count == 0:
+        raise UserError(f"{source}: no picture could be read; name a folder or file that holds pictures")
+    label_array = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
+    group_array = np.arange(count) if groups is None else np.asarray(groups, np.int64)
+    for what, array in (("labels", label_array), ("groups", group_array), ("names", names), ("held_out", held_out)):
+        if array is not None and len(array) != count:
+            raise ValueError(f"{count} pictures but {len(array)} {what}")
+    single = [name for k, name in enumerate(classes) if (label_array == k).sum() == 1]
+    if single:
+        shown = ", ".join(repr(name) for name in single[:5]) + (" ..." if len(single) > 5 else "")
+        notes += (f"{len(single)} class(es) of one picture: {shown}; it is trained on, nothing of it is held out",)
+    images = np.ascontiguousarray(images)
+    digest = hashlib.sha256(f"{images.shape}".encode())
+    digest.update(images.data)
+    digest.update(np.ascontiguousarray(label_array, "<i8").data)
+    return Pictures(
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(label_array),
+        classes=tuple(classes),
+        groups=torch.from_numpy(group_array.astype(np.int64)),
+        names=names,
+        held_out=None if held_out is None else torch.from_numpy(np.asarray(held_out, bool)),
+        source=source,
+        skipped=skipped,
+        converted=dict(sorted((converted or {}).items())),
+        notes=notes,
+        sha256=digest.hexdigest(),
+    )
+
+
+def to_unit(images_u8: Tensor) -> Tensor:
+    """Bytes -> the networks' range: ``x = bytes / 127.5 - 1``, float32 in [-1, 1], same shape."""
+    return images_u8.to(torch.float32) / 127.5 - 1.0
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """The networks' range -> bytes: ``round((x + 1) 127.5)`` clamped to 0..255. Inverse of :func:`to_unit` on bytes."""
+    return ((x.to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
