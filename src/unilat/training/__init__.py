@@ -1,1 +1,1 @@
-"""See the module docstrings of this room."""
+"""Training: ``engine.fit`` runs a ``Stage`` under a ``Schedule``; ``checkpoint`` keeps what it reaches."""

@@ -1,0 +1,298 @@
+"""Checkpoints that survive: whole or absent, checked by content, and without pickle.
+
+A checkpoint is the folder ``step-0000000042`` with one safetensors file per group of tensors, ``state.json``, and
+``manifest.json``, which holds the size and SHA-256 of the others and of itself. It is written under another name,
+synced, and renamed: whatever kills the process, a name that starts with ``step-`` stands for a complete checkpoint.
+Reading hashes every byte before it is believed, and goes back to an older checkpoint when the newest fails.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from unilat.types import UserError
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{10})(?:\.(\d+))?")
+_TEMPORARY = ".tmp-"
+_MANIFEST = "manifest.json"
+_STATE = "state.json"
+
+Warn = Callable[[str], None]
+
+
+def warn_stderr(line: str) -> None:
+    """Where warnings go when nobody asked for them elsewhere."""
+    sys.stderr.write(f"warning: {line}\n")
+    sys.stderr.flush()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One checkpoint, read and verified. ``tensors``: group → name → tensor (CPU)."""
+
+    path: Path
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the step, all tensors and the state but its ``"clock"`` entry (wall time, machine)."""
+        state = {key: value for key, value in self.state.items() if key != "clock"}
+        sha = hashlib.sha256(_json([self.step, state]))
+        for group, tensors in sorted(self.tensors.items()):
+            sha.update(group.encode() + hashlib.sha256(_pack(tensors)).digest())
+        return sha.hexdigest()
+
+
+class _Invalid(Exception):
+    """Why a checkpoint cannot be believed."""
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    warn: Warn = warn_stderr,
+) -> Path:
+    """Write a checkpoint and return its path; afterwards the ``keep`` newest up to ``step`` remain.
+
+    Checkpoints beyond ``step`` are what a rewound run left behind and go too. Any failure of the file system becomes a
+    ``UserError``, with the older checkpoints untouched and nothing temporary left.
+    """
+    if any(not re.fullmatch(r"[a-z0-9_]+", group) for group in tensors):
+        raise ValueError(f"names of groups are file names, a-z, 0-9 and _ only: {sorted(tensors)}")
+    temporary = folder / f"{_TEMPORARY}{step}-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        os.mkdir(temporary)
+        files: dict[str, dict[str, Any]] = {}
+        for group in sorted(tensors):
+            files[f"{group}.safetensors"] = _write(temporary / f"{group}.safetensors", _pack(tensors[group]))
+        files[_STATE] = _write(temporary / _STATE, _json(state))
+        manifest = {"format": FORMAT, "step": step, "files": files}
+        manifest["sha256"] = hashlib.sha256(_json(manifest)).hexdigest()
+        _write(temporary / _MANIFEST, _json(manifest))
+        _sync(temporary)
+        final = _free_name(folder, step)
+        os.replace(temporary, final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(_trouble(folder, step, error)) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _rotate(folder, final, keep, warn)
+    return final
+
+
+def load(folder: Path, *, warn: Warn = warn_stderr) -> Checkpoint | None:
+    """The newest checkpoint of ``folder`` that passes every check; None when there is none at all.
+
+    Each one that fails is named, with the reason, through ``warn``. When all fail: ``UserError``, because to start from
+    nothing without being asked would throw the run away.
+    """
+    found = _list(folder)
+    for path in found:
+        try:
+            checkpoint = _read(path)
+        except (_Invalid, OSError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+            warn(f"{path} is damaged ({error}); trying an older checkpoint")
+            continue
+        return checkpoint
+    if found:
+        raise UserError(f"{folder}: no checkpoint can be read; restore one, or delete the folder to start over")
+    return None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted save or rotation left behind."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(_TEMPORARY):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; ``UserError`` when another live process holds it.
+
+    The kernel drops the lock (``flock``) with the process, however it dies, so a dead trainer's folder is free at once.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _take(path)
+    except BlockingIOError as error:
+        owner = path.read_text(errors="replace").strip() if path.exists() else ""
+        raise UserError(
+            f"{folder} is being trained by another process{f' (pid {owner})' if owner else ''}; "
+            "wait for it or choose another folder"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take(path: Path) -> int:
+    """An open, locked descriptor of the file that ``path`` names now (not of one unlinked by the last owner)."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode())
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+
+
+def _pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """The tensors as one safetensors file; the same tensors give the same bytes."""
+    plain = {}
+    for name, tensor in tensors.items():
+        flat = tensor.detach().cpu().contiguous()
+        shares = flat.untyped_storage().nbytes() != flat.numel() * flat.element_size()
+        plain[name] = flat.clone() if shares else flat
+    return safetensors.torch.save(plain)
+
+
+def _write(path: Path, content: bytes) -> dict[str, Any]:
+    """Write and sync one new file; returns what the manifest says of it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _free_name(folder: Path, step: int) -> Path:
+    """``step-N``, or ``step-N.k`` when a (damaged) checkpoint of that step stands there: nothing is overwritten."""
+    name = f"step-{step:010d}"
+    taken = [_key(path)[1] for path in _list(folder) if _key(path)[0] == step]
+    return folder / (f"{name}.{max(taken) + 1}" if taken else name)
+
+
+def _key(path: Path) -> tuple[int, int]:
+    match = _NAME.fullmatch(path.name)
+    assert match
+    return int(match[1]), int(match[2] or 0)
+
+
+def _list(folder: Path) -> list[Path]:
+    """Checkpoints by name, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_key, reverse=True)
+
+
+def _rotate(folder: Path, newest: Path, keep: int, warn: Warn) -> None:
+    """Drop what is beyond ``newest`` and what is older than the ``keep`` newest: first renamed, then removed."""
+    found = _list(folder)
+    beyond = [path for path in found if _key(path) > _key(newest)]
+    older = [path for path in found if _key(path)[0] < _key(newest)[0]]
+    same = [path for path in found if path not in beyond and path not in older and path != newest]
+    for path in beyond + same + older[max(keep, 1) - 1 :]:
+        doomed = folder / f"{_TEMPORARY}old-{path.name}"
+        try:
+            os.replace(path, doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warn(f"{path} could not be removed ({error.strerror})")
+
+
+def _read(path: Path) -> Checkpoint:
+    """The checkpoint at ``path``, every byte of it hashed before it is parsed."""
+    manifest = _parse((path / _MANIFEST).read_bytes(), _MANIFEST)
+    claimed = manifest.pop("sha256", None)
+    if claimed != hashlib.sha256(_json(manifest)).hexdigest():
+        raise _Invalid(f"{_MANIFEST} has changed")
+    if manifest.get("format") != FORMAT:
+        raise _Invalid(f"format {manifest.get('format')}, this version reads {FORMAT}")
+    if manifest["step"] != _key(path)[0]:
+        raise _Invalid(f"it holds step {manifest['step']}")
+    tensors, state = {}, None
+    for name, entry in manifest["files"].items():
+        if not re.fullmatch(r"[a-z0-9_]+\.safetensors|state\.json", name):
+            raise _Invalid(f"unexpected file {name!r}")
+        content = _verified(path / name, entry)
+        if name == _STATE:
+            state = _parse(content, name)
+        else:
+            tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(content)
+    if state is None:
+        raise _Invalid(f"{_STATE} is not listed")
+    return Checkpoint(path=path, step=manifest["step"], tensors=tensors, state=state)
+
+
+def _verified(path: Path, entry: Mapping[str, Any]) -> bytes:
+    if not path.is_file():
+        raise _Invalid(f"{path.name} is missing")
+    if path.stat().st_size != entry["bytes"]:
+        raise _Invalid(f"{path.name} has {path.stat().st_size} bytes instead of {entry['bytes']}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise _Invalid(f"{path.name} has changed")
+    return content
+
+
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _Invalid(f"{name} is not JSON") from error
+    if not isinstance(value, dict):
+        raise _Invalid(f"{name} is not an object")
+    return value
+
+
+def _trouble(folder: Path, step: int, error: OSError) -> str:
+    way_out = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk and its rights"
+    try:
+        older = _list(folder)
+    except OSError:
+        older = []
+    kept = f"; {older[0].name} is intact" if older else ""
+    return f"{folder}: step {step} could not be saved ({error.strerror or error}){kept}; {way_out}, then run again"

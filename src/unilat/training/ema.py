@@ -1,0 +1,42 @@
+"""Exponential moving average of named tensors, with a half-life counted in samples (edm2's convention)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+RAMP = 0.05
+"""The half-life never exceeds this share of the samples seen, so that the untrained weights are forgotten early."""
+
+
+def keep(batch: int, samples: int, halflife: float) -> float:
+    """Share of the old average kept by one update of ``batch`` samples, the last of ``samples`` seen.
+
+    ``0.5 ** (batch / min(halflife, RAMP · samples))``; 0 when the half-life is 0 (the average is then the weights).
+    """
+    effective = min(halflife, RAMP * samples)
+    return 0.5 ** (batch / effective) if effective > 0 else 0.0
+
+
+class EMA:
+    """The average of the tensors it was made with; ``tensors`` has their names, shapes and devices.
+
+    Floating-point tensors are averaged, others (counters among the buffers) copied: ``tensors`` is a whole model.
+    """
+
+    def __init__(self, source: Mapping[str, Tensor], halflife: float) -> None:
+        """``source``: live tensors, read again at each ``update``. ``halflife``: samples until a value weighs half."""
+        self.halflife = halflife
+        self.tensors = {name: tensor.detach().clone() for name, tensor in source.items()}
+        floating = {name: tensor.detach() for name, tensor in source.items() if tensor.is_floating_point()}
+        self._live = list(floating.values())  # detached: the same storage as the live tensors
+        self._average = [self.tensors[name] for name in floating]
+        self._copied = [(self.tensors[name], tensor) for name, tensor in source.items() if name not in floating]
+
+    @torch.no_grad()
+    def update(self, batch: int, samples: int) -> None:
+        """``average ← average + (1 − keep) (live − average)``, all tensors in one call."""
+        new = 1.0 - keep(batch, samples, self.halflife)
+        torch._foreach_lerp_(self._average, self._live, new)  # pyright: ignore[reportPrivateImportUsage]
+        for copy, live in self._copied:
+            copy.copy_(live)

@@ -1,0 +1,319 @@
+"""The loop: batches, gradients, steps, checkpoints; one process, or several under ``torchrun``.
+
+Everything random is a function of (seed, step, row of the global batch), everything counted is counted in samples, and
+the state between two steps is exactly what a checkpoint holds. So a run that is stopped anywhere and resumed is bitwise
+the run that was not, and several processes see the batches that one would see. The objective lives in the stage.
+
+    indices = batch_indices(count, batch, seed, step)[rows of this process]
+    loss [b], metrics = stage.losses(stage.batch(indices), draws)
+    → gradients → Σ over processes → all finite? → clip → AdamW → EMA → the stage's own move
+
+Exit codes after a signal, with the step finished and saved: SIGINT 130, SIGUSR1 138, SIGTERM 143 (128 + its number).
+This is the only file that imports torch.distributed.
+"""
+
+import atexit
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from unilat.data import batch_indices
+from unilat.maths.levels import Draws
+from unilat.training import checkpoint
+from unilat.training.journal import Journal
+from unilat.training.machine import key, manifest, pick_device, set_threads
+from unilat.training.plan import Schedule, Stage
+from unilat.training.state import State
+from unilat.types import UserError
+
+__all__ = ["Schedule", "Stage", "World", "fit", "join", "key", "manifest", "pick_device", "set_threads"]
+
+Told = dict[str, float]
+Progress = Callable[[dict[str, Any]], None]
+Warn = checkpoint.Warn
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives the run up."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run."""
+
+    rank: int
+    size: int
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """First and one past the last row of the global batch that this process computes."""
+        return total * self.rank // self.size, total * (self.rank + 1) // self.size
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over all processes, in place."""
+        if self.size > 1:
+            try:
+                dist.all_reduce(tensor)
+            except RuntimeError as error:
+                raise UserError(f"process {self.rank} lost the others ({error!s:.80}); run again to go on") from error
+        return tensor
+
+    def sum_all(self, tensors: list[Tensor]) -> None:
+        """Sum each tensor over all processes, in place, in one exchange."""
+        if self.size > 1:
+            flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
+            parts = flat.split([tensor.numel() for tensor in tensors])
+            shaped = [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+            torch._foreach_copy_(tensors, shaped)  # pyright: ignore[reportPrivateImportUsage]
+
+    def copy(self, tensors: list[Tensor]) -> None:
+        """Give every process the values of process 0, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.data, 0)
+
+
+def join(device: torch.device) -> World:
+    """The world that ``torchrun`` describes in the environment, or this process alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        atexit.register(dist.destroy_process_group)
+    return World(rank=int(os.environ.get("RANK", "0")) if size > 1 else 0, size=size)
+
+
+class _Signals:
+    """SIGTERM, SIGINT and SIGUSR1 wait for the end of the step; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            os._exit(128 + number)
+        self.number = number
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        old = {}
+        if threading.current_thread() is threading.main_thread():
+            old = {number: signal.signal(number, self._note) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _losses(state: State, world: World) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
+    """Forward pass of this process's rows of the next step; the same whenever it is called between two steps."""
+    stage, total = state.stage, state.schedule.batch
+    first, last = world.rows(total)
+    indices = batch_indices(stage.count, total, state.seed, state.step)[first:last]
+    batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in stage.batch(indices))
+    torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
+    draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
+    loss, metrics = stage.losses(batch, draws)
+    if loss.shape != (last - first,):
+        raise ValueError(f"{stage.name}: losses are [{last - first}], one per example, not {list(loss.shape)}")
+    return loss, metrics, batch
+
+
+def _step(state: State, world: World, number: int) -> tuple[dict[str, float], int]:
+    """One step. Returns the means over the global batch, and the signal to stop for: this process's or another's."""
+    schedule, total = state.schedule, state.schedule.batch
+    state.optimizer.zero_grad(set_to_none=True)
+    loss, metrics, _ = _losses(state, world)
+    (loss.sum() / total).backward()
+    for parameter in state.trained:
+        if parameter.grad is None:  # unused in this step: Adam must not skip it on some processes only
+            parameter.grad = torch.zeros_like(parameter)
+    grads = [parameter.grad for parameter in state.trained if parameter.grad is not None]
+    rows = torch.stack([loss, *metrics.values()]).detach().sum(1, dtype=torch.float64) / total
+    *means, signals = world.sum(torch.cat([rows, rows.new_tensor([number])])).tolist()
+    world.sum_all(grads)
+    norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateImportUsage]
+    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+    if not (math.isfinite(means[0]) and math.isfinite(norm)):
+        _stop(state, world, means[0], norm)
+    if norm > schedule.clip:
+        torch._foreach_mul_(grads, schedule.clip / norm)  # pyright: ignore[reportPrivateImportUsage]
+    rate = schedule.rate(state.samples + total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.step += 1
+    state.ema.update(total, state.samples)
+    told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
+    return told, number or (int(signal.SIGTERM) if signals else 0)
+
+
+def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
+    """Refuse a step whose loss or gradient is not finite, naming the examples; the weights have not moved."""
+    total = state.schedule.batch
+    first, _ = world.rows(total)
+    own, _, batch = _losses(state, world)  # the same rows once more: the first graph is gone
+    bad = torch.zeros(total, device=state.device)
+
+    def mark(rows: Tensor) -> bool:
+        bad[first : first + len(rows)] = (~rows).to(bad.dtype)
+        return bool(world.sum(bad).any())
+
+    data = torch.stack([_finite_rows(part) for part in batch]).all(0)
+    if mark(data):
+        what = "their data are not finite"
+    elif mark(_finite_rows(own)):
+        what = f"their loss is not finite (mean {loss})"
+    elif mark(_finite_gradients(own, state.trained)):
+        what = "their gradients are not finite"
+    else:
+        bad.fill_(1)
+        what = f"the gradient's norm over the batch is {norm}"
+    state.optimizer.zero_grad(set_to_none=True)
+    indices = batch_indices(state.stage.count, total, state.seed, state.step)[bad.cpu() > 0].tolist()
+    named = ", ".join(map(str, indices[:16])) + (f" and {len(indices) - 16} more" if len(indices) > 16 else "")
+    raise UserError(
+        f"{state.stage.name}, step {state.step + 1}: samples {named}: {what}; this step changed nothing. "
+        "Leave those samples out, or lower the learning rate"
+    )
+
+
+def _finite_rows(tensor: Tensor) -> Tensor:
+    return tensor.detach().reshape(len(tensor), -1).isfinite().all(1)
+
+
+def _finite_gradients(losses: Tensor, parameters: list[Tensor]) -> Tensor:
+    """Whether each example's own gradient is finite; all True where the graph cannot be walked again (compiled)."""
+    finite = torch.ones(len(losses), dtype=torch.bool, device=losses.device)
+    try:
+        for row, loss in enumerate(losses):
+            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            finite[row] = all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
+    except RuntimeError:
+        finite.fill_(True)
+    return finite
+
+
+def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool]:
+    """Let the stage move; returns all numbers of the step, and whether a calibration is among them."""
+    told |= state.stage.after_step(dict(told), state.samples)
+    every = getattr(state.stage, "eval_every", 0)
+    if not every or state.step % every:
+        return told, False
+    torch.manual_seed(key(state.seed, state.step, "calibrate"))
+    state.stage.model.eval()
+    with torch.no_grad():
+        told |= getattr(state.stage, "calibrate")(state.ema.tensors, state.step)  # noqa: B009 (optional, see Stage)
+    state.stage.model.train()
+    return told, True
+
+
+def _loop(
+    state: State, world: World, last: int, folder: Path, journal: Journal, progress: Progress | None, warn: Warn
+) -> Told:
+    """Steps up to ``last``, each logged, shown and saved when due."""
+    schedule, pace, told = state.schedule, 0.0, {}
+    signals = _Signals()
+    with signals.caught():
+        while state.step < last:
+            start = time.perf_counter()
+            means, caught = _step(state, world, signals.number)
+            told, calibrated = _after(state, means)
+            took = time.perf_counter() - start
+            state.seconds += took
+            pace = took if not pace else 0.95 * pace + 0.05 * took
+            count = {"stage": state.stage.name, "step": state.step, "samples": state.samples}
+            ends = state.step == last or caught
+            if calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
+                journal.write({**count, "seconds": round(state.seconds, 3), **told})
+            if progress and world.rank == 0:
+                left = (schedule.steps - state.step) * pace
+                speed = {"samples_per_second": schedule.batch / pace, "seconds_left": left, "seconds": state.seconds}
+                progress({**count, "steps": schedule.steps, **speed, "loss": told["loss"], "metrics": told})
+            if world.rank == 0 and (ends or state.step % schedule.save_every == 0):
+                journal.sync()
+                state.save(folder, warn)
+            if caught:
+                raise SystemExit(128 + caught)
+    return told
+
+
+def fit(
+    stage: Stage,
+    schedule: Schedule,
+    folder: Path,
+    seed: int,
+    *,
+    log: Path | None = None,
+    progress: Progress | None = None,
+    stop_at: int | None = None,
+    device: str = "auto",
+    warn: Warn = checkpoint.warn_stderr,
+) -> dict[str, Any]:
+    """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
+
+    ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0. ``stop_at``: save and return
+    after this many steps. Returns ``stage, step, steps, samples, seconds, resumed`` (step it started from),
+    ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole model).
+
+    Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
+    and a disk that fails; ``SystemExit`` 128 + n after signal n.
+    """
+    _check(schedule, stage)
+    place = pick_device(device)
+    world = join(place)
+    if schedule.batch < world.size:
+        raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
+        if world.rank == 0:
+            stack.enter_context(checkpoint.lock(folder))
+            checkpoint.sweep(folder)
+        world.sum(torch.zeros(1, device=place))  # the others read only after the lock is held
+        state = State(stage, schedule, seed, place, world.size)
+        found = checkpoint.load(folder, warn=warn if world.rank == 0 else lambda line: None)
+        if found:
+            state.restore(found, warn)
+        world.copy([*state.model.values(), *state.ema.tensors.values()])
+        resumed = state.step
+        if float(world.sum(torch.tensor(float(resumed), device=place))) != resumed * world.size:
+            raise UserError(f"{folder}: the processes read different checkpoints; it must be on a disk they share")
+        journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
+        stack.callback(journal.close)
+        last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
+        told = _loop(state, world, last, folder, journal, progress, warn)
+        return {
+            "stage": stage.name,
+            "step": state.step,
+            "steps": schedule.steps,
+            "samples": state.samples,
+            "seconds": state.seconds,
+            "resumed": resumed,
+            "finished": state.step >= schedule.steps,
+            "metrics": told,
+            "ema": state.ema.tensors,
+        }
+
+
+def _check(schedule: Schedule, stage: Stage) -> None:
+    """Refuse numbers no run can have."""
+    for name in ("batch", "samples", "log_every", "save_every", "keep"):
+        if getattr(schedule, name) < 1:
+            raise UserError(f"{stage.name}: {name} must be at least 1, not {getattr(schedule, name)}")
+    if not (schedule.learning_rate > 0 and math.isfinite(schedule.learning_rate)):
+        raise UserError(f"{stage.name}: learning_rate must be a positive number, not {schedule.learning_rate}")
+    if not 0 <= schedule.decay <= 1 or not schedule.clip > 0 or schedule.warmup < 0 or schedule.ema_halflife < 0:
+        raise UserError(f"{stage.name}: decay lies in 0..1, clip above 0, warmup and ema_halflife at or above 0")
+    if stage.count < 1:
+        raise UserError(f"{stage.name}: there is nothing to train on")

@@ -1,0 +1,89 @@
+"""What a run ran on: versions, threads, processor, date and commit, for ``manifest.json``."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unilat.types import UserError
+
+
+def set_threads(threads: int | None) -> int:
+    """Pin the threads of torch's operators (None leaves them); returns how many there are. Part of bitwise equality."""
+    if threads is not None:
+        if threads < 1:
+            raise UserError(f"threads {threads}: at least 1")
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """``"cpu"``, ``"cuda"`` (this process's own of them), or ``"auto"``: cuda where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError("device cuda: this machine has none, or this torch cannot use it; say --device cpu")
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    return torch.device(device)
+
+
+def key(*parts: object) -> int:
+    """A stable 63-bit seed from its parts."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def manifest(device: str = "cpu") -> dict[str, Any]:
+    """Everything besides configuration and data that decides the bits of a result, and when and from which commit."""
+    model, flags = _processor()
+    return {
+        "unilat": _version("unilat"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "cpu": model,
+        "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(Path(__file__).parent),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def _processor() -> tuple[str, str]:
+    """Name and sorted feature flags of the first processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), ""
+    entries = dict(reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line]))
+    flags = entries.get("flags", entries.get("Features", ""))
+    return entries.get("model name", platform.machine()), " ".join(sorted(flags.split()))
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit this code is checked out from, ``+`` appended when files differ; None outside a checkout."""
+    try:
+        _git(folder, "ls-files", "--error-unmatch", "machine.py")
+        return _git(folder, "rev-parse", "HEAD") + ("+" if _git(folder, "status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, check=True, timeout=20, text=True).stdout.strip()

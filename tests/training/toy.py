@@ -1,0 +1,91 @@
+"""A stage small enough to train in milliseconds, with everything a stage can have: dropout, a buffer, state, calibration."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilat.maths.levels import Draws
+from unilat.training.engine import Schedule
+
+
+class Net(nn.Module):
+    """Two layers with dropout, an unused parameter and a buffer that each training pass moves."""
+
+    def __init__(self, width: int, dropout: float):
+        super().__init__()
+        self.into, self.out = nn.Linear(3, width), nn.Linear(width, 2)
+        self.out.bias.requires_grad_(False)
+        self.unused = nn.Parameter(torch.ones(4, 2))
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.seen += 1
+            self.mean.lerp_(x.detach().mean(0), 0.1)
+        return self.out(self.dropout(torch.tanh(self.into(x - self.mean))))
+
+
+class Toy:
+    """Learns to undo noise; a controller moves a weight that enters the loss."""
+
+    name = "toy"
+    eval_every = 4
+
+    def __init__(self, width: int = 5, dropout: float = 0.2, count: int = 23):
+        torch.manual_seed(3)
+        self.model = Net(width, dropout)
+        self.data, self.count = torch.randn(count, 3), count
+        self.weight = 1.0
+        self.calibrated: list[float] = []
+        self.batches: list[list[int]] = []
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        self.batches.append(indices.tolist())
+        return self.data[indices], indices
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        x = batch[0]
+        noise = draws.normal(x) * draws.strata(len(x))[:, None]
+        error = (self.model(x + noise) - x[:, :2]).square().sum(1)
+        return self.weight * error, {"error": error.detach()}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        self.weight *= 1.0 + 0.01 * (metrics["error"] > 1.0)
+        return {"weight": self.weight}
+
+    def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
+        value = float(sum(tensor.double().sum() for tensor in ema.values()) + torch.rand(()))
+        self.calibrated.append(value)
+        return {"calibration": value}
+
+    def state(self) -> dict[str, Any]:
+        return {"weight": self.weight, "calibrated": self.calibrated}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.weight, self.calibrated = state["weight"], list(state["calibrated"])
+
+
+def schedule(**changed: Any) -> Schedule:
+    """Ten steps of six; batches cross the border of an epoch (23 examples)."""
+    usual: dict[str, Any] = {
+        "batch": 6,
+        "samples": 60,
+        "learning_rate": 1e-2,
+        "warmup": 12,
+        "decay": 0.5,
+        "weight_decay": 0.1,
+        "ema_halflife": 20,
+        "clip": 2.0,
+        "log_every": 3,
+        "save_every": 4,
+    }
+    return Schedule(**usual | changed)
+
+
+def written(folder: Path) -> list[str]:
+    """Names in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
