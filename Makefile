@@ -1,0 +1,57 @@
+# One page of everything that is done with this repository. `make` alone prints it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON  ?= python3
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+OUT     ?= runs/glyphs
+DATA    ?= glyphs
+ARGS    ?=
+
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main clean
+
+help:  ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+# Re-done only when what is to be installed changes.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || { echo "setting up $(VENV) (about 1 GB, minutes; only the first time)"; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[metrics,dev]'
+	@touch $@
+
+setup: $(STAMP)  ## Create .venv and install the project into it (the targets below do it themselves)
+
+run: $(STAMP)  ## The main job on the embedded pictures: train both stages, evaluate, write the report
+	$(BIN)/unilat train $(DATA) --out $(OUT) $(ARGS)
+
+test: $(STAMP)  ## All tests that take seconds
+	$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: $(STAMP)  ## The tests that take minutes
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+mutants: $(STAMP)  ## Break maths/ one line at a time and see the tests notice
+	$(BIN)/python tests/mutants.py $(ARGS)
+
+lint: $(STAMP)  ## ruff and pyright, as pinned
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(STAMP)  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+help-texts: $(STAMP)  ## Write docs/help/*.txt again after the command line changed
+	$(BIN)/python tests/test_cli_help.py
+
+bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
+	$(BIN)/python benchmarks/main.py $(ARGS)
+
+clean:  ## Remove the virtual environment and caches; never runs/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

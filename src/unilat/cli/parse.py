@@ -1,0 +1,71 @@
+"""From words to a command object: tyro reads the options, the prose of the help texts is the commands' docstrings."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+
+import tyro
+
+from unilat.cli.commands import COMMANDS, Command
+from unilat.cli.helptext import MARKERS, help_text
+
+_ROOT = """\
+usage: unilat COMMAND ...
+
+Latents for diffusion models with a bit budget: name the bits per pixel, get an autoencoder
+whose latents carry them, and a diffusion model trained on these latents.
+
+    unilat train photos/ --bpp 0.3         a folder of pictures in, a run folder out
+    unilat sample runs/photos -n 64        new pictures from it
+
+Commands
+{commands}
+
+`unilat COMMAND --help` explains one. Commands that report take --json: one object on standard
+output, everything else on standard error. Exit codes: 0 done, 1 unexpected error, 2 a mistake
+in the command line or the data, 130 interrupted, 143 terminated."""
+
+
+def parse(words: Sequence[str]) -> Command:
+    """The command that ``words`` ask for, ready to run; mistakes and ``--help`` end in SystemExit after a message."""
+    name, rest = _split(words)
+    options = COMMANDS[name]
+    if "--help" in rest or "-h" in rest:
+        print(help_text(name, COMMANDS[name]))
+        raise SystemExit(0)
+    if name == "train":
+        from unilat.cli.configure import parse_train
+
+        return parse_train(rest)
+    return tyro.cli(options, prog=f"unilat {name}", args=rest, config=MARKERS)
+
+
+def root_help() -> str:
+    """What ``unilat --help`` prints."""
+    lines = (f"  {name:<13}{(inspect.getdoc(command) or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    return _ROOT.format(commands="\n".join(lines))
+
+
+def version() -> str:
+    """Name and version of the installed package."""
+    from importlib.metadata import version as installed
+
+    return f"unilat {installed('unilat')}"
+
+
+def _split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command's name, of one or two words, and what follows it."""
+    for length in (2, 1):
+        name = " ".join(words[:length])
+        if name in COMMANDS:
+            return name, list(words[length:])
+    inner = [name.split()[1] for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    if inner and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print("\n\n".join(help_text(f"{words[0]} {name}", COMMANDS[f"{words[0]} {name}"]) for name in inner))
+        raise SystemExit(0 if len(words) > 1 else 2)
+    from unilat.types import UserError
+
+    wrong = " ".join(words[: 2 if inner else 1])
+    near = difflib.get_close_matches(wrong, COMMANDS, n=1)
+    hint = f"perhaps you meant `unilat {near[0]}`" if near else f"there are {', '.join(COMMANDS)}"
+    raise UserError(f"no command named {wrong!r}: {hint}")

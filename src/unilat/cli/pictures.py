@@ -1,0 +1,129 @@
+"""The commands that read or write pictures: look, encode, decode, reconstruct, sample."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+import unilat.run
+from unilat import data
+from unilat.cli.output import Output
+from unilat.types import UserError
+
+if TYPE_CHECKING:
+    from unilat.cli.commands import Sample
+
+
+def look(source: str, size: int | None, out: Path, output: Output) -> None:
+    """Contact sheet and counts of what would be read."""
+    seen = data.look(source, size=size, out=out, progress=output.note)
+    output.result(seen.json(), seen.text())
+
+
+def encode(folder: Path, source: str, out: Path, output: Output) -> None:
+    """Pictures → latent data set."""
+    run = unilat.run.load(folder)
+    latents = run.encode(read(run, source, output))
+    latents.save(out)
+    bits = latents.bits.double()
+    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
+    pixels = run.config.data.size**2
+    values = {
+        "latents": out,
+        "count": len(bits),
+        "shape": list(latents.z.shape[1:]),
+        "bits_per_picture": {"mean": float(bits.mean()), "stderr": error},
+        "bits_per_pixel": {"mean": float(bits.mean()) / pixels, "stderr": None if error is None else error / pixels},
+    }
+    shape = "×".join(map(str, values["shape"]))
+    text = (
+        f"{len(bits)} latents of {shape}, {bits.mean():.1f} bits a picture ({bits.mean() / pixels:.4g} a pixel): {out}"
+    )
+    output.result(values, text)
+
+
+def decode(folder: Path, latents: Path, out: Path, steps: int | None, seed: int, output: Output) -> None:
+    """Latent data set → one PNG each."""
+    run = unilat.run.load(folder)
+    images = run.decode(unilat.run.LatentSet.load(latents), steps=steps, seed=seed)
+    write_each(images, out)
+    output.result({"folder": out, "count": len(images)}, f"{len(images)} pictures: {out}")
+
+
+def reconstruct(folder: Path, source: str, out: Path, steps: int | None, seed: int, output: Output) -> None:
+    """Pictures → latents → pictures, and how near they came."""
+    from unilat.metrics.quality import psnr
+
+    run = unilat.run.load(folder)
+    originals = read(run, source, output)
+    images = run.reconstruct(originals, steps=steps, seed=seed)
+    write_each(images, out)
+    decibels = psnr(originals, images)
+    values = {"folder": out, "count": len(images), "psnr": {"mean": float(decibels.mean()), "unit": "dB"}}
+    output.result(values, f"{len(images)} pictures, mean PSNR {decibels.mean():.2f} dB: {out}")
+
+
+def sample(options: "Sample", output: Output) -> None:
+    """New pictures, on one sheet or one PNG each."""
+    if options.number < 1:
+        raise UserError(f"-n {options.number}: ask for one picture or more")
+    run = unilat.run.load(options.run)
+    label: Any = options.label
+    if isinstance(label, str) and label.isdecimal() and label not in run.classes:
+        label = int(label)
+    images, labels = run.sample(
+        options.number, label=label, guidance=options.guidance, steps=options.steps, seed=options.seed
+    )
+    if options.out.suffix.lower() == ".png":
+        write_sheet(images, options.out)
+    else:
+        write_each(images, options.out)
+    values = {"out": options.out, "count": len(images), "labels": labels.tolist(), "classes": list(run.classes)}
+    output.result(values, f"{len(images)} pictures: {options.out}")
+
+
+def read(run: "unilat.run.Run", source: str, output: Output) -> Tensor:
+    """The pictures of ``source`` at the run's size and channels, uint8 [N, C, H, W]."""
+    config = run.config.data
+    pictures = data.load(source, size=config.size, channels=config.channels, progress=output.note)
+    for name, reason in pictures.skipped[:20]:
+        output.say(f"skipped {name}: {reason}")
+    if len(pictures.skipped) > 20:
+        output.say(f"skipped {len(pictures.skipped) - 20} more")
+    return pictures.images
+
+
+def write_each(images: Tensor, folder: Path) -> None:
+    """``folder/00000.png`` and so on, in the order of ``images`` uint8 [N, C, H, W]."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, image in enumerate(images):
+            _pillow(image).save(folder / f"{index:05}.png")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+
+
+def write_sheet(images: Tensor, path: Path) -> None:
+    """All of ``images`` uint8 [N, C, H, W] on one picture, as near to a square as they go, white between them."""
+    count, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    gap = 2
+    sheet = images.new_full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), 255)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _pillow(sheet).save(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _pillow(image: Tensor) -> Image.Image:
+    """One picture uint8 [1 or 3, H, W] for Pillow."""
+    array = image.numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

@@ -1,0 +1,79 @@
+"""Progress of a training run: bars on a terminal, a line now and then elsewhere."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+_EVERY = 15.0  # seconds between two plain lines
+_NAMES = {"stage1": "stage 1, autoencoder", "stage2": "stage 2, base model"}
+
+
+class TrainingProgress:
+    """Called after each step with what the engine tells of it.
+
+    ``{"stage", "step", "steps", "samples_per_second", "seconds_left", "loss", "metrics": {"bpp", "target", ..}}``: only
+    the first three are needed, so that reading and evaluating show in the same way.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._told: dict[str, float] = {}
+
+    def __enter__(self) -> "TrainingProgress":
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description:<22}"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.percentage:>3.0f} %  {task.fields[detail]}"),
+            )
+            self._bars = Progress(*columns, console=self.console)
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Show one step."""
+        stage, step, steps = str(record["stage"]), int(record["step"]), int(record["steps"])
+        name = _NAMES.get(stage, stage)
+        if self._bars is not None:
+            if stage not in self._tasks:
+                self._tasks[stage] = self._bars.add_task(name, total=steps, detail="")
+            self._bars.update(self._tasks[stage], completed=step, total=steps, detail=detail(record))
+            return
+        now = time.monotonic()
+        if now - self._told.get(stage, -math.inf) >= _EVERY or step == steps:
+            self._told[stage] = now
+            self.console.print(f"{name}, {step / max(1, steps):.0%}: {detail(record)}", markup=False)
+
+
+def detail(record: Mapping[str, Any]) -> str:
+    """Step, speed, time left, the bits now against the bits wanted, and the loss; what is not there is left out."""
+    metrics = record.get("metrics") or {}
+    parts = [f"step {record['step']}/{record['steps']}"]
+    if record.get("samples_per_second"):
+        parts.append(f"{record['samples_per_second']:.0f} samples/s")
+    if record.get("seconds_left"):
+        parts.append(f"{duration(record['seconds_left'])} left")
+    if metrics.get("bpp") is not None:
+        target = metrics.get("target")
+        wanted = f" of {target:.3g} wanted" if target and math.isfinite(target) else ""
+        parts.append(f"bits {metrics['bpp']:.3f}{wanted}")
+    if record.get("loss") is not None:
+        parts.append(f"loss {record['loss']:.4g}")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,91 @@
+"""What a run came to, as aligned text: the numbers of ``metrics.json`` and of the dry run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_PARTS = ("encoder", "prior", "decoder", "base")
+_DISTANCES = {"kernel": "kernel", "frechet64": "Fréchet, 64 components"}
+
+
+def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str:
+    """The table that ends ``train`` and ``evaluate``; rows whose numbers are not there are left out."""
+    rows: list[Sequence[str]] = [("", "wanted", "measured", "on")]
+    bits = metrics.get("bits")
+    if bits:
+        wanted = f"{bits['wanted']:.4g}" if bits.get("wanted") else "–"
+        rows.append(("bits per pixel", wanted, _measured(bits), f"{bits['n']} held-out pictures"))
+    for name, unit in (("psnr", " dB"), ("ssim", "")):
+        if metrics.get(name):
+            calls = metrics[name].get("steps")
+            where = f"{metrics[name]['n']} pictures" + (f", {calls} decoder calls" if calls else "")
+            rows.append((name.upper(), "", _measured(metrics[name], unit), where))
+    for name in ("reconstruction", "generation"):
+        for kind, shown in _DISTANCES.items():
+            row = (metrics.get(name) or {}).get(kind)
+            if isinstance(row, Mapping) and row.get("value") is not None:
+                rows.append((f"{name} distance, {shown}", "", _measured(row), f"{row.get('n', '?')} pictures"))
+    classifier = metrics.get("classifier")
+    if classifier and classifier.get("samples") is not None:
+        rows.append(
+            ("samples named rightly", "", f"{classifier['samples']:.1%}", f"real ones {classifier['real']:.1%}")
+        )
+    text = _align(rows)
+    costs = _costs(metrics.get("parameters") or {}, metrics.get("training_flops") or {})
+    if costs:
+        text += f"\n\n{costs}"
+    if folder is not None:
+        text += f"\n\nreport: {metrics.get('report') or folder / 'report.html'}"
+    return text
+
+
+def description_table(parts: Mapping[str, Any]) -> str:
+    """Parameters, FLOPs and memory of every part, for ``--dry-run``."""
+    inner = parts.get("parts", parts)
+    columns = {key: None for part in inner.values() if isinstance(part, Mapping) for key in part}
+    rows: list[Sequence[str]] = [("", *(name.replace("_", " ") for name in columns))]
+    totals = []
+    for name, part in inner.items():
+        if isinstance(part, Mapping):
+            rows.append((str(name), *(_amount(key, part.get(key)) for key in columns)))
+        else:
+            totals.append(f"{name.replace('_', ' ')}: {_amount(name, part)}")
+    return "\n".join([_align(rows), *totals])
+
+
+def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
+    names = [name for name in (*_PARTS, *parameters) if name in parameters or name in flops]
+    names = list(dict.fromkeys(names))
+    if not names:
+        return ""
+    rows: list[Sequence[str]] = [("part", "parameters", "training FLOPs")]
+    rows += [(name, _amount("parameters", parameters.get(name)), _amount("flops", flops.get(name))) for name in names]
+    return _align(rows)
+
+
+def _measured(row: Mapping[str, Any], unit: str = "") -> str:
+    """Value and standard error, to the same digits. ``bits`` rows keep theirs under ``measured``."""
+    value, error = row.get("measured", row.get("value")), row.get("stderr")
+    if value is None:
+        return "–"
+    return f"{value:.4g}{unit}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _amount(name: str, value: Any) -> str:
+    """A count as people read it: bytes in MiB, FLOPs with a power, parameters in full."""
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float):
+        return str(value)
+    if "bytes" in name or "memory" in name:
+        return f"{value / 2**20:,.1f} MiB"
+    if "flops" in name.lower():
+        return f"{value:.2e}"
+    return f"{value:,}"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width: the first to the left, the others to the left as well but two spaces apart."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines)
