@@ -1,4 +1,4 @@
-"""A stage small enough to train in milliseconds, with everything a stage can have: dropout, a buffer, state, calibration."""
+"""A stage that trains in milliseconds, with all a stage can have: dropout, buffers, state, calibration."""
 
 from pathlib import Path
 from typing import Any

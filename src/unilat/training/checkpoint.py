@@ -179,11 +179,14 @@ def _json(value: Any) -> bytes:
 
 def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     """The tensors as one safetensors file; the same tensors give the same bytes."""
-    plain = {}
+    plain: dict[str, Tensor] = {}
+    storages = set()
     for name, tensor in tensors.items():
         flat = tensor.detach().cpu().contiguous()
-        shares = flat.untyped_storage().nbytes() != flat.numel() * flat.element_size()
-        plain[name] = flat.clone() if shares else flat
+        storage = flat.untyped_storage()
+        alone = storage.nbytes() == flat.numel() * flat.element_size() and storage.data_ptr() not in storages
+        storages.add(storage.data_ptr())
+        plain[name] = flat if alone else flat.clone()  # safetensors refuses tensors that share memory
     return safetensors.torch.save(plain)
 
 
@@ -245,9 +248,10 @@ def _rotate(folder: Path, newest: Path, keep: int, warn: Warn) -> None:
 
 def _read(path: Path) -> Checkpoint:
     """The checkpoint at ``path``, every byte of it hashed before it is parsed."""
-    manifest = _parse((path / _MANIFEST).read_bytes(), _MANIFEST)
-    claimed = manifest.pop("sha256", None)
-    if claimed != hashlib.sha256(_json(manifest)).hexdigest():
+    content = (path / _MANIFEST).read_bytes()
+    manifest = _parse(content, _MANIFEST)
+    sealed = {key: value for key, value in manifest.items() if key != "sha256"}
+    if content != _json(sealed | {"sha256": hashlib.sha256(_json(sealed)).hexdigest()}):
         raise _Invalid(f"{_MANIFEST} has changed")
     if manifest.get("format") != FORMAT:
         raise _Invalid(f"format {manifest.get('format')}, this version reads {FORMAT}")

@@ -93,15 +93,19 @@ def join(device: torch.device) -> World:
 
 
 class _Signals:
-    """SIGTERM, SIGINT and SIGUSR1 wait for the end of the step; a second one ends the process at once."""
+    """SIGTERM, SIGINT and SIGUSR1 wait for the end of the step; a second one ends the process at once.
 
-    def __init__(self) -> None:
-        self.number = 0
+    ``grace``: seconds in which a second one counts as the same: ``torchrun`` repeats to its processes what they heard.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.number, self.grace, self._since = 0, grace, 0.0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if self.number and time.monotonic() - self._since >= self.grace:
             os._exit(128 + number)
-        self.number = number
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -224,7 +228,7 @@ def _loop(
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
     schedule, pace, told = state.schedule, 0.0, {}
-    signals = _Signals()
+    signals = _Signals(1.0 if world.size > 1 else 0.0)
     with signals.caught():
         while state.step < last:
             start = time.perf_counter()
@@ -282,9 +286,10 @@ def fit(
             checkpoint.sweep(folder)
         world.sum(torch.zeros(1, device=place))  # the others read only after the lock is held
         state = State(stage, schedule, seed, place, world.size)
-        found = checkpoint.load(folder, warn=warn if world.rank == 0 else lambda line: None)
+        tell: Warn = warn if world.rank == 0 else lambda line: None
+        found = checkpoint.load(folder, warn=tell)
         if found:
-            state.restore(found, warn)
+            state.restore(found, tell)
         world.copy([*state.model.values(), *state.ema.tensors.values()])
         resumed = state.step
         if float(world.sum(torch.tensor(float(resumed), device=place))) != resumed * world.size:
