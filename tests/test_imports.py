@@ -29,7 +29,7 @@ def _room(path: Path) -> str:
 
 
 def _imports(path: Path) -> set[str]:
-    """Full names of everything a file imports, wherever in it the statement stands; ``from a import b`` gives ``a.b``."""
+    """Full names of all a file imports, wherever the statement stands; ``from a import b`` gives ``a.b``."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -49,7 +49,9 @@ def test_every_room_has_a_rank():
     assert {_room(path) for path in FILES} - {"__init__"} <= RANK.keys()
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if _room(path) in RANK], ids=lambda p: str(p.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if _room(path) in RANK], ids=lambda p: str(p.relative_to(SOURCE))
+)
 def test_imports_point_one_way(path: Path):
     """Kills an import of a room above, also one inside a function, where Python itself would not complain."""
     own = _room(path)
@@ -70,7 +72,9 @@ def test_maths_needs_torch_alone():
     for path in (SOURCE / "maths").glob("*.py"):
         names = _imports(path)
         assert {name.split(".")[0] for name in names} <= allowed, path
-        assert not any(name.startswith("torch.nn") for name in names if not name.startswith("torch.nn.functional")), path
+        assert not any(name.startswith("torch.nn") for name in names if not name.startswith("torch.nn.functional")), (
+            path
+        )
 
 
 def test_only_the_engine_knows_distributed():

@@ -91,11 +91,11 @@ class DataGet:
 
     def execute(self) -> None:
         """Fetch, check, unpack; print where it lies."""
+        from unilat import data
         from unilat.cli.output import Output
-        from unilat.data import catalogue
 
         with Output(self.json) as output:
-            path = catalogue.get(self.name, output.note)
+            path = data.get(self.name, output.note)
             output.result({"name": self.name, "path": str(path)}, f"{self.name}: {path}")
 
 
@@ -109,17 +109,18 @@ class DataLook:
     """The pictures, as for `unilat train`."""
     size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
     """Side of the square pictures. By default the source's own."""
-    out: Annotated[DisallowNone[Path | None], arg(metavar="PNG")] = None
-    """Where the contact sheet goes. By default sheet.png here."""
+    out: Annotated[Path, arg(metavar="PNG")] = Path("sheet.png")
+    """Where the contact sheet goes."""
     json: Json = False
 
     def execute(self) -> None:
         """Read, draw the sheet, print the counts."""
-        from unilat.cli import pictures
+        from unilat import data
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.look(self.data, self.size, self.out or Path("sheet.png"), output)
+            seen = data.look(self.data, size=self.size, out=self.out, progress=output.note)
+            output.result(seen.json(), "\n".join(seen.lines()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ to learn which configuration it starts from, and again with that configuration a
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -126,12 +127,14 @@ def _start(options: Train) -> RunConfig:
     else:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
-    config = replace(config, data=replace(config.data, source=options.data), seed=options.seed)
+    config = replace(config, data=replace(config.data, source=options.data))
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.bpp is not None and options.loss_factor is not None:
         raise UserError("--bpp names the bits and --loss-factor the weight that makes them: give one of them")
     if options.bpp is not None:
+        if not (math.isfinite(options.bpp) and options.bpp > 0):
+            raise UserError(f"--bpp {options.bpp:g}: bits per pixel are a positive number, 0.3 for example")
         config = replace(config, stage1=replace(config.stage1, bpp=options.bpp, loss_factor=None))
     if options.loss_factor is not None:
         config = replace(config, stage1=replace(config.stage1, bpp=None, loss_factor=options.loss_factor))

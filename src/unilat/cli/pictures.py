@@ -1,4 +1,4 @@
-"""The commands that read or write pictures: look, encode, decode, reconstruct, sample."""
+"""The commands that pass pictures through a run: encode, decode, reconstruct, sample."""
 
 import math
 from pathlib import Path
@@ -15,12 +15,6 @@ from unilat.types import UserError
 
 if TYPE_CHECKING:
     from unilat.cli.commands import Sample
-
-
-def look(source: str, size: int | None, out: Path, output: Output) -> None:
-    """Contact sheet and counts of what would be read."""
-    seen = data.look(source, size=size, out=out, progress=output.note)
-    output.result(seen.json(), seen.text())
 
 
 def encode(folder: Path, source: str, out: Path, output: Output) -> None:

@@ -1,5 +1,6 @@
 """What a run came to, as aligned text: the numbers of ``metrics.json`` and of the dry run."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
 def _measured(row: Mapping[str, Any], unit: str = "") -> str:
     """Value and standard error, to the same digits. ``bits`` rows keep theirs under ``measured``."""
     value, error = row.get("measured", row.get("value")), row.get("stderr")
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.4g}{unit}" + (f" ± {error:.2g}" if error is not None else "")
 

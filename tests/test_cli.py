@@ -1,0 +1,247 @@
+"""The command line against a stand-in for ``unilat.run``: what reaches it, what comes back, and how mistakes end."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import unilat
+from unilat import presets
+from unilat.cli import main
+from unilat.types import UserError
+
+METRICS = {
+    "bits": {"wanted": 0.3, "measured": 0.297, "stderr": 0.002, "n": 32, "unit": "bits per pixel"},
+    "psnr": {"value": 24.25, "stderr": 0.1, "n": 32, "steps": 8},
+    "ssim": {"value": float("nan"), "stderr": None, "n": 32},
+    "generation": {"kernel": {"value": 0.012, "stderr": 0.003, "n": 32}},
+    "parameters": {"encoder": 1234, "base": 56789},
+    "training_flops": {"encoder": 2.5e12, "base": 1e13},
+}
+
+
+class FakeRun:
+    """Six grey classes; pictures of 3 × 5 grey values that say what was asked for."""
+
+    def __init__(self) -> None:
+        self.config = presets.get("tiny")
+        self.classes = ("a", "b", "7")
+        self.asked: dict[str, Any] = {}
+
+    def sample(self, n: int, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self.asked = {"n": n, **options}
+        return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16), torch.arange(n) % 3
+
+    def evaluate(self, source: str | None) -> dict[str, Any]:
+        self.asked = {"source": source}
+        print("a library chatters")
+        return METRICS
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """A run that every folder holds, and a training that notes its configuration."""
+    fake = FakeRun()
+
+    def train(config: Any, folder: Path, progress: Any) -> dict[str, Any]:
+        fake.asked = {"config": config, "folder": folder}
+        for step in (1, 2):
+            record = {"stage": "stage1", "step": step, "steps": 2, "samples_per_second": 99.0, "seconds_left": 61.0}
+            progress({**record, "loss": 0.5, "metrics": {"bpp": 0.25, "target": 0.3}})
+        return METRICS
+
+    def describe(config: Any) -> dict[str, Any]:
+        return {"encoder": {"parameters": 1234567, "forward_flops": 3 * 10**9, "activation_bytes": 2**21}}
+
+    def load(folder: Path) -> FakeRun:
+        if not folder.exists():
+            raise UserError(f"{folder} is no run folder:\nit has no config.json")
+        return fake
+
+    module = types.ModuleType("unilat.run")
+    vars(module).update(train=train, describe=describe, load=load)
+    monkeypatch.setitem(sys.modules, "unilat.run", module)
+    monkeypatch.setattr(unilat, "run", module, raising=False)
+    return fake
+
+
+def test_train_hands_over_the_configuration(run: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Kills options that are parsed and then forgotten."""
+    words = ["train", "glyphs", "--bpp", "0.2", "--preset", "tiny", "--out", str(tmp_path / "r"), "--seed", "5"]
+    assert main([*words, "--stage1.batch", "48"]) == 0
+    config = run.asked["config"]
+    assert (config.stage1.bpp, config.stage1.batch, config.seed, config.data.source) == (0.2, 48, 5, "glyphs")
+    assert run.asked["folder"] == tmp_path / "r"
+    out, err = capsys.readouterr()
+    assert "0.297 ± 0.002" in out
+    assert "report.html" in out
+    assert "stage 1, autoencoder, 100%: step 2/2, 99 samples/s, 1:01 left, bits 0.250 of 0.3 wanted, loss 0.5" in err
+
+
+def test_json_is_one_object_alone(run: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Kills chatter on standard output, and NaN, which JSON has not."""
+    assert main(["evaluate", str(tmp_path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    expected = {**METRICS, "ssim": {"value": None, "stderr": None, "n": 32}}
+    assert json.loads(out, parse_constant=pytest.fail) == expected
+    assert "a library chatters" in err
+    assert main(["train", "glyphs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert main(["train", "glyphs", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["data"]["source"] == "glyphs"
+
+
+def test_child_processes_stay_off_standard_output():
+    """Kills a redirection of ``sys.stdout`` alone: pip, npm and apt-get write to descriptor 1."""
+    code = (
+        "import os, subprocess, sys\nfrom unilat.cli.output import Output\n"
+        "with Output(True) as output:\n"
+        "    print('python'); subprocess.run(['echo', 'child'])\n"
+        "    output.result({'a': 1}, '')\nprint('after')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == '{\n  "a": 1\n}\nafter\n'
+    assert sorted(done.stderr.split()) == ["child", "python"]
+
+
+def test_dry_run_prints_and_stops(run: FakeRun, capsys: pytest.CaptureFixture[str]):
+    """Kills a dry run that trains."""
+    assert main(["train", "glyphs", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert run.asked == {}
+    for part in ('"latent_channels"', "1,234,567", "3.00e+09", "2.0 MiB"):
+        assert part in out
+
+
+@pytest.mark.parametrize(
+    ("words", "label"), [(["--class", "b"], "b"), (["--class", "1"], 1), (["--class", "7"], "7"), ([], None)]
+)
+def test_sample_knows_classes_by_name_and_number(run: FakeRun, tmp_path: Path, words: list[str], label: Any):
+    """Kills a class called "7" taken for the seventh, and numbers taken for names."""
+    out = tmp_path / "new" / "sheet.png"
+    words = ["sample", str(tmp_path), "-n", "5", *words, "--guidance", "2", "--seed", "7", "--out", str(out)]
+    assert main(words) == 0
+    assert run.asked == {"n": 5, "label": label, "guidance": 2.0, "steps": None, "seed": 7}
+    with Image.open(out) as sheet:
+        assert sheet.size == (3 * 18 - 2, 2 * 18 - 2)
+        assert [sheet.getpixel((0, 0)), sheet.getpixel((18, 0)), sheet.getpixel((0, 18))] == [0, 1, 3]
+        assert sheet.getpixel((17, 0)) == 255
+
+
+def test_sample_into_a_folder(run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Kills pictures out of order."""
+    assert main(["sample", str(tmp_path), "-n", "3", "--out", str(tmp_path / "each"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == [0, 1, 2]
+    files = sorted((tmp_path / "each").iterdir())
+    assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png"]
+    assert [Image.open(file).getpixel((3, 3)) for file in files] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["train"], 2, "DATA"),
+        (["train", "glyphs", "--bppp", "0.3"], 2, "--bpp"),
+        (["train", "glyphs", "--stage1.bach", "64"], 2, "--stage1.batch"),
+        (["train", "glyphs", "--bpp", "many"], 2, "--bpp"),
+        (["train", "glyphs", "--bpp", "-1"], 2, "bits per pixel"),
+        (["train", "glyphs", "--bpp", "nan"], 2, "bits per pixel"),
+        (["train", "glyphs", "--bpp", "0.3", "--loss-factor", "1.5"], 2, "one of them"),
+        (["train", "glyphs", "--preset", "tny"], 2, "tiny"),
+        (["train", "glyphs", "--config", "nowhere.json"], 2, "nowhere.json"),
+        (["trian", "glyphs"], 2, "perhaps you meant `unilat train`"),
+        (["data", "lok"], 2, "perhaps you meant `unilat data look`"),
+        (["sample", "nowhere", "--stpes", "3"], 2, "--steps"),
+        (["sample", "nowhere"], 2, "error: nowhere is no run folder: it has no config.json\n"),
+        (["sample", ".", "-n", "0"], 2, "-n 0"),
+    ],
+)
+def test_mistakes_are_told(run: FakeRun, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str):
+    """Kills mistakes that pass silently, end in a traceback, or print on standard output."""
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert run.asked == {}
+
+
+def test_unexpected_errors_say_how_to_see_more(
+    run: FakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Kills a traceback for everybody, and its absence for those who ask for it."""
+    monkeypatch.delenv("UNILAT_TRACEBACK", raising=False)
+    monkeypatch.setattr(run, "evaluate", lambda source: 1 // 0)
+    assert main(["evaluate", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ZeroDivisionError")
+    assert err.count("\n") == 1
+    assert "UNILAT_TRACEBACK=1" in err
+    monkeypatch.setenv("UNILAT_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["evaluate", str(tmp_path)])
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_interruptions_have_their_codes(
+    run: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, code: int
+):
+    """Kills a code that a supervisor would take for success."""
+
+    def stopped(source: str | None) -> None:
+        raise stop
+
+    monkeypatch.setattr(run, "evaluate", stopped)
+    before = sys.stdout
+    assert main(["evaluate", str(tmp_path)]) == code
+    assert sys.stdout is before
+
+
+def test_look_counts_what_a_folder_holds(run: FakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The real reader behind ``data look``: kills a count that is not told, a sheet that is not written."""
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for shade in range(3):
+            Image.new("L", (20, 16), 60 * shade + len(name)).save(tmp_path / "in" / name / f"{shade}.png")
+    (tmp_path / "in" / "a" / "broken.png").write_bytes(b"no picture")
+    words = ["data", "look", str(tmp_path / "in"), "--size", "16", "--out", str(tmp_path / "sheet.png")]
+    assert main([*words, "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["read"], seen["skipped_count"]) == (6, 1)
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "6 pictures of 16 x 16" in out
+    assert "broken.png" in out
+    assert (tmp_path / "sheet.png").stat().st_size > 0
+
+
+def test_get_refuses_unknown_names(capsys: pytest.CaptureFixture[str]):
+    """Kills a download of whatever is typed."""
+    assert main(["data", "get", "imagenet"]) == 2
+    assert "fashion-mnist" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_the_program(capsys: pytest.CaptureFixture[str]):
+    """``python -m unilat`` is ``unilat``, and ``--version`` names the installed package's."""
+    done = subprocess.run([sys.executable, "-m", "unilat", "--version"], capture_output=True, text=True, timeout=60)
+    assert main(["--version"]) == 0
+    assert done.returncode == 0
+    assert done.stdout == capsys.readouterr().out
+    assert done.stdout.startswith("unilat 0.")
+    assert main([]) == 2
+
+
+def test_settings_are_frozen_copies():
+    """Kills a command line that changes the presets for whoever comes next."""
+    before = dataclasses.asdict(presets.get("small"))
+    from unilat.cli.configure import parse_train
+
+    parse_train(["glyphs", "--stage1.batch", "3", "--bpp", "0.1"])
+    assert dataclasses.asdict(presets.get("small")) == before
