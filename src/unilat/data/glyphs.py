@@ -1,8 +1,8 @@
 """The embedded default: letters and digits in the 12 DejaVu faces that matplotlib carries, drawn with Pillow.
 
-Real type without a download. Two factors are known exactly: the character and the face. Dark ink on white, 32 x 32 grey.
-All characters of a face share one scale, so that a small letter stays smaller than its capital; a character too large for
-the picture (accents above a wide capital) is shrunk to fit. Each is centred by its ink.
+Real type without a download. Two factors are known exactly: the character and the face. Dark ink on white, grey.
+All characters of a face share one scale, so that a small letter stays smaller than its capital; a character too large
+for the picture (accents above a wide capital) is shrunk to fit. Each is centred by its ink.
 """
 
 import unicodedata
@@ -53,7 +53,7 @@ def characters(face_file: Path) -> list[str]:
     from fontTools.ttLib import TTFont
 
     with TTFont(face_file, lazy=True) as font:
-        mapped = sorted(font.getBestCmap())
+        mapped = sorted(font.getBestCmap() or ())
     scripts = ("LATIN", "GREEK", "CYRILLIC", "DIGIT")
     return [
         chr(code)

@@ -19,10 +19,10 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Indices ``(train, test)``, int64, sorted; whole groups only, so no near-duplicate stands on both sides.
 
-    A source with test pictures of its own (``held_out``) gives those, and where there are more than ``at_most`` the rest
-    is left unused. Otherwise about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order are taken
-    while every class keeps at least one picture (and the whole at least one) to train on, and while no class gives more than
-    its share, ``max(1, round(fraction * its pictures))``. A class of one picture or one group stays in train.
+    A source with test pictures of its own (``held_out``) gives those, or a seeded choice of ``at_most`` of them (the
+    rest is left unused). Otherwise about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order
+    are taken while every class keeps at least one picture to train on and gives no more than its share,
+    ``max(1, round(fraction * its pictures))``. A class of one picture or one group stays in train.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
@@ -38,7 +38,10 @@ def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, see
     test = torch.zeros(count, dtype=torch.bool)
     test[_held_out_groups(pictures, fraction, at_most, seed)] = True
     if not bool(test.any()):
-        raise UserError(f"{pictures.source}: {count} picture(s) leave nothing to hold out; add pictures (at least 2)")
+        raise UserError(
+            f"{pictures.source}: {count} picture(s) leave nothing to hold out: one class needs at least 2 that differ;"
+            " add pictures, or put them into fewer sub-folders"
+        )
     return (~test).nonzero().flatten(), test.nonzero().flatten()
 
 

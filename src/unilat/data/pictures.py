@@ -117,6 +117,53 @@ def pack(
     )
 
 
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """``uint8 [N, 1 or 3, S, S]`` with ``channels`` channels: grey is repeated, colour becomes luma.
+
+    Luma is ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601, the same integers as Pillow's.
+    """
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)
+    luma = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
+    for first in range(0, len(images), 1024):  # in parts: the sums are four times as large
+        red, green, blue = (images[first : first + 1024, k].astype(np.uint32) for k in range(3))
+        luma[first : first + 1024, 0] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+    return luma
+
+
+def is_grey(images: np.ndarray) -> bool:
+    """Whether every picture of ``uint8 [N, 3, S, S]`` has equal channels."""
+    return bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
+
+
+def available_bytes() -> int | None:
+    """Memory that may still be taken: the least of the machine's and the control group's; None where neither tells."""
+    found = []
+    try:
+        with open("/proc/meminfo") as file:
+            found += [int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:")]
+    except (OSError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            found.append(int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):  # no control group, or "max"
+        pass
+    return min(found) if found else None
+
+
+def require_memory(needed: int, source: str, count: int, shape: str) -> None:
+    """:class:`UserError` before, not a crash after, ``needed`` bytes do not fit."""
+    free = available_bytes()
+    if free is not None and needed > 0.9 * free:
+        raise UserError(
+            f"{source}: {count:,} pictures of {shape} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free;"
+            " choose a smaller --size or fewer pictures (--limit)"
+        )
+
+
 def to_unit(images_u8: Tensor) -> Tensor:
     """Bytes -> the networks' range: ``x = bytes / 127.5 - 1``, float32 in [-1, 1], same shape."""
     return images_u8.to(torch.float32) / 127.5 - 1.0
