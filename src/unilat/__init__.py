@@ -1,1 +1,29 @@
-"""Latents for diffusion models with a bit budget."""
+"""Latents for diffusion models with a bit budget: name the bits, get latents that carry them, and train on them.
+
+    >>> import unilat
+    >>> run = unilat.load("runs/glyphs")
+    >>> latents = run.encode("glyphs")
+    >>> print(latents.bits.mean())
+    >>> pictures = run.decode(latents)
+    >>> made, labels = run.sample(64, guidance=2.0, seed=7)
+
+Importing the package touches no file, device or optional package; torch itself is imported at the first use of a name.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["LatentSet", "Run", "UserError", "evaluate", "load", "train"]
+
+if TYPE_CHECKING:
+    from unilat.run import LatentSet, Run, evaluate, load, train
+    from unilat.types import UserError
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'unilat' has no attribute {name!r}")
+    import unilat.run
+    import unilat.types
+
+    return getattr(unilat.types if name == "UserError" else unilat.run, name)

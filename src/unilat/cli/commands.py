@@ -245,7 +245,7 @@ class Evaluate:
         from unilat.cli.tables import metrics_table
 
         with Output(self.json) as output:
-            metrics = unilat.run.load(self.run).evaluate(self.data or None)
+            metrics = unilat.run.evaluate(unilat.run.load(self.run), self.data or None, say=output.say)
             output.result(metrics, metrics_table(metrics))
 
 

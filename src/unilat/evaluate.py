@@ -1,0 +1,160 @@
+"""What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.data import load as load_pictures
+from unilat.files import read_json, write_json, write_safetensors
+from unilat.maths.rate import LN2, RateTerms
+from unilat.metrics.classifier import train_classifier
+from unilat.metrics.distances import compare
+from unilat.metrics.features import FeatureNetwork, feature_network
+from unilat.metrics.quality import psnr, ssim
+from unilat.trained import Run, describe
+from unilat.types import UserError
+
+CURVE_BINS = 30
+SHOWN = 8
+Say = Callable[[str], None]
+
+
+def evaluate(run: Run, source: str | None = None, say: Say = lambda line: None) -> dict[str, Any]:
+    """Measure a run on its own held-out pictures, or on all pictures of ``source``.
+
+    On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report.
+    Returns the metrics: each number with its standard error, count and protocol.
+    """
+    test, test_labels = held_out(run) if source is None else run.pictures(source)
+    wanted = run.config.evaluation.pictures
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:wanted]
+    test, test_labels = test[order], test_labels[order]
+    arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
+    features = feature_network(run.config.evaluation.features)
+    real = features(test) if features else None
+    say(f"measuring {len(test)} held-out pictures")
+    metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
+    metrics |= _reconstructions(run, test, features, real, arrays)
+    if run.base is not None:
+        say(f"making {run.config.evaluation.samples} pictures")
+        metrics |= _generations(run, features, real, arrays, (test, test_labels))
+    metrics |= _costs(run)
+    metrics["protocol"] = {
+        "pictures": source or f"held out of {run.data['source']}, never trained on",
+        "features": features.protocol if features else None,
+    }
+    if source is None:
+        write_safetensors(run.folder / "evaluation.safetensors", arrays, {})
+        write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def held_out(run: Run) -> tuple[Tensor, Tensor]:
+    """Pictures and labels that the run was never trained on."""
+    pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
+    if pictures.sha256 != run.data["sha256"]:
+        raise UserError(
+            f"{run.data['source']} has changed since this run was trained: which pictures were held out is no longer known; "
+            f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
+        )
+    _, _, test = run.split(pictures)
+    return pictures.images[test], pictures.labels[test]
+
+
+def _mean(values: Tensor, unit: str) -> dict[str, Any]:
+    values = values.double()
+    stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+    return {"value": float(values.mean()), "stderr": stderr, "n": len(values), "unit": unit}
+
+
+def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
+    ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
+    z = run.latents(test)
+    estimates = run.rate(z, levels)
+    bits = torch.stack([terms.nats() for terms in estimates]).mean(0) / LN2
+    edges = torch.linspace(ae.lambda_min, ae.lambda_0, CURVE_BINS + 1)
+    arrays["curve_edges"] = edges
+    arrays["curve_bits"] = torch.stack([terms.curve(edges) for terms in estimates]).mean(0) / LN2
+    arrays["terminal_bits"] = (
+        torch.stack([terms.terminal.flatten(1).sum(1).mean() for terms in estimates]).mean()[None] / LN2
+    )
+    dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
+    arrays["bit_map"], arrays["channel_bits"] = dimensions.sum(0), dimensions.flatten(1).sum(1)
+    shown = z[:SHOWN].repeat_interleave(64, 0)
+    each: RateTerms = run.rate(shown, 1)[0]
+    arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
+    arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
+    return {
+        "wanted": run.config.stage1.bpp,
+        "measured": (row := _mean(bits / run.pixels, "bits per pixel"))["value"],
+    } | row
+
+
+def _reconstructions(
+    run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
+) -> dict[str, Any]:
+    """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
+    chosen = run.config.evaluation.decoder_steps
+    rows, head = [], {}
+    for steps in sorted({*run.config.evaluation.step_counts, chosen}):
+        made = run.reconstruct(test, steps=steps)
+        quality = {
+            "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
+            "ssim": _mean(ssim(test, made), "") | {"steps": steps},
+        }
+        rows.append(
+            {"steps": steps, "psnr": quality["psnr"]["value"], "ssim": quality["ssim"]["value"], "kernel": None}
+        )
+        if features is not None and real is not None:
+            distance = compare(real, features(made), protocol=features.protocol)
+            rows[-1]["kernel"] = distance["kernel"]["value"]
+            quality["reconstruction"] = {**distance, "steps": steps}
+        if steps == chosen:
+            head = quality
+        arrays[f"reconstructions_{steps}"] = made[:SHOWN]
+    return {**head, "by_steps": rows}
+
+
+def _generations(
+    run: Run,
+    features: FeatureNetwork | None,
+    real: Tensor | None,
+    arrays: dict[str, Tensor],
+    test: tuple[Tensor, Tensor],
+) -> dict[str, Any]:
+    """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names."""
+    made, labels = run.sample(run.config.evaluation.samples)
+    arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
+    found: dict[str, Any] = {"generation": None, "classifier": None}
+    if features is not None and real is not None:
+        protocol = f"{features.protocol}; guidance {run.config.evaluation.guidance:g}, {run.config.evaluation.base_steps} + {run.config.evaluation.decoder_steps} calls"
+        found["generation"] = compare(real, features(made), protocol=protocol)
+    if len(run.classes) > 1 and run.config.evaluation.classifier:
+        pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
+        train, _, _ = run.split(pictures)
+        judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes))
+        samples, truth = judge.accuracy(made, labels), judge.accuracy(*test)
+        found["classifier"] = {
+            "samples": samples.value,
+            "samples_stderr": samples.stderr,
+            "real": truth.value,
+            "real_stderr": truth.stderr,
+            "ratio": samples.value / max(truth.value, 1e-9),
+            "n": samples.n,
+            "protocol": judge.protocol,
+        }
+    return found
+
+
+def _costs(run: Run) -> dict[str, Any]:
+    parts = describe(run.config, run.data["channels"], len(run.classes))["parts"]
+    phases = run.folder / "phases.json"
+    return {
+        "parameters": {name: part["parameters"] for name, part in parts.items()},
+        "training_flops": {name: part["training_flops"] for name, part in parts.items()},
+        "phases": read_json(phases) if phases.is_file() else [],
+    }

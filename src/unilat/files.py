@@ -1,0 +1,65 @@
+"""Files written whole or not at all, and read without trusting them: safetensors and JSON, nothing else."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unilat.types import UserError
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file atomically; a full or failing disk leaves what was there and raises :class:`UserError`."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda part: save_file(whole, part, metadata=header))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically, by the same rule; NaN and infinity become null, as JSON knows neither."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
+    _replace(path, lambda part: part.write_text(text, "utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises :class:`UserError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no whole JSON file ({error})") from None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a safetensors file; raises :class:`UserError` where there is none or it is damaged."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no whole safetensors file ({error})") from None

@@ -1,0 +1,91 @@
+"""Stage 2: the base model, a diffusion model on frozen latents that ends at the decoder's noise (UL Sec. 3.3).
+
+    L = ½ ∫_{λ_min}^{λ₀} sigmoid(b − λ) E‖ε − ε̂‖² dλ
+
+It samples ``z_0``, the latent with the noise σ(λ₀) that the decoder was trained on, and never the clean prediction.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unilat.maths.denoising import denoising_loss
+from unilat.maths.guidance import classifier_free
+from unilat.maths.levels import Draws, Table
+from unilat.maths.noise import diffuse
+from unilat.maths.samplers import dpmpp_2m, uniform_grid
+from unilat.maths.weighting import sigmoid_weight
+from unilat.nets.denoiser import Denoiser
+from unilat.nets.vit import ViT, ViTConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """The base model and its objective."""
+
+    vit: ViTConfig = field(default_factory=lambda: ViTConfig(channels=(96, 192), blocks=(4, 6), dropout=0.1))
+    """Its two-level ViT."""
+    bias: float = 2.0
+    """b of the weight sigmoid(b − λ)."""
+    label_dropout: float = 0.1
+    """Share of examples trained without their class, for classifier-free guidance."""
+
+
+class Base(nn.Module):
+    """Denoiser of latents ``z [B, C, *grid]``, conditional on ``labels [B]`` where there are ``classes``.
+
+    ``mean`` and ``std`` are those of the clean latents, one number a channel.
+    """
+
+    def __init__(
+        self,
+        config: BaseConfig,
+        channels: int,
+        axes: int,
+        classes: int,
+        lambda_min: float,
+        lambda_0: float,
+        mean: float | Tensor = 0.0,
+        std: float | Tensor = 1.0,
+    ):
+        super().__init__()
+        self.config, self.classes = config, classes
+        self.lambda_min, self.lambda_0 = lambda_min, lambda_0
+        self.denoise = Denoiser(ViT(config.vit, channels, axes, classes), axes, mean, std)
+
+    @functools.cached_property
+    def levels(self) -> Table:
+        """Where noise levels fall: where the weight meets an even error of unit-variance latents."""
+        return Table.proportional(
+            lambda lambda_t: torch.sigmoid(self.config.bias - lambda_t) * torch.sigmoid(lambda_t),
+            self.lambda_min,
+            self.lambda_0,
+        )
+
+    def losses(self, z: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        """The sigmoid-weighted loss, nats per example ``[B]``; some examples lose their label."""
+        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
+        z_t = diffuse(z, draws.normal(z), levels.lambda_t)
+        unlabelled = draws.uniform(len(z)).to(z.device) < self.config.label_dropout
+        cond = torch.where(unlabelled, self.classes, labels) if self.classes else None
+        z_hat = self.denoise(z_t, levels.lambda_t, cond)
+        return denoising_loss(z, z_hat, levels, sigmoid_weight(levels.lambda_t, self.config.bias))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        z_1: Tensor,
+        labels: Tensor | None,
+        steps: int,
+        guidance: float = 1.0,
+        generators: Sequence[torch.Generator] = (),
+    ) -> Tensor:
+        """From ``z_1 ~ N(0, I)`` to ``z_0`` at noise λ₀ in ``steps`` network calls (twice that with guidance ≠ 1)."""
+        null = torch.full((len(z_1),), self.classes, device=z_1.device)
+        cond = (null if labels is None else labels) if self.classes else None
+        denoise = classifier_free(self.denoise, guidance, null) if self.classes else self.denoise
+        grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
+        return dpmpp_2m(denoise, z_1, grid, generator=list(generators) or None, cond=cond)

@@ -1,0 +1,48 @@
+"""What a network costs, counted without memory on the meta device.
+
+FLOPs are those of linear maps, convolutions and attention (two a multiply-add), as the paper counts them (UL Sec. 5.1);
+training is three times the forward pass.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one network: parameters, FLOPs of a forward pass of one example, bytes kept for its backward pass."""
+
+    parameters: int
+    forward_flops: int
+    activation_bytes: int
+
+    def training_flops(self, examples: int) -> int:
+        """FLOPs of training on so many examples: three forward passes each."""
+        return 3 * self.forward_flops * examples
+
+
+def cost(net: nn.Module, *inputs: Any) -> Cost:
+    """Cost of ``net(*inputs)``; inputs are tensors of one example (any device), taken by shape alone."""
+    twin = copy.deepcopy(net).to("meta")
+    shapes = [item.to("meta") if isinstance(item, Tensor) else item for item in inputs]
+    kept: dict[int, int] = {}
+    own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with (
+        FlopCounterMode(display=False) as counter,
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        output = twin(*shapes)
+    del output
+    return Cost(sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops(), sum(kept.values()))

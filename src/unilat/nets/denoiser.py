@@ -1,0 +1,52 @@
+"""Any network becomes the one contract ``denoise(x_t, logsnr, cond) -> x_hat``.
+
+Preconditioning (EDM, arXiv 2206.00364, App. B.6, in the variance-preserving coordinates of ``types.py``): for data of mean m and
+standard deviation s the network sees inputs of unit variance and is asked for targets of unit variance,
+
+    var = α² s² + σ²,   x̂ = m + (α s² / var) (x_t − α m) + (s σ / √var) · F((x_t − α m) / √var, λ, cond)
+
+For m = 0, s = 1 this is v prediction, x̂ = α x_t − σ v̂ with F = −v̂.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilat.maths.noise import alpha, expand, sigma
+
+
+class Denoiser(nn.Module):
+    """Wrap ``net(x_t, logsnr, cond)``; ``mean`` and ``std`` are those of the clean data, a number or one a channel.
+
+    The one place where precision changes: ``precision`` (e.g. ``torch.bfloat16``) is that of the network alone; noise
+    coefficients and losses stay float32.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        axes: int,
+        mean: float | Tensor = 0.0,
+        std: float | Tensor = 1.0,
+        precision: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.net, self.precision = net, precision
+        self.register_buffer("mean", _per_channel(mean, axes))
+        self.register_buffer("std", _per_channel(std, axes))
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
+        scale = torch.rsqrt(alpha_t.square() * self.std.square() + sigma_t.square())
+        centred = (x_t - alpha_t * self.mean) * scale
+        with torch.autocast(x_t.device.type, self.precision, enabled=self.precision != torch.float32):
+            output = self.net(centred, logsnr, cond)
+        return self.mean + self.std * (scale * alpha_t * self.std * centred + scale * sigma_t * output.float())
+
+
+def _per_channel(value: float | Tensor, axes: int) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, *[1] * axes).clone()

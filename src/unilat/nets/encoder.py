@@ -1,0 +1,62 @@
+"""The encoder ``z = E(x)``: a ResNet from pixels to the latent grid (UL Sec. 5.1), for 1, 2 or 3 axes."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from unilat.nets.layers import ResidualBlock, convolution, merge_patches, normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """One entry of ``channels`` and ``blocks`` a level; ``strides`` lead from each level to the next."""
+
+    channels: tuple[int, ...] = (32, 64)
+    """Channels of each level, finest first."""
+    blocks: tuple[int, ...] = (2, 2)
+    """Residual blocks of each level."""
+    strides: tuple[tuple[int, ...], ...] = ((2, 2),)
+    """How many samples each axis folds between two levels; one entry fewer than levels."""
+    patch: tuple[int, ...] = (2, 2)
+    """Patch folded into channels at the input."""
+
+    @property
+    def factor(self) -> tuple[int, ...]:
+        """How many samples of the signal one latent position covers along each axis."""
+        strides = [self.patch, *self.strides[: len(self.channels) - 1]]
+        return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+
+
+class Encoder(nn.Module):
+    """Deterministic: ``x [B, C, *grid] -> z [B, latent_channels, *coarse grid]``.
+
+    Every level ends by folding patches into channels and a 1-wide convolution; the last layer is a plain linear map,
+    so that the scale of ``z`` is free and the bits it carries are what the objective makes them.
+    """
+
+    def __init__(self, config: EncoderConfig, channels: int, latent_channels: int):
+        super().__init__()
+        self.config = config
+        axes, widths = len(config.patch), config.channels
+        folded = channels * math.prod(config.patch)
+        self.stem = convolution(axes, folded, widths[0])
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(axes, width) for _ in range(count))
+            for width, count in zip(widths, config.blocks, strict=True)
+        )
+        self.downs = nn.ModuleList(
+            convolution(axes, fine * math.prod(stride), coarse, kernel=1)
+            for fine, coarse, stride in zip(widths, widths[1:], config.strides, strict=False)
+        )
+        self.norm = normalisation(widths[-1])
+        self.head = convolution(axes, widths[-1], latent_channels, kernel=1)
+
+    def forward(self, x_BCX: Tensor) -> Tensor:
+        h_BCX = self.stem(merge_patches(x_BCX, self.config.patch))
+        for index, level in enumerate(self.levels):
+            if index:
+                h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1]))
+            for block in level:
+                h_BCX = block(h_BCX)
+        return self.head(self.norm(h_BCX))

@@ -1,0 +1,97 @@
+"""The UViT of the diffusion decoder (UL Sec. 5.1): convolutions outside, a transformer in the middle, skips across."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unilat.nets.layers import (
+    Embedding,
+    Positions,
+    ResidualBlock,
+    Transformer,
+    convolution,
+    merge_patches,
+    normalisation,
+    split_patches,
+    to_grid,
+    zero_,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UViTConfig:
+    """Convolution levels, finest first, and the transformer below them; ``strides[i]`` leads below level i."""
+
+    channels: tuple[int, ...] = (48,)
+    """Channels of each convolution level."""
+    blocks: tuple[int, ...] = (2,)
+    """Residual blocks of each level, on the way down and again on the way up."""
+    strides: tuple[tuple[int, ...], ...] = ((2, 2),)
+    """How many samples each axis folds below each level."""
+    patch: tuple[int, ...] = (2, 2)
+    """Patch folded into channels at the input."""
+    width: int = 128
+    """Width of the transformer in the middle."""
+    depth: int = 4
+    """Its blocks."""
+    head_width: int = 32
+    """Channels of one attention head."""
+    dropout: float = 0.0
+    """Dropout in the residual and transformer blocks."""
+
+
+class UViT(nn.Module):
+    """``(x_t [B, C, *grid], λ [B], z_0 [B, latent_channels, *coarse]) -> [B, C, *grid]``.
+
+    The latent enters twice: among the transformer's tokens, and laid on the grid of every convolution level.
+    """
+
+    def __init__(self, config: UViTConfig, channels: int, latent_channels: int):
+        super().__init__()
+        self.config = config
+        axes, widths = len(config.patch), config.channels
+        embedding = config.width
+        folded = channels * math.prod(config.patch)
+        below = (*widths[1:], config.width)
+        self.embed = Embedding(embedding)
+        self.stem = convolution(axes, folded, widths[0])
+        self.latents = nn.ModuleList(
+            convolution(axes, latent_channels, width, kernel=3) for width in (*widths, config.width)
+        )
+        self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
+        self.downs, self.ups, self.joins = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for width, count, stride, lower in zip(widths, config.blocks, config.strides, below, strict=True):
+            self.down_blocks.append(_stack(axes, width, count, embedding, config.dropout))
+            self.up_blocks.append(_stack(axes, width, count, embedding, config.dropout))
+            self.downs.append(convolution(axes, width * math.prod(stride), lower, kernel=1))
+            self.ups.append(convolution(axes, lower, width * math.prod(stride), kernel=1))
+            self.joins.append(convolution(axes, 2 * width, width, kernel=1))
+        self.positions = Positions(axes, config.width)
+        self.middle = Transformer(config.width, config.depth, embedding, config.head_width, config.dropout)
+        self.norm = normalisation(widths[0])
+        self.head = zero_(convolution(axes, widths[0], folded))
+
+    def forward(self, x_BCX: Tensor, logsnr: Tensor, z_BCX: Tensor) -> Tensor:
+        e_BE = self.embed(logsnr)
+        h_BCX, skips = self.stem(merge_patches(x_BCX, self.config.patch)), []
+        for index, blocks in enumerate(self.down_blocks):
+            h_BCX = h_BCX + to_grid(self.latents[index](z_BCX), h_BCX.shape[2:])
+            for block in blocks:
+                h_BCX = block(h_BCX, e_BE)
+            skips.append(h_BCX)
+            h_BCX = self.downs[index](merge_patches(h_BCX, self.config.strides[index]))
+        position_LD = self.positions(tuple(h_BCX.shape[2:]), h_BCX)
+        h_BCX = h_BCX + position_LD.T.reshape(1, -1, *h_BCX.shape[2:])
+        h_BCX = self.middle(h_BCX + to_grid(self.latents[-1](z_BCX), h_BCX.shape[2:]), e_BE)
+        for index in reversed(range(len(skips))):
+            h_BCX = split_patches(self.ups[index](h_BCX), self.config.strides[index])
+            h_BCX = self.joins[index](torch.cat([h_BCX, skips[index]], dim=1))
+            for block in self.up_blocks[index]:
+                h_BCX = block(h_BCX, e_BE)
+        return split_patches(self.head(self.norm(h_BCX)), self.config.patch)
+
+
+def _stack(axes: int, width: int, count: int, embedding: int, dropout: float) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(axes, width, embedding, dropout) for _ in range(count))

@@ -1,0 +1,190 @@
+"""The main job: from pictures to an autoencoder of the wanted bits, a base model on its latents, figures and a report.
+
+    load → split → stage 1 → encode → stage 2 → evaluate → report
+
+Every step leaves its result in the run folder, whole or not at all; run again, the job goes on where it stopped.
+"""
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat import config as configuration
+from unilat.config import RunConfig
+from unilat.data import Pictures, to_unit
+from unilat.data import load as load_pictures
+from unilat.evaluate import evaluate
+from unilat.files import read_json, write_json, write_safetensors
+from unilat.maths.rate import LN2
+from unilat.models.latents import LatentSet, fingerprint
+from unilat.report import page
+from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
+from unilat.training.engine import fit, key, manifest
+from unilat.training.stages import AutoencoderStage, BaseStage, schedule
+from unilat.types import UserError
+
+__all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train(config: RunConfig, folder: Path, progress: Progress | None = None, device: str = "auto") -> dict[str, Any]:
+    """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
+
+    ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. Raises
+    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
+    """
+    tell = progress or (lambda numbers: None)
+    configuration.check(config)
+    _claim(config, folder)
+    with _phase(folder, "read pictures"):
+        tell({"note": f"reading {config.data.source}"})
+        pictures = load_pictures(config.data.source, size=config.data.size, channels=config.data.channels)
+        indices = split_pictures(config, pictures)
+        _remember(folder, pictures, indices)
+    with _phase(folder, "stage 1"):
+        _stage1(config, folder, pictures, indices, tell, device)
+    run = load(folder, device)
+    with _phase(folder, "encode"):
+        latents = _latents(run, pictures, indices[0], tell)
+    with _phase(folder, "stage 2"):
+        _stage2(config, folder, latents, run.classes, tell, device)
+    with _phase(folder, "evaluate"):
+        metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}))
+    metrics["phases"] = read_json(folder / "phases.json")
+    write_json(folder / "metrics.json", metrics)
+    return metrics | {"report": str(page.write(folder))}
+
+
+def _claim(config: RunConfig, folder: Path) -> None:
+    """Make the run folder, or refuse one of another configuration, naming what differs."""
+    if (folder / "config.json").is_file():
+        found = read_config(folder)
+        lengthened = replace(found, evaluation=config.evaluation)
+        if lengthened != config:
+            differs = "; ".join(configuration.differences(found, config)[:4])
+            raise UserError(
+                f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no run folder: choose another --out")
+    write_json(folder / "manifest.json", manifest())
+    write_json(folder / "config.json", configuration.to_dict(config))
+
+
+def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
+    """What was read, or a refusal where it is not what this run began with."""
+    facts = {
+        "source": pictures.source,
+        "count": len(pictures),
+        "train": len(indices[0]),
+        "calibration": len(indices[1]),
+        "test": len(indices[2]),
+        "classes": list(pictures.classes),
+        "size": pictures.images.shape[-1],
+        "channels": pictures.images.shape[1],
+        "sha256": pictures.sha256,
+        "skipped": len(pictures.skipped),
+        "converted": pictures.converted,
+    }
+    path = folder / "data.json"
+    if path.is_file() and read_json(path)["sha256"] != pictures.sha256:
+        raise UserError(
+            f"{pictures.source} has changed since {folder} was begun: choose another --out, or bring the pictures back"
+        )
+    write_json(path, facts)
+
+
+def _stage1(
+    config: RunConfig,
+    folder: Path,
+    pictures: Pictures,
+    indices: tuple[Tensor, Tensor, Tensor],
+    tell: Progress,
+    device: str,
+) -> None:
+    if (folder / "autoencoder.safetensors").is_file():
+        return
+    images = pictures.images[indices[0]]
+    sample = to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
+    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "stage1"))
+        model = build_autoencoder(config, images.shape[1], mean, std)
+    if config.stage1.unit_scale:
+        model.start_at_unit_scale(sample[:256])
+    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1)
+    done = fit(
+        stage,
+        schedule(config.stage1),
+        folder / "stage1",
+        config.seed,
+        log=folder / "log.jsonl",
+        progress=tell,
+        device=device,
+    )
+    model.load_state_dict(done["ema"])
+    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(done["samples"])}
+    write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
+
+
+def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentSet:
+    """Training pictures' latents, from the folder or made now."""
+    path = run.folder / "latents" / "train.safetensors"
+    if path.is_file():
+        latents = LatentSet.load(path)
+        latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
+        return latents
+    tell({"note": f"encoding {len(train_indices)} pictures"})
+    z = run.latents(pictures.images[train_indices])
+    bits = torch.stack([terms.nats() for terms in run.rate(z, 1)]).mean(0) / LN2
+    lambda_0 = run.config.autoencoder.lambda_0
+    latents = LatentSet(z, bits, pictures.labels[train_indices], lambda_0, run.encoder_sha256, run.pixels)
+    latents.save(path)
+    return latents
+
+
+def _stage2(
+    config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], tell: Progress, device: str
+) -> None:
+    if (folder / "base.safetensors").is_file():
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "stage2"))
+        model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
+    stage = BaseStage(model, latents.z, latents.labels)
+    done = fit(
+        stage,
+        schedule(config.stage2),
+        folder / "stage2",
+        config.seed,
+        log=folder / "log.jsonl",
+        progress=tell,
+        device=device,
+    )
+    model.load_state_dict(done["ema"])
+    header = {"encoder_sha256": latents.encoder_sha256, "samples": str(done["samples"])}
+    write_safetensors(folder / "base.safetensors", model.state_dict(), header)
+
+
+@contextlib.contextmanager
+def _phase(folder: Path, name: str) -> Iterator[None]:
+    """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = folder / "phases.json"
+        rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
+        row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
+        row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        row["peak_memory_mib"] = max(row["peak_memory_mib"], peak)
+        write_json(path, list(rows.values()))

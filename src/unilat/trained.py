@@ -1,0 +1,297 @@
+"""A run from pictures to report, and a finished run in the user's hands.
+
+>>> import unilat
+>>> run = unilat.load("runs/glyphs")
+>>> latents = run.encode("glyphs")
+>>> latents.bits.mean()
+>>> pictures = run.decode(latents)
+>>> made, labels = run.sample(64, guidance=2.0, seed=7)
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat import config as configuration
+from unilat.config import RunConfig
+from unilat.data import Pictures, split, to_bytes, to_unit
+from unilat.data import load as load_pictures
+from unilat.files import read_json, read_safetensors
+from unilat.maths.levels import Draws
+from unilat.maths.rate import LN2, RateTerms
+from unilat.models.autoencoder import Autoencoder
+from unilat.models.base import Base
+from unilat.models.latents import LatentSet
+from unilat.nets.cost import cost
+from unilat.training.engine import key, pick_device
+from unilat.types import UserError
+
+BATCH = 250
+"""Pictures through a network at once outside training."""
+
+
+class Run:
+    """A trained autoencoder and, where stage 2 is done, its base model. Pictures are uint8 ``[N, C, H, W]``."""
+
+    def __init__(self, folder: Path, device: str = "auto"):
+        self.folder, self.device = Path(folder), pick_device(device)
+        self.config = read_config(self.folder)
+        self.data: dict[str, Any] = read_json(self.folder / "data.json")
+        tensors, header = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
+        self.autoencoder = build_autoencoder(self.config, self.data["channels"])
+        self.autoencoder.load_state_dict(tensors)
+        self.autoencoder.eval().requires_grad_(False).to(self.device)
+        self.encoder_sha256 = header["encoder_sha256"]
+        self.base: Base | None = None
+        if (self.folder / "base.safetensors").is_file():
+            tensors, header = read_safetensors(self.folder / "base.safetensors")
+            if header["encoder_sha256"] != self.encoder_sha256:
+                raise UserError(
+                    f"{folder}: base.safetensors was trained on another encoder's latents; train stage 2 again"
+                )
+            self.base = build_base(self.config, self.classes)
+            self.base.load_state_dict(tensors)
+            self.base.eval().requires_grad_(False).to(self.device)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, empty where there are none."""
+        return self.data["classes"]
+
+    @functools.cached_property
+    def latent_shape(self) -> tuple[int, ...]:
+        """``(C, *grid)`` of one latent."""
+        size = self.config.data.size
+        grid = (size // step for step in self.config.autoencoder.encoder.factor)
+        return (self.config.autoencoder.latent_channels, *grid)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of one picture."""
+        return self.config.data.size**2
+
+    def pictures(self, source: str | Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 pictures and labels of a source, or of a tensor as it is, brought to this run's size and channels."""
+        size, channels = self.config.data.size, self.data["channels"]
+        if isinstance(source, Tensor):
+            if source.dtype != torch.uint8 or tuple(source.shape[1:]) != (channels, size, size):
+                raise UserError(
+                    f"pictures must be uint8 [N, {channels}, {size}, {size}], not {source.dtype} {list(source.shape)}"
+                )
+            return source, torch.zeros(len(source), dtype=torch.int64)
+        loaded = load_pictures(source, size=size, channels=channels)
+        return loaded.images, loaded.labels
+
+    def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices of training, calibration and held-out pictures, as they were in training."""
+        return split_pictures(self.config, pictures)
+
+    @torch.no_grad()
+    def latents(self, images: Tensor) -> Tensor:
+        """Clean latents ``E(x)`` of uint8 pictures, on the CPU."""
+        parts = (self.autoencoder.encode(to_unit(part).to(self.device)).cpu() for part in images.split(BATCH))
+        return torch.cat(list(parts))
+
+    @torch.no_grad()
+    def rate(self, z: Tensor, levels: int, seed: int = 0) -> list[RateTerms]:
+        """``levels`` independent estimates of the rate of all of ``z``: low-discrepancy noise levels over the whole set."""
+        return [self._rate_once(z, Draws.keyed(key(seed, "rate"), index, 0, len(z))) for index in range(levels)]
+
+    def _rate_once(self, z: Tensor, draws: Draws) -> RateTerms:
+        strata, noise = draws.strata(len(z)), draws.normal(z)
+        parts = []
+        for first in range(0, len(z), BATCH):
+            rows = slice(first, first + BATCH)
+            here = z[rows].to(self.device)
+            parts.append(self.autoencoder.rate_at(here, strata[rows].to(self.device), noise[rows].to(self.device)))
+        return RateTerms(
+            *(
+                torch.cat([getattr(part, name).cpu() for part in parts])
+                for name in ("diffusion", "terminal", "lambda_t")
+            )
+        )
+
+    def encode(self, source: str | Tensor, seed: int = 0) -> LatentSet:
+        """Latents of a data set (anything ``unilat train`` takes) or of uint8 pictures, with the bits of each."""
+        images, labels = self.pictures(source)
+        z = self.latents(images)
+        nats = torch.stack([terms.nats() for terms in self.rate(z, self.config.evaluation.rate_levels, seed)]).mean(0)
+        lambda_0 = self.config.autoencoder.lambda_0
+        return LatentSet(z, nats / LN2, labels, lambda_0, self.encoder_sha256, self.pixels)
+
+    @torch.no_grad()
+    def decode(self, latents: LatentSet, steps: int | None = None, seed: int = 0) -> Tensor:
+        """Pictures of latents; refuses latents of another encoder. Picture i depends on (seed, i) only."""
+        latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
+        if tuple(latents.z.shape[1:]) != self.latent_shape:
+            raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
+        steps = _positive(steps or self.config.evaluation.decoder_steps, "--steps")
+        made = []
+        for first in range(0, len(latents), BATCH):
+            z = latents.z[first : first + BATCH]
+            makers = generators(seed, "decode", first, len(z))
+            if not latents.noisy:
+                z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
+            x_1 = noise_of(makers, (self.data["channels"], self.config.data.size, self.config.data.size))
+            x = self.autoencoder.decode(z.to(self.device), x_1.to(self.device), steps, makers)
+            made.append(to_bytes(x.cpu()))
+        return torch.cat(made)
+
+    def reconstruct(self, source: str | Tensor, steps: int | None = None, seed: int = 0) -> Tensor:
+        """Pictures through the latent and back, uint8."""
+        images, labels = self.pictures(source)
+        z, bits = self.latents(images), torch.full((len(images),), torch.nan)
+        lambda_0 = self.config.autoencoder.lambda_0
+        return self.decode(LatentSet(z, bits, labels, lambda_0, self.encoder_sha256, self.pixels), steps, seed)
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        count: int,
+        label: int | str | None = None,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> LatentSet:
+        """``count`` latents z_0 of the base model; without a label the classes take turns. Latent i depends on (seed, i)."""
+        if self.base is None:
+            raise UserError(f"{self.folder} has no base model yet: finish it with `unilat train`")
+        labels = self._labels(_positive(count, "-n"), label)
+        evaluation = self.config.evaluation
+        guidance = evaluation.guidance if guidance is None else guidance
+        steps = _positive(steps or evaluation.base_steps, "--steps")
+        made = []
+        for first in range(0, count, BATCH):
+            here = labels[first : first + BATCH]
+            makers = generators(seed, "sample", first, len(here))
+            z_1 = noise_of(makers, self.latent_shape).to(self.device)
+            z_0 = self.base.sample(z_1, here.to(self.device) if self.classes else None, steps, guidance, makers)
+            made.append(z_0.cpu())
+        lambda_0, unknown = self.config.autoencoder.lambda_0, torch.full((count,), torch.nan)
+        return LatentSet(torch.cat(made), unknown, labels, lambda_0, self.encoder_sha256, self.pixels, noisy=True)
+
+    def sample(
+        self,
+        count: int,
+        label: int | str | None = None,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        decoder_steps: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """New pictures uint8 ``[N, C, H, W]`` and their labels ``[N]``."""
+        latents = self.sample_latents(count, label, guidance, steps, seed)
+        return self.decode(latents, decoder_steps, seed), latents.labels
+
+    def _labels(self, count: int, label: int | str | None) -> Tensor:
+        if label is None:
+            return torch.arange(count) % max(1, len(self.classes))
+        if not self.classes:
+            raise UserError("this run's pictures have no classes: leave out --class")
+        if str(label) in self.classes:
+            return torch.full((count,), self.classes.index(str(label)))
+        if str(label).isdigit() and int(label) < len(self.classes):
+            return torch.full((count,), int(label))
+        raise UserError(
+            f"there is no class {label}: choose one of {', '.join(self.classes[:20])} or 0 to {len(self.classes) - 1}"
+        )
+
+
+def load(folder: str | Path, device: str = "auto") -> Run:
+    """Open a finished run folder."""
+    return Run(Path(folder), device)
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder; raises :class:`UserError` where it is none."""
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{folder} is not a run folder (no config.json in it): make one with `unilat train DATA --out {folder}`"
+        )
+    return configuration.from_json((folder / "config.json").read_text("utf-8"))
+
+
+def build_autoencoder(
+    config: RunConfig, channels: int, mean: Tensor | None = None, std: Tensor | None = None
+) -> Autoencoder:
+    """The networks of stage 1 for pictures of ``channels``; ``mean`` and ``std`` of the data come with the weights later."""
+    zero, one = torch.zeros(channels), torch.ones(channels)
+    return Autoencoder(config.autoencoder, channels, zero if mean is None else mean, one if std is None else std)
+
+
+def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
+    """The base model of stage 2, by the same rule."""
+    ae = config.autoencoder
+    zero, one = torch.zeros(ae.latent_channels), torch.ones(ae.latent_channels)
+    axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
+    mean, std = zero if mean is None else mean, one if std is None else std
+    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
+
+
+def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates."""
+    train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(key(config.seed, "calibration")))
+    calibration = min(config.data.calibration, len(train) // 8)
+    return train[order[calibration:]].sort().values, train[order[:calibration]], test
+
+
+def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> dict[str, Any]:
+    """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device (no memory, no data)."""
+    configuration.check(config)
+    channels = channels or config.data.channels or 3
+    ae, size = config.autoencoder, config.data.size
+    with torch.device("meta"):
+        autoencoder = Autoencoder(ae, channels)
+        base = build_base(config, [""] * classes)
+    patch = ae.encoder.patch
+    frames = 1 if len(patch) == 2 else 16
+    grid = (size,) * len(patch) if len(patch) < 3 else (frames, size, size)
+    x = torch.empty(1, channels, *grid, device="meta")
+    factor = ae.encoder.factor
+    z = torch.empty(
+        1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
+    )
+    level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
+    costs = {
+        "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
+        "prior": (cost(autoencoder.prior.net, z, level, None), config.stage1.samples, config.stage1.batch),
+        "decoder": (cost(autoencoder.decoder.net, x, level, z), config.stage1.samples, config.stage1.batch),
+        "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
+    }
+    parts = {
+        name: {
+            "parameters": one.parameters,
+            "forward_flops": one.forward_flops,
+            "training_flops": one.training_flops(samples),
+            "memory_mib": (one.activation_bytes * batch + 20 * one.parameters) / 2**20,
+        }
+        for name, (one, samples, batch) in costs.items()
+    }
+    capacity = configuration.capacity(config)
+    return {"latent": list(z.shape[1:]), "picture": list(x.shape[1:]), "capacity_bpp": capacity, "parts": parts}
+
+
+def generators(seed: int, purpose: str, first: int, count: int) -> list[torch.Generator]:
+    """One CPU generator for each of ``count`` samples from number ``first`` on: sample i depends on (seed, i) only."""
+    return [torch.Generator().manual_seed(key(seed, purpose, first + index)) for index in range(count)]
+
+
+def noise_of(makers: list[torch.Generator], shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """Standard normal noise, row i from generator i."""
+    return torch.stack([torch.randn(tuple(shape), generator=maker) for maker in makers])
+
+
+def _positive(number: int, name: str) -> int:
+    if number < 1:
+        raise UserError(f"{name} must be 1 or more, not {number}")
+    return number
+
+
+def _finished(folder: Path, name: str, stage: str) -> Path:
+    if not (folder / name).is_file():
+        raise UserError(f"{folder}: {stage} is not finished (no {name}): go on with `unilat train`")
+    return folder / name

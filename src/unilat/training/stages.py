@@ -1,0 +1,127 @@
+"""The two stages as the engine sees them: examples, losses and what moves between steps."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.config import Stage1Config, Stage2Config
+from unilat.data import to_unit
+from unilat.maths.levels import Draws
+from unilat.maths.rate import LN2
+from unilat.models.autoencoder import Autoencoder
+from unilat.models.base import Base
+from unilat.models.control import RateController
+from unilat.training.engine import Schedule
+from unilat.types import UserError
+
+
+class AutoencoderStage:
+    """Stage 1 on uint8 pictures ``[N, C, H, W]``; the controller holds the rate at the wanted bits per pixel.
+
+    ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
+    controller aims so that *this* rate is the wanted one.
+    """
+
+    name = "stage1"
+
+    def __init__(self, model: Autoencoder, pictures: Tensor, calibration: Tensor, config: Stage1Config):
+        self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
+        self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
+        self.dimensions = math.prod(pictures.shape[1:])
+        self.controller = RateController(config.bpp, config.control, config.loss_factor)
+        self.eval_every = max(1, config.calibrate_every // config.batch)
+        self.samples, self.stuck = 0, 0
+        self._averaged = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Pictures in [-1, 1]."""
+        return (to_unit(self.pictures[indices]),)
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
+        share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
+        terms = self.model.losses(batch[0], draws, rate_share=share)
+        total = terms.total(self.controller.factor) / self.dimensions
+        rate = terms.rate.nats().detach() / (LN2 * self.pixels)
+        return total, {"bpp": rate, "decoder": terms.decoder.detach()}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Move the loss factor; stop when it has long been at its limit, because no factor reaches the wanted bits."""
+        self.samples = samples
+        used = self.controller.factor
+        self.controller.update(metrics["bpp"], self.config.batch)
+        self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
+        if self.stuck > 20_000:
+            raise UserError(
+                f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at {metrics['bpp']:.3g} with the "
+                f"loss factor at its limit {used:.3g}; ask for fewer bits, or more --autoencoder.latent-channels"
+            )
+        return {"loss_factor": used, "target": self.config.bpp or math.nan}
+
+    def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
+        """Bits per pixel of the averaged weights on the calibration pictures."""
+        if not len(self.calibration):
+            return {}
+        self._averaged.load_state_dict(ema)
+        draws = Draws.keyed(0, step, 0, len(self.calibration))
+        rates = []
+        z = torch.cat([self._averaged.encode(to_unit(part)) for part in self.calibration.split(256)])
+        rates.append(self._averaged.rate(z, draws).nats())
+        rates.append(self._averaged.rate(z, draws).nats())
+        measured = float(torch.cat(rates).mean()) / (LN2 * self.pixels)
+        self.controller.calibrate(measured)
+        return {"calibration_bpp": measured}
+
+    def state(self) -> dict[str, Any]:
+        """The controller's state and the counts."""
+        return {"controller": self.controller.state(), "samples": self.samples, "stuck": self.stuck}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.controller.load_state(state["controller"])
+        self.samples, self.stuck = state["samples"], state["stuck"]
+
+
+class BaseStage:
+    """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀."""
+
+    name = "stage2"
+
+    def __init__(self, model: Base, z: Tensor, labels: Tensor):
+        self.model, self.z, self.labels, self.count = model, z, labels, len(z)
+        self.dimensions = math.prod(z.shape[1:])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Latents and labels."""
+        return self.z[indices], self.labels[indices]
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss in nats per latent dimension."""
+        return self.model.losses(batch[0], batch[1], draws) / self.dimensions, {}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """None to load."""
+
+
+def schedule(config: Stage1Config | Stage2Config) -> Schedule:
+    """The engine's schedule of a stage."""
+    return Schedule(
+        batch=config.batch,
+        samples=config.samples,
+        learning_rate=config.learning_rate,
+        warmup=config.warmup,
+        decay=config.decay,
+        ema_halflife=config.ema_halflife,
+        clip=config.clip,
+    )
