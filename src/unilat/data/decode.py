@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26  # 67 million, 8192 x 8192: from the header, before a pixel is decoded
+TOO_LARGE = f"over {MAX_PIXELS >> 20} megapixels"
 MAX_BYTES = 1 << 29  # of one file
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 TURNS = {
@@ -87,14 +88,17 @@ def decode(data: Path | bytes, size: int) -> Decoded:
     try:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
-                raise Unreadable(f"{picture.width} x {picture.height} is over {MAX_PIXELS >> 20} megapixels")
+                raise Unreadable(f"{TOO_LARGE}: {picture.width} x {picture.height}")
+            if picture.format == "PNG":  # Pillow does not compare the pixels' checksums unless asked
+                with Image.open(BytesIO(data), formats=("PNG",)) as again:
+                    again.verify()
             return _square(picture, size)
     except Unreadable:
         raise
     except UnidentifiedImageError:
         raise Unreadable("not a picture (" + ", ".join(FORMATS) + ")") from None
     except Image.DecompressionBombError:
-        raise Unreadable(f"over {MAX_PIXELS >> 20} megapixels") from None
+        raise Unreadable(TOO_LARGE) from None
     except MemoryError:
         raise Unreadable("too little memory to decode it") from None
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error, ...
