@@ -47,17 +47,17 @@ def test_the_table_has_every_number():
 
 
 def test_the_dry_run_has_every_part():
-    """Kills a part without its memory, and bytes told as a plain count."""
+    """Kills a part that is left out, and a figure in another's column."""
     parts = {
-        "encoder": {"parameters": 1000, "forward_flops": 2_000_000, "activation_bytes": 3 * 2**20},
+        "encoder": {"parameters": 1000, "forward_flops": 2_000_000, "memory_mib": 3.25},
         "base": {"parameters": 2000},
-        "memory_bytes": 2**30,
     }
-    table = "\n".join(" ".join(line.split()) for line in description_table(parts).splitlines())
-    assert "parameters forward flops activation bytes" in table
-    assert "encoder 1,000 2.00e+06 3.0 MiB" in table
+    described = {"parts": parts, "picture": [3, 32, 32], "latent": [4, 8, 8], "capacity_bpp": 1.8125}
+    table = "\n".join(" ".join(line.split()) for line in description_table(described).splitlines())
+    assert "picture 3×32×32, latent 4×8×8, capacity 1.81 bits per pixel" in table
+    assert "part parameters forward flops memory MiB" in table
+    assert "encoder 1,000 2.00e+06 3.2" in table
     assert "base 2,000 – –" in table
-    assert "memory bytes: 1,024.0 MiB" in table
 
 
 def test_plain_lines_are_few_and_the_last_one_is_there(monkeypatch: pytest.MonkeyPatch):

@@ -11,12 +11,14 @@ SOURCE = Path(__file__).parents[1] / "src" / "unilat"
 FILES = sorted(SOURCE.rglob("*.py"))
 RANKS = (
     ("types",),
-    ("maths",),
+    ("maths", "files"),
     ("nets",),
     ("models",),
     ("config", "presets"),
     ("data", "metrics", "report"),
     ("training",),
+    ("trained",),
+    ("evaluate",),
     ("run",),
     ("cli", "__main__"),
 )

@@ -2,15 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
 import unilat.run
-from unilat import data
 from unilat.cli.output import Output
+from unilat.models.latents import LatentSet
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     """Pictures → latent data set."""
     run = unilat.run.load(folder)
-    latents = run.encode(read(run, source, output))
+    latents = run.encode(source)
     latents.save(out)
     bits = latents.bits.double()
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
-    pixels = run.config.data.size**2
+    pixels = run.pixels
     values = {
         "latents": out,
         "count": len(bits),
@@ -42,7 +42,7 @@ def encode(folder: Path, source: str, out: Path, output: Output) -> None:
 def decode(folder: Path, latents: Path, out: Path, steps: int | None, seed: int, output: Output) -> None:
     """Latent data set → one PNG each."""
     run = unilat.run.load(folder)
-    images = run.decode(unilat.run.LatentSet.load(latents), steps=steps, seed=seed)
+    images = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
     write_each(images, out)
     output.result({"folder": out, "count": len(images)}, f"{len(images)} pictures: {out}")
 
@@ -52,7 +52,7 @@ def reconstruct(folder: Path, source: str, out: Path, steps: int | None, seed: i
     from unilat.metrics.quality import psnr
 
     run = unilat.run.load(folder)
-    originals = read(run, source, output)
+    originals, _ = run.pictures(source)
     images = run.reconstruct(originals, steps=steps, seed=seed)
     write_each(images, out)
     decibels = psnr(originals, images)
@@ -62,14 +62,9 @@ def reconstruct(folder: Path, source: str, out: Path, steps: int | None, seed: i
 
 def sample(options: "Sample", output: Output) -> None:
     """New pictures, on one sheet or one PNG each."""
-    if options.number < 1:
-        raise UserError(f"-n {options.number}: ask for one picture or more")
     run = unilat.run.load(options.run)
-    label: Any = options.label
-    if isinstance(label, str) and label.isdecimal() and label not in run.classes:
-        label = int(label)
     images, labels = run.sample(
-        options.number, label=label, guidance=options.guidance, steps=options.steps, seed=options.seed
+        options.number, label=options.label, guidance=options.guidance, steps=options.steps, seed=options.seed
     )
     if options.out.suffix.lower() == ".png":
         write_sheet(images, options.out)
@@ -77,17 +72,6 @@ def sample(options: "Sample", output: Output) -> None:
         write_each(images, options.out)
     values = {"out": options.out, "count": len(images), "labels": labels.tolist(), "classes": list(run.classes)}
     output.result(values, f"{len(images)} pictures: {options.out}")
-
-
-def read(run: "unilat.run.Run", source: str, output: Output) -> Tensor:
-    """The pictures of ``source`` at the run's size and channels, uint8 [N, C, H, W]."""
-    config = run.config.data
-    pictures = data.load(source, size=config.size, channels=config.channels, progress=output.note)
-    for name, reason in pictures.skipped[:20]:
-        output.say(f"skipped {name}: {reason}")
-    if len(pictures.skipped) > 20:
-        output.say(f"skipped {len(pictures.skipped) - 20} more")
-    return pictures.images
 
 
 def write_each(images: Tensor, folder: Path) -> None:

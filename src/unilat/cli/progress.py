@@ -16,7 +16,7 @@ class TrainingProgress:
     """Called after each step with what the engine tells of it.
 
     ``{"stage", "step", "steps", "samples_per_second", "seconds_left", "loss", "metrics": {"bpp", "target", ..}}``: only
-    the first three are needed, so that reading and evaluating show in the same way.
+    the first three are needed. ``{"note": text}`` is a line of its own: what is done between the stages.
     """
 
     def __init__(self, console: Console):
@@ -41,7 +41,10 @@ class TrainingProgress:
             self._bars.stop()
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        """Show one step."""
+        """Show one step, or a note."""
+        if "note" in record:
+            self.console.print(record["note"], markup=False)
+            return
         stage, step, steps = str(record["stage"]), int(record["step"]), int(record["steps"])
         name = _NAMES.get(stage, stage)
         if self._bars is not None:

@@ -40,18 +40,15 @@ def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str
     return text
 
 
-def description_table(parts: Mapping[str, Any]) -> str:
-    """Parameters, FLOPs and memory of every part, for ``--dry-run``."""
-    inner = parts.get("parts", parts)
-    columns = {key: None for part in inner.values() if isinstance(part, Mapping) for key in part}
-    rows: list[Sequence[str]] = [("", *(name.replace("_", " ") for name in columns))]
-    totals = []
-    for name, part in inner.items():
-        if isinstance(part, Mapping):
-            rows.append((str(name), *(_amount(key, part.get(key)) for key in columns)))
-        else:
-            totals.append(f"{name.replace('_', ' ')}: {_amount(name, part)}")
-    return "\n".join([_align(rows), *totals])
+def description_table(description: Mapping[str, Any]) -> str:
+    """What ``--dry-run`` tells: shapes and the latent's capacity, then parameters, FLOPs and memory of every part."""
+    parts = description["parts"]
+    columns = list(dict.fromkeys(key for part in parts.values() for key in part))
+    rows: list[Sequence[str]] = [("part", *(name.replace("_", " ").replace("mib", "MiB") for name in columns))]
+    rows += [(name, *(_amount(key, part.get(key)) for key in columns)) for name, part in parts.items()]
+    picture, latent = ("×".join(map(str, description[name])) for name in ("picture", "latent"))
+    capacity = f"{description['capacity_bpp']:.3g} bits per pixel"
+    return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{_align(rows)}"
 
 
 def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
@@ -73,13 +70,13 @@ def _measured(row: Mapping[str, Any], unit: str = "") -> str:
 
 
 def _amount(name: str, value: Any) -> str:
-    """A count as people read it: bytes in MiB, FLOPs with a power, parameters in full."""
+    """A count as people read it: FLOPs with a power, MiB with one decimal, parameters in full."""
     if value is None:
         return "–"
     if not isinstance(value, int | float):
         return str(value)
-    if "bytes" in name or "memory" in name:
-        return f"{value / 2**20:,.1f} MiB"
+    if name.endswith("mib"):
+        return f"{value:,.1f}"
     if "flops" in name.lower():
         return f"{value:.2e}"
     return f"{value:,}"
