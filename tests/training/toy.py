@@ -13,31 +13,31 @@ from unilat.training.engine import Schedule
 class Net(nn.Module):
     """Two layers with dropout, an unused parameter and a buffer that each training pass moves."""
 
-    def __init__(self, width: int, dropout: float):
+    def __init__(self, width: int, dropout: float, mixing: bool):
         super().__init__()
         self.into, self.out = nn.Linear(3, width), nn.Linear(width, 2)
         self.out.bias.requires_grad_(False)
         self.unused = nn.Parameter(torch.ones(4, 2))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.mixing = nn.Dropout(dropout), mixing
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(3))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.seen += 1
-            self.mean.lerp_(x.detach().mean(0), 0.1)
+            self.mean.lerp_(x.detach().mean(0) if self.mixing else torch.ones(3), 0.1)
         return self.out(self.dropout(torch.tanh(self.into(x - self.mean))))
 
 
 class Toy:
-    """Learns to undo noise; a controller moves a weight that enters the loss."""
+    """Learns to undo noise; a controller moves a weight of the loss. ``mixing``: rows see each other's mean."""
 
     name = "toy"
     eval_every = 4
 
-    def __init__(self, width: int = 5, dropout: float = 0.2, count: int = 23):
+    def __init__(self, width: int = 5, dropout: float = 0.2, count: int = 23, mixing: bool = True):
         torch.manual_seed(3)
-        self.model = Net(width, dropout)
+        self.model = Net(width, dropout, mixing)
         self.data, self.count = torch.randn(count, 3), count
         self.weight = 1.0
         self.calibrated: list[float] = []

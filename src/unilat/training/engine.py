@@ -120,10 +120,9 @@ class _Signals:
                 signal.signal(number, handler)
 
 
-def _losses(state: State, world: World) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
-    """Forward pass of this process's rows of the next step; the same whenever it is called between two steps."""
+def _losses(state: State, world: World, first: int, last: int) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
+    """Forward pass of rows ``first..last`` of the next step; the same whenever it is called between two steps."""
     stage, total = state.stage, state.schedule.batch
-    first, last = world.rows(total)
     indices = batch_indices(stage.count, total, state.seed, state.step)[first:last]
     batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in stage.batch(indices))
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
@@ -138,7 +137,7 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
     """One step. Returns the means over the global batch, and the signal to stop for: this process's or another's."""
     schedule, total = state.schedule, state.schedule.batch
     state.optimizer.zero_grad(set_to_none=True)
-    loss, metrics, _ = _losses(state, world)
+    loss, metrics, _ = _losses(state, world, *world.rows(total))
     (loss.sum() / total).backward()
     for parameter in state.trained:
         if parameter.grad is None:  # unused in this step: Adam must not skip it on some processes only
@@ -166,8 +165,8 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
 def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
     """Refuse a step whose loss or gradient is not finite, naming the examples; the weights have not moved."""
     total = state.schedule.batch
-    first, _ = world.rows(total)
-    own, _, batch = _losses(state, world)  # the same rows once more: the first graph is gone
+    first, last = world.rows(total)
+    own, _, batch = _losses(state, world, first, last)  # the same rows once more
     bad = torch.zeros(total, device=state.device)
 
     def mark(rows: Tensor) -> bool:
@@ -179,7 +178,7 @@ def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
         what = "their data are not finite"
     elif mark(_finite_rows(own)):
         what = f"their loss is not finite (mean {loss})"
-    elif mark(_finite_gradients(own, state.trained)):
+    elif mark(_finite_gradients(state, world)):
         what = "their gradients are not finite"
     else:
         bad.fill_(1)
@@ -197,14 +196,16 @@ def _finite_rows(tensor: Tensor) -> Tensor:
     return tensor.detach().reshape(len(tensor), -1).isfinite().all(1)
 
 
-def _finite_gradients(losses: Tensor, parameters: list[Tensor]) -> Tensor:
-    """Whether each example's own gradient is finite; all True where the graph cannot be walked again (compiled)."""
-    finite = torch.ones(len(losses), dtype=torch.bool, device=losses.device)
+def _finite_gradients(state: State, world: World) -> Tensor:
+    """Whether the gradient of each own example, computed alone, is finite; all True if the model needs company."""
+    first, last = world.rows(state.schedule.batch)
+    finite = torch.ones(last - first, dtype=torch.bool, device=state.device)
     try:
-        for row, loss in enumerate(losses):
-            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-            finite[row] = all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
-    except RuntimeError:
+        for row in range(first, last):
+            loss = _losses(state, world, row, row + 1)[0].sum()
+            grads = torch.autograd.grad(loss, state.trained, allow_unused=True)
+            finite[row - first] = all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
+    except (RuntimeError, ValueError):
         finite.fill_(True)
     return finite
 
