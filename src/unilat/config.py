@@ -72,7 +72,7 @@ class Stage2Config:
     """Training of the base model on frozen latents. Lengths count latents seen."""
 
     samples: int = 400_000
-    """Latents seen in training."""
+    """Latents seen in training; 0 leaves stage 2 out."""
     batch: int = 128
     """Latents a step."""
     learning_rate: float = 1e-3
@@ -107,8 +107,8 @@ class EvaluationConfig:
     """Scale of classifier-free guidance; 1 is none. Only where pictures have classes."""
     features: str = "auto"
     """Network behind the distances: auto, none, efficientnet-lite0, or a TorchScript file."""
-    classifier: bool = True
-    """Train a small classifier on the real pictures and let it name the samples, where pictures have classes."""
+    classifier_samples: int = 60_000
+    """Real pictures seen by the small classifier that names the samples, where pictures have classes; 0 trains none."""
 
 
 @dataclass(frozen=True, kw_only=True)

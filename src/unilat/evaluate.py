@@ -133,10 +133,11 @@ def _generations(
     if features is not None and real is not None:
         protocol = f"{features.protocol}; guidance {run.config.evaluation.guidance:g}, {run.config.evaluation.base_steps} + {run.config.evaluation.decoder_steps} calls"
         found["generation"] = compare(real, features(made), protocol=protocol)
-    if len(run.classes) > 1 and run.config.evaluation.classifier:
+    seen = run.config.evaluation.classifier_samples
+    if len(run.classes) > 1 and seen > 0:
         pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
         train, _, _ = run.split(pictures)
-        judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes))
+        judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
         samples, truth = judge.accuracy(made, labels), judge.accuracy(*test)
         found["classifier"] = {
             "samples": samples.value,

@@ -58,7 +58,7 @@ _TINY = RunConfig(
     stage1      = Stage1Config(samples=1_280, batch=32, warmup=64, ema_halflife=128, calibrate_every=640),
     base        = BaseConfig(vit=ViTConfig(channels=(16, 32), blocks=(2, 1), head_width=16)),
     stage2      = Stage2Config(samples=640, batch=32, warmup=64, ema_halflife=128),
-    evaluation  = EvaluationConfig(pictures=32, samples=32, rate_levels=2, decoder_steps=2, step_counts=(1, 2), base_steps=4, features="none", classifier=False),
+    evaluation  = EvaluationConfig(pictures=32, samples=32, rate_levels=2, decoder_steps=2, step_counts=(1, 2), base_steps=4, features="none", classifier_samples=0),
 )
 # fmt: on
 

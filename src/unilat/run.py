@@ -51,11 +51,12 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
         _stage1(config, folder, pictures, indices, tell, device)
-    run = load(folder, device)
-    with _phase(folder, "encode"):
-        latents = _latents(run, pictures, indices[0], tell)
-    with _phase(folder, "stage 2"):
-        _stage2(config, folder, latents, run.classes, tell, device)
+    if config.stage2.samples > 0:
+        run = load(folder, device)
+        with _phase(folder, "encode"):
+            latents = _latents(run, pictures, indices[0], tell)
+        with _phase(folder, "stage 2"):
+            _stage2(config, folder, latents, run.classes, tell, device)
     with _phase(folder, "evaluate"):
         metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}))
     metrics["phases"] = read_json(folder / "phases.json")

@@ -1,0 +1,94 @@
+"""What every benchmark shares: the machine, the rows, and the two result files."""
+
+import datetime
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def row(
+    what: str,
+    value: float | None,
+    unit: str,
+    *,
+    goal: float | tuple[float, float] | None = None,
+    at_least: bool = False,
+    stderr: float | None = None,
+    n: int | None = None,
+) -> dict[str, Any]:
+    """One line of a result. ``goal``: a largest value (a smallest with ``at_least``), an interval, or None to inform."""
+    holds = None
+    if goal is not None:
+        low, high = goal if isinstance(goal, tuple) else (goal, math.inf) if at_least else (-math.inf, goal)
+        holds = value is not None and math.isfinite(value) and low <= value <= high
+    shown = f">= {goal:g}" if at_least and not isinstance(goal, tuple) and goal is not None else goal
+    return {"what": what, "value": value, "unit": unit, "stderr": stderr, "n": n, "goal": shown, "holds": holds}
+
+
+def machine() -> dict[str, Any]:
+    """The hardware and software a result was made on."""
+    from unilat.training.engine import manifest
+
+    return {**manifest(), "load": list(os.getloadavg())}
+
+
+def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:
+    """Write ``results/NAME.json`` and the same as ``NAME.md``."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    result = {
+        "name": name,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "command": f"make bench-{name}",
+        "machine": machine(),
+        "protocol": protocol,
+        "rows": rows,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    facts = result["machine"]
+    lines = [
+        f"# {name}",
+        "",
+        f"{result['date']}, commit {commit[:12]}, `{result['command']}`. {protocol}",
+        "",
+        "Machine: " + ", ".join(f"{key} {value}" for key, value in facts.items()) + ".",
+        "",
+        "| what | value | unit | standard error | n | goal | holds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        "| " + " | ".join(_cell(one[key]) for key in ("what", "value", "unit", "stderr", "n", "goal", "holds")) + " |"
+        for one in rows
+    ]
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:.0f}"
+    if isinstance(value, list | tuple):
+        return " to ".join(_cell(float(item)) for item in value)
+    return str(value)
+
+
+def unilat(*words: str, threads: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start the command line in the background with so many threads; what it says goes to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT / "src")}
+    with log.open("ab") as file:
+        command = [sys.executable, "-m", "unilat", *words]
+        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment)
