@@ -1,5 +1,4 @@
 """The weighted denoising loss: the decoder's and the base model's objective, in nats per example."""
-# ruff: noqa: F722, F821
 
 from jaxtyping import Float
 from torch import Tensor

@@ -1,5 +1,4 @@
 """Distances between two sets of features, from their statistics (Fréchet) or pairwise (kernel). float64 throughout."""
-# ruff: noqa: F722, F821
 
 import torch
 from jaxtyping import Float

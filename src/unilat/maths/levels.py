@@ -6,12 +6,10 @@ a good one has little variance. Levels are made from ``strata``: numbers in [0, 
 
 ``Draws`` draws for the *global* batch and hands out its own rows, so the number of processes changes nothing.
 """
-# ruff: noqa: F722, F821
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -48,12 +46,12 @@ class Draws:
     """Examples in the global batch."""
 
     @classmethod
-    def single(cls, generator: torch.Generator, batch: int) -> Self:
+    def single(cls, generator: torch.Generator, batch: int) -> "Draws":
         """Randomness of one process that holds the whole batch."""
         return cls(generator, 0, batch)
 
     @classmethod
-    def keyed(cls, seed: int, step: int, first: int, total: int, device: str = "cpu") -> Self:
+    def keyed(cls, seed: int, step: int, first: int, total: int, device: str = "cpu") -> "Draws":
         """Randomness that is a pure function of ``(seed, step)``, so that a resumed run equals an unbroken one."""
         digest = hashlib.blake2b(f"unilat {seed} {step}".encode(), digest_size=8).digest()
         generator = torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
@@ -77,13 +75,13 @@ class Draws:
         return self._own(numbers, batch)
 
     def strata(self, batch: int) -> Float[Tensor, " b"]:
-        """Low discrepancy over the global batch: the lattice ``u = (u_0 + perm(i)) / total``, folded to ``1 - |1 - 2u|``.
+        """Low discrepancy over the global batch: lattice ``u = (u_0 + perm(i)) / total``, folded to ``1 - |1 - 2u|``.
 
         Each number alone is uniform on [0, 1) and no row is tied to a place; together they leave no gap, 2 in every
-        2/total. The fold pairs offsets u_0 and 1 - u_0, so that integrands which differ between the ends of the range,
-        as all of ours do, lose the lattice's first-order error (VDM App. I.1 has the lattice; the fold is the
-        baker's transform). Relative standard error of the rate in one batch of 64, unit Gaussian of 1024 dimensions,
-        uniform levels: 15 % independent, 1.6 % lattice, 0.84 % folded.
+        2/total. The fold (the baker's transform) pairs offsets u_0 and 1 - u_0, so that integrands which differ between
+        the ends of the range, as all of ours do, lose the lattice's first-order error. The lattice is VDM's, App. I.1.
+        Relative standard error of the rate in one batch of 64, unit Gaussian of 1024 dimensions, uniform levels:
+        15 % independent, 1.6 % lattice, 0.84 % folded.
         """
         device = self.generator.device
         offset = torch.rand((), generator=self.generator, device=device)
@@ -129,7 +127,7 @@ class Table:
         lambda_max: float,
         bins: int = 64,
         floor: float = 0.1,
-    ) -> Self:
+    ) -> "Table":
         """Mass of each bin = ``(1 - floor)`` times the share of ``function``'s integral + ``floor / bins``.
 
         ``function`` maps log-SNR ``[N]`` to non-negative ``[N]``. The floor bounds every weight 1/p by

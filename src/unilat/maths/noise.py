@@ -5,10 +5,9 @@
 so (x_t, v) is (x, eps) turned by an angle, and any of x, eps, v follows from x_t and any other. Large lambda = clean.
 ``lambda_t`` has one value per example, ``[B]``; ``alpha`` and ``sigma`` alone take any shape. Results have x_t's dtype.
 """
-# ruff: noqa: F722, F821
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -22,7 +21,7 @@ def sigma(lambda_t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.sigmoid(-lambda_t).sqrt()
 
 
-def expand(lambda_t: Float[Tensor, " b"], like: Float[Tensor, "b *dims"]) -> Float[Tensor, "b *ones"]:
+def expand(lambda_t: Shaped[Tensor, " b"], like: Float[Tensor, "b *dims"]) -> Shaped[Tensor, "b *ones"]:
     """``[B]`` to ``[B, 1, 1, ...]`` with as many axes as ``like``, so that it multiplies example by example."""
     return lambda_t.reshape(-1, *[1] * (like.ndim - 1))
 

@@ -1,10 +1,9 @@
 """Closed forms that estimates, trained priors and samplers are held against. Nats; sums over dimensions."""
-# ruff: noqa: F722, F821
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,7 +33,7 @@ class Gaussian:
     """Orthonormal columns V, ``[D, D]``."""
 
     @classmethod
-    def correlated(cls, covariance: Float[Tensor, "d d"], mean: Float[Tensor, " d"]) -> Self:
+    def correlated(cls, covariance: Float[Tensor, "d d"], mean: Float[Tensor, " d"]) -> "Gaussian":
         """From a full covariance: its eigenvalues and eigenvectors."""
         variances, basis = torch.linalg.eigh(covariance)
         return cls(variances.clamp(min=0.0), mean, basis)

@@ -5,7 +5,6 @@
 with alpha_1, sigma_1 at lambda_min. Averaged over data it is I(x; z_0) plus the prior's mismatch, which is a KL.
 One level per example, divided by its density, estimates the integral; sums over latent dimensions, never means.
 """
-# ruff: noqa: F722, F821
 
 import math
 from dataclasses import dataclass

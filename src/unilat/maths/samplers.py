@@ -9,10 +9,10 @@ prediction x_hat is returned only where grid[-1] = +inf, since there sigma is 0.
 ``generator`` is one ``torch.Generator`` or a list of one per example; with a list, example i depends on its own only.
 Deterministic samplers take it and leave it alone, so that all are called alike.
 """
-# ruff: noqa: F722, F821
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ class _Level(NamedTuple):
 
 def _levels(grid: Tensor) -> list[_Level]:
     points = grid.tolist()
-    if len(points) < 2 or any(not low < high for low, high in zip(points, points[1:], strict=False)):
+    if len(points) < 2 or any(not low < high for low, high in pairwise(points)):
         raise UserError("a sampling grid needs at least two points, and log-SNR that increases")
     if not all(map(math.isfinite, points[:-1])):
         raise UserError("only the last point of a sampling grid may be infinite")
@@ -44,8 +44,7 @@ def _levels(grid: Tensor) -> list[_Level]:
 
 
 def _steps(grid: Tensor) -> Iterator[tuple[_Level, _Level]]:
-    levels = _levels(grid)
-    return zip(levels[:-1], levels[1:], strict=True)
+    return pairwise(_levels(grid))
 
 
 def _call(denoise: Denoiser, x: Tensor, lambda_t: float, cond: Any) -> Tensor:

@@ -4,7 +4,6 @@
 
 turns the same weight into one on the x-MSE. Weights fall as lambda rises: details of low noise are discounted.
 """
-# ruff: noqa: F722, F821
 
 import torch
 from jaxtyping import Float

@@ -1,0 +1,28 @@
+"""Sources that no symmetry makes easy: affine, unequal variances, correlated."""
+
+import torch
+
+from unilat.maths.oracle import Gaussian, GaussianMixture
+
+F64 = torch.float64
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def covariance() -> torch.Tensor:
+    root = torch.tensor([[1.3, 0.0, 0.0], [-0.7, 0.4, 0.0], [0.5, 0.2, 0.15]], dtype=F64)
+    return root @ root.T
+
+
+def correlated() -> Gaussian:
+    return Gaussian.correlated(covariance(), torch.tensor([0.5, -1.5, 2.0], dtype=F64))
+
+
+def mixture() -> GaussianMixture:
+    """One dimension, three unequal components."""
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=F64)
+    return GaussianMixture(
+        weights, torch.tensor([[-2.0], [0.3], [1.1]], dtype=F64), torch.tensor([0.3, 0.5, 0.1], dtype=F64)
+    )
