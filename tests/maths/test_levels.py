@@ -168,9 +168,11 @@ def test_uniform_numbers_are_uniform():
 
 
 def test_floor_bounds_the_weights():
-    """1/p <= range / floor even where the function is 0. Kills: the floor left out."""
+    """1/p <= range / floor, and levels fall where the function is 0 too. Kills: the floor left out."""
     table = Table.proportional(lambda at: (at > 1.0).to(at), LOW, HIGH, bins=21, floor=0.2)
-    assert float((1 / table.sample(midpoints(500)).density).max()) <= (HIGH - LOW) / 0.2 * (1 + 1e-9)
+    levels = table.sample(midpoints(500))
+    assert float((1 / levels.density).max()) <= (HIGH - LOW) / 0.2 * (1 + 1e-9)
+    assert float((levels.lambda_t < 1.0).double().mean()) == pytest.approx(0.2 * 16 / 21, abs=0.01)
 
 
 def test_bins_without_mass_are_never_drawn():
@@ -201,6 +203,6 @@ def test_levels_keep_the_dtype_of_their_strata():
     ],
 )
 def test_mistakes_are_told(mistake):
-    """Reversed ranges, rows outside the batch, broken tables. Kills: the range check turned round."""
+    """Reversed ranges, rows outside the batch, broken tables. Kills: the check of the range removed."""
     with pytest.raises(UserError):
         mistake()
