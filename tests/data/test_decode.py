@@ -1,4 +1,4 @@
-"""Odd files: pixels equal to a reference table, or skipped by name with the reason. Kills: any changed conversion rule."""
+"""Odd files: pixels equal to a reference table, or skipped with the reason. Kills: any changed conversion rule."""
 
 import subprocess
 import sys

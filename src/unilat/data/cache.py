@@ -26,7 +26,7 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
     path = cache_folder() / "arrays" / f"{key}.npz"
     if path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as kept:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
                 return {name: kept[name] for name in kept.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
             pass  # damaged: zip's own CRC or the .npy header says so

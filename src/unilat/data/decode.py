@@ -6,7 +6,7 @@ The rules, in order:
 * Of several frames the first is taken. EXIF orientation is applied. Colour profiles and gamma are ignored.
 * To 8 bits: of 16 bits the high byte is kept, floats must lie in 0..1, 1-bit becomes 0 and 255.
 * Transparency is composited on white; CMYK, YCbCr and HSV become RGB.
-* The centre square is cut out and averaged down: box filter for whole factors, else Lanczos. Nothing is enlarged.
+* The centre square is cut out and averaged down: exact means for whole factors, else Lanczos. Nothing is enlarged.
 """
 
 import errno
@@ -140,14 +140,15 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def shrink(picture: Image.Image, size: int) -> Image.Image:
-    """The centre square, averaged down to ``size``: box filter for whole factors (exact means), else Lanczos."""
+    """The centre square, averaged down to ``size``: exact means for whole factors, else Lanczos."""
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = (left, top, left + side, top + side)
     if side == size:
         return picture.crop(square)
-    smoothing = Image.Resampling.BOX if side % size == 0 else Image.Resampling.LANCZOS
-    return picture.resize((size, size), smoothing, box=square)
+    if side % size == 0:
+        return picture.reduce(side // size, box=square)  # one rounding; resize with BOX rounds once per axis
+    return picture.resize((size, size), Image.Resampling.LANCZOS, box=square)
 
 
 def flatten(picture: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -2,7 +2,8 @@
 
 Real type without a download. Two factors are known exactly: the character and the face. Dark ink on white, grey.
 All characters of a face share one scale, so that a small letter stays smaller than its capital; a character too large
-for the picture (accents above a wide capital) is shrunk to fit. Each is centred by its ink.
+for the picture (accents above a wide capital) is shrunk to fit. Each is centred: up and down by its ink, sideways by
+its ink and advance together.
 """
 
 import unicodedata

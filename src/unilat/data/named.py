@@ -11,6 +11,7 @@ from PIL import Image
 
 from unilat.data.cache import Arrays, cached_arrays
 from unilat.data.collect import Item, collect
+from unilat.data.decode import shrink
 from unilat.data.pictures import Pictures, Progress, pack
 from unilat.types import UserError
 
@@ -35,7 +36,7 @@ SAME_CONCEPT = {  # a toned pair is spelt out where the plain one has a code poi
     "1f9d1-200d-2764-200d-1f48b-200d-1f9d1": "1f48f",
     "1faf1-200d-1faf2": "1f91d",
 }
-VERSION = 1  # of the conversion of files to arrays; a cached array of another version is not used
+VERSION = 2  # of the conversion of files to arrays; a cached array of another version is not used
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -56,7 +57,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def load_fashion(folder: Path, size: int) -> Pictures:
-    """Fashion-MNIST, 28 x 28 grey; larger sizes by a black border (32: two pixels wide), smaller by the box filter.
+    """Fashion-MNIST, 28 x 28 grey; larger sizes by a black border (32: two pixels wide), smaller ones averaged down.
 
     Its official 10,000 test pictures are marked ``held_out``.
     """
@@ -70,7 +71,7 @@ def load_fashion(folder: Path, size: int) -> Pictures:
 
 
 def fit_square(images: np.ndarray, size: int) -> tuple[np.ndarray, dict[str, int]]:
-    """``uint8 [N, C, s, s]`` -> ``[N, C, size, size]``: zeros around smaller ones, the box filter for larger ones."""
+    """``uint8 [N, C, s, s]`` -> ``[N, C, size, size]``: zeros around smaller ones, larger ones shrunk."""
     have = images.shape[-1]
     if size == have:
         return images, {}
@@ -78,12 +79,7 @@ def fit_square(images: np.ndarray, size: int) -> tuple[np.ndarray, dict[str, int
         before = (size - have) // 2
         edges = (before, size - have - before)
         return np.pad(images, ((0, 0), (0, 0), edges, edges)), {f"padded from {have}": len(images)}
-    small = np.stack(
-        [
-            np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BOX))
-            for plane in images.reshape(-1, have, have)
-        ]
-    )
+    small = np.stack([np.asarray(shrink(Image.fromarray(plane), size)) for plane in images.reshape(-1, have, have)])
     return small.reshape(*images.shape[:2], size, size), {"resized": len(images)}
 
 

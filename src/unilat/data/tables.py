@@ -96,7 +96,7 @@ def parquet_tables(folder: Path) -> list[Table]:
 def saved_tables(folder: Path) -> list[Table]:
     """The parts of a ``save_to_disk`` folder: one data set, or the splits named in ``dataset_dict.json``."""
     if not (folder / "dataset_dict.json").is_file():
-        return _saved_split(folder, folder, False)
+        return _saved_split(folder, False)
     splits = _json(folder / "dataset_dict.json").get("splits")
     if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits) or not splits:
         raise UserError(f"{printable(str(folder))}: dataset_dict.json names no splits; save the data set again")
@@ -105,11 +105,11 @@ def saved_tables(folder: Path) -> list[Table]:
         table
         for name in splits
         if name == held or name not in SPLIT_FOLDERS or held is None
-        for table in _saved_split(_inside(folder, name), folder, name == held)
+        for table in _saved_split(_inside(folder, name), name == held)
     ]
 
 
-def _saved_split(folder: Path, root: Path, held_out: bool) -> list[Table]:
+def _saved_split(folder: Path, held_out: bool) -> list[Table]:
     """The Arrow files that a split's ``state.json`` lists."""
     state = _json(folder / "state.json")
     if state.get("_indices_data_files"):
@@ -121,7 +121,7 @@ def _saved_split(folder: Path, root: Path, held_out: bool) -> list[Table]:
         isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files
     ):
         raise UserError(f"{printable(str(folder))}: state.json names no data files; save the data set again")
-    return [open_arrow(_inside(root, str((folder / f["filename"]).relative_to(root))), held_out) for f in files]
+    return [open_arrow(_inside(folder, f["filename"]), held_out) for f in files]
 
 
 def _inside(folder: Path, name: str) -> Path:
