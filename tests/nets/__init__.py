@@ -1,0 +1,1 @@
+"""Networks: the same lines for signals of one, two and three axes."""
