@@ -43,17 +43,17 @@ class Stage1Config:
     """Wanted bits per pixel of the latent; the loss factor is moved until the rate holds there."""
     loss_factor: float | None = None
     """A fixed loss factor instead of wanted bits (UL Sec. 3.2: 1.3 to 1.7 for them)."""
-    samples: int = 250_000
+    samples: int = 48_000
     """Pictures seen in training."""
-    batch: int = 64
+    batch: int = 32
     """Pictures a step."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
-    warmup: int = 5_000
+    warmup: int = 2_000
     """Pictures over which the learning rate rises from zero."""
     decay: float = 0.4
     """Last share of training over which the learning rate falls to zero."""
-    ema_halflife: int = 10_000
+    ema_halflife: int = 2_000
     """Half-life of the weight average."""
     clip: float = 1.0
     """Largest gradient norm of the loss in nats per dimension of the data."""
@@ -61,7 +61,7 @@ class Stage1Config:
     """Start with latents of unit scale, from the first batch."""
     prior_warmup: int = 0
     """Pictures over which the rate's gradient into the encoder rises from zero, so that the prior learns first."""
-    calibrate_every: int = 16_000
+    calibrate_every: int = 3_200
     """Pictures between two measurements on the calibration pictures."""
     control: ControlConfig = field(default_factory=ControlConfig)
     """The controller."""
@@ -71,17 +71,17 @@ class Stage1Config:
 class Stage2Config:
     """Training of the base model on frozen latents. Lengths count latents seen."""
 
-    samples: int = 400_000
+    samples: int = 80_000
     """Latents seen in training; 0 leaves stage 2 out."""
-    batch: int = 128
+    batch: int = 64
     """Latents a step."""
     learning_rate: float = 1e-3
     """Peak learning rate of Adam."""
-    warmup: int = 10_000
+    warmup: int = 4_000
     """Latents over which the learning rate rises from zero."""
     decay: float = 0.4
     """Last share of training over which the learning rate falls to zero."""
-    ema_halflife: int = 25_000
+    ema_halflife: int = 5_000
     """Half-life of the weight average."""
     clip: float = 1.0
     """Largest gradient norm of the loss in nats per dimension of the latent."""

@@ -57,7 +57,7 @@ def held_out(run: Run) -> tuple[Tensor, Tensor]:
     pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
     if pictures.sha256 != run.data["sha256"]:
         raise UserError(
-            f"{run.data['source']} has changed since this run was trained: which pictures were held out is no longer known; "
+            f"{run.data['source']} has changed since this run was trained, and which pictures were held out is lost; "
             f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
         )
     _, _, test = run.split(pictures)
@@ -131,7 +131,9 @@ def _generations(
     arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
     found: dict[str, Any] = {"generation": None, "classifier": None}
     if features is not None and real is not None:
-        protocol = f"{features.protocol}; guidance {run.config.evaluation.guidance:g}, {run.config.evaluation.base_steps} + {run.config.evaluation.decoder_steps} calls"
+        how = run.config.evaluation
+        calls = f"guidance {how.guidance:g}, {how.base_steps} calls of the base and {how.decoder_steps} of the decoder"
+        protocol = f"{features.protocol}; {calls}"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
     if len(run.classes) > 1 and seen > 0:

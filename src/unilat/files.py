@@ -14,7 +14,7 @@ from unilat.types import UserError
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file atomically; a full or failing disk leaves what was there and raises :class:`UserError`."""
+    """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _replace(path, lambda part: save_file(whole, part, metadata=header))
 

@@ -45,7 +45,7 @@ _SMALL = RunConfig(
         prior   = ViTConfig(channels=(128,), blocks=(4,), patch=2),
         decoder = UViTConfig(channels=(64,), blocks=(2,), patch=(4, 4), width=128, depth=2),
     ),
-    base        = BaseConfig(vit=ViTConfig(channels=(192,), blocks=(6,), patch=2)),
+    base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
 )
 _TINY = RunConfig(
     data        = DataConfig(size=16, calibration=32),

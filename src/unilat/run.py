@@ -132,7 +132,9 @@ def _stage1(
         device=device,
     )
     model.load_state_dict(done["ema"])
-    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(done["samples"])}
+    tell({"note": "trimming the latents' scale to the wanted bits"})
+    trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
+    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(done["samples"]), **trimmed}
     write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
 
 

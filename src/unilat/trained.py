@@ -97,7 +97,7 @@ class Run:
 
     @torch.no_grad()
     def rate(self, z: Tensor, levels: int, seed: int = 0) -> list[RateTerms]:
-        """``levels`` independent estimates of the rate of all of ``z``: low-discrepancy noise levels over the whole set."""
+        """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set."""
         return [self._rate_once(z, Draws.keyed(key(seed, "rate"), index, 0, len(z))) for index in range(levels)]
 
     def _rate_once(self, z: Tensor, draws: Draws) -> RateTerms:
@@ -156,7 +156,7 @@ class Run:
         steps: int | None = None,
         seed: int = 0,
     ) -> LatentSet:
-        """``count`` latents z_0 of the base model; without a label the classes take turns. Latent i depends on (seed, i)."""
+        """``count`` latents z_0 of the base model; without a label classes take turns. Latent i depends on (seed, i)."""
         if self.base is None:
             raise UserError(f"{self.folder} has no base model yet: finish it with `unilat train`")
         labels = self._labels(_positive(count, "-n"), label)
@@ -217,7 +217,7 @@ def read_config(folder: Path) -> RunConfig:
 def build_autoencoder(
     config: RunConfig, channels: int, mean: Tensor | None = None, std: Tensor | None = None
 ) -> Autoencoder:
-    """The networks of stage 1 for pictures of ``channels``; ``mean`` and ``std`` of the data come with the weights later."""
+    """The networks of stage 1 for pictures of ``channels``; without ``mean`` and ``std`` these come with the weights."""
     zero, one = torch.zeros(channels), torch.ones(channels)
     return Autoencoder(config.autoencoder, channels, zero if mean is None else mean, one if std is None else std)
 
@@ -232,15 +232,23 @@ def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None
 
 
 def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates."""
+    """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates.
+
+    Calibration pictures are whole groups too: a near-duplicate in training would make them cheaper than held-out ones.
+    """
     train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(key(config.seed, "calibration")))
-    calibration = min(config.data.calibration, len(train) // 8)
-    return train[order[calibration:]].sort().values, train[order[:calibration]], test
+    groups = pictures.groups[train]
+    names = groups.unique()
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(key(config.seed, "calibration")))
+    rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
+    room = min(config.data.calibration, len(train) // 8)
+    sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
+    chosen = sizes[rank] <= room
+    return train[~chosen], train[chosen], test
 
 
 def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> dict[str, Any]:
-    """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device (no memory, no data)."""
+    """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
     configuration.check(config)
     channels = channels or config.data.channels or 3
     ae, size = config.autoencoder, config.data.size

@@ -55,7 +55,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class Stage1Losses:
-    """Terms of one batch: ``rate`` per dimension in nats, ``decoder`` = L(x | z_0) in nats per example ``[B]``, no c_lf."""
+    """Of one batch: ``rate`` per dimension in nats, ``decoder`` = L(x | z_0) in nats per example ``[B]``, without c_lf."""
 
     rate: RateTerms
     decoder: Tensor
@@ -137,6 +137,20 @@ class Autoencoder(nn.Module):
         head = self.encoder.head
         head.bias.copy_((head.bias - mean) / std)
         head.weight.div_(std.view(-1, *[1] * (head.weight.dim() - 1)))
+
+    @torch.no_grad()
+    def rescale(self, scale: float) -> None:
+        """Multiply the latents by ``scale``: more room above the fixed noise, so more bits, or less and fewer.
+
+        The prior stays the exact prior of what it was trained on (:class:`Denoiser`'s s and λ + 2 ln s); the decoder
+        sees the latents it knows, with the noise of log-SNR λ₀ + 2 ln scale.
+        """
+        head = self.encoder.head
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+        self.prior.std.mul_(scale)
+        for layer in self.decoder.net.latents:
+            layer.weight.div_(scale)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, generators: Sequence[torch.Generator] = ()) -> Tensor:

@@ -19,9 +19,9 @@ from unilat.types import UserError
 class ControlConfig:
     """Time constants count samples, so that they do not depend on the batch."""
 
-    gain: float = 0.15
+    gain: float = 0.6
     """Rise of ln c_lf in 1,000 samples for each unit of ln(wanted / measured), the integral part."""
-    proportional: float = 1.0
+    proportional: float = 3.0
     """Units of ln c_lf at once for each unit of ln(wanted / measured): encoder and prior answer late, and the integral
     alone swings (measured: LOG.md)."""
     smoothing: float = 1000.0
@@ -54,7 +54,7 @@ class RateController:
         log_rate = math.log(max(rate, 1e-9))
         self.log_rate = log_rate if self.log_rate is None else keep * self.log_rate + (1 - keep) * log_rate
         if self.wanted is not None:
-            error = max(-2.0, min(2.0, math.log(self.wanted) - self.log_rate - self.log_ratio))
+            error = max(-0.5, min(0.5, math.log(self.wanted) - self.log_rate - self.log_ratio))
             limit = math.log(self.config.limit)
             self.integral = max(-limit, min(limit, self.integral + self.config.gain * samples / 1000 * error))
             self.log_factor = max(-limit, min(limit, self.integral + self.config.proportional * error))

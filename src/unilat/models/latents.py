@@ -21,7 +21,7 @@ class LatentSet:
     z: Tensor
     """Clean latents ``E(x)``, or with ``noisy`` the ``z_0`` that a base model sampled, float32 ``[N, C, *grid]``."""
     bits: Tensor
-    """Bound on the information of each ``z_0`` about its signal, bits, float32 ``[N]``; NaN where it was not measured."""
+    """Bound on what each ``z_0`` tells of its signal, bits, float32 ``[N]``; NaN where it was not measured."""
     labels: Tensor
     """Classes, int64 ``[N]``; zeros where there are none."""
     lambda_0: float
@@ -92,8 +92,8 @@ class LatentSet:
             )
         if self.encoder_sha256 != encoder_sha256:
             raise UserError(
-                f"these latents are of another encoder ({self.encoder_sha256[:12]}, not {encoder_sha256[:12]}): decode them "
-                "with the run that made them, or encode the pictures again with this one"
+                f"these latents are of another encoder ({self.encoder_sha256[:12]}, not {encoder_sha256[:12]}): decode "
+                "them with the run that made them, or encode the pictures again with this one"
             )
 
 

@@ -1,11 +1,12 @@
 """Any network becomes the one contract ``denoise(x_t, logsnr, cond) -> x_hat``.
 
-Preconditioning (EDM, arXiv 2206.00364, App. B.6, in the variance-preserving coordinates of ``types.py``): for data of mean m and
-standard deviation s the network sees inputs of unit variance and is asked for targets of unit variance,
+Preconditioning (EDM, arXiv 2206.00364, App. B.6, in the variance-preserving coordinates of ``types.py``): for data of
+mean m and standard deviation s the network sees inputs of unit variance and is asked for targets of unit variance,
 
-    var = α² s² + σ²,   x̂ = m + (α s² / var) (x_t − α m) + (s σ / √var) · F((x_t − α m) / √var, λ, cond)
+    var = α² s² + σ²,   x̂ = m + (α s² / var) (x_t − α m) + (s σ / √var) · F((x_t − α m) / √var, λ + 2 ln s, cond)
 
-For m = 0, s = 1 this is v prediction, x̂ = α x_t − σ v̂ with F = −v̂.
+λ + 2 ln s is the log-SNR of the data brought to unit variance (s the geometric mean over channels), so that data and s
+scaled together leave F as it is. For m = 0, s = 1 this is v prediction, x̂ = α x_t − σ v̂ with F = −v̂.
 """
 
 from typing import Any
@@ -44,7 +45,7 @@ class Denoiser(nn.Module):
         scale = torch.rsqrt(alpha_t.square() * self.std.square() + sigma_t.square())
         centred = (x_t - alpha_t * self.mean) * scale
         with torch.autocast(x_t.device.type, self.precision, enabled=self.precision != torch.float32):
-            output = self.net(centred, logsnr, cond)
+            output = self.net(centred, logsnr + 2 * self.std.log().mean(), cond)
         return self.mean + self.std * (scale * alpha_t * self.std * centred + scale * sigma_t * output.float())
 
 
