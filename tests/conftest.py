@@ -1,11 +1,42 @@
-"""One thread for every test: on a shared machine two busy processes of two threads each run up to 8 times slower."""
+"""One thread for every test, and one small run that those tests share which need a finished one.
+
+One thread: on a shared machine two busy processes of two threads each run up to 8 times slower.
+"""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 import torch
+from PIL import Image
+
+from unilat.cli import main
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 96 grey pictures of 16 × 16 in two classes, bars that lie and bars that stand."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index in range(96):
+        picture = Image.new("L", (16, 16), 255 - index % 7)
+        place, lying = index // 8, index % 2 == 0
+        bar = (2, place, 14, place + 4) if lying else (place, 2, place + 4, 14)
+        picture.paste(index // 2, bar)
+        (folder / ("lying" if lying else "standing")).mkdir(exist_ok=True)
+        picture.save(folder / ("lying" if lying else "standing") / f"{index:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a whole run of some seconds on ``tiny_source``, made by the real command line."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(folder)]
+    assert main([*words, "--stage1.samples", "256", "--stage2.samples", "128"]) == 0
+    return folder

@@ -67,6 +67,8 @@ class ConfiguredTrain:
             if self.options.dry_run:
                 parts = unilat.run.describe(self.settings)
                 text = f"{to_json(self.settings)}\n\n{description_table(parts)}"
+                if self.settings.data.channels is None:
+                    output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
                 return
             with TrainingProgress(output.console) as progress:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from unilat import __version__
 from unilat.cli.commands import COMMANDS, Command
 from unilat.cli.helptext import MARKERS, help_text
 
@@ -47,10 +48,8 @@ def root_help() -> str:
 
 
 def version() -> str:
-    """Name and version of the installed package."""
-    from importlib.metadata import version as installed
-
-    return f"unilat {installed('unilat')}"
+    """Name and version of the package."""
+    return f"unilat {__version__}"
 
 
 def _split(words: Sequence[str]) -> tuple[str, list[str]]:
