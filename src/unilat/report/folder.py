@@ -1,0 +1,121 @@
+"""What stands in a run folder, read once. What is missing or damaged is told in words and never stops the report."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unilat.types import UserError
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The files of a run folder as they are. A missing file is an empty dictionary or list and a line in ``notes``."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    finished: tuple[bool, bool] = (False, False)
+    """Whether autoencoder.safetensors and base.safetensors stand in the folder."""
+    notes: tuple[str, ...] = ()
+
+    def stage(self, name: str) -> list[dict[str, Any]]:
+        """The logged steps of ``stage1`` or ``stage2``."""
+        return [row for row in self.log if row.get("stage") == name]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, as text; empty where the pictures have none."""
+        names = self.data.get("classes")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+
+_MISSING = {
+    "config.json": "the configuration is not known",
+    "manifest.json": "machine, versions and date are not known",
+    "data.json": "what was read of the pictures is not known",
+    "log.jsonl": "there are no training curves",
+    "metrics.json": "there are no measured numbers yet: run `unilat evaluate`",
+    "evaluation.safetensors": "there are no pictures, bit maps or information curve: run `unilat evaluate`",
+}
+
+
+def read(folder: Path) -> Contents:
+    """Read a run folder. UserError only if it does not exist or holds none of a run's files."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: name the folder of a run")
+    if not any((folder / name).is_file() for name in _MISSING):
+        raise UserError(f"{folder} is no run folder: none of {', '.join(_MISSING)} is in it")
+    notes: list[str] = []
+    trees = {name: _json(folder / f"{name}.json", notes) for name in ("config", "manifest", "data", "metrics")}
+    return Contents(
+        name=folder.resolve().name,
+        log=_lines(folder / "log.jsonl", notes),
+        arrays=_arrays(folder / "evaluation.safetensors", notes),
+        finished=((folder / "autoencoder.safetensors").is_file(), (folder / "base.safetensors").is_file()),
+        notes=tuple(notes),
+        **trees,
+    )
+
+
+def _bytes(path: Path, notes: list[str]) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        notes.append(f"{path.name} is missing: {_MISSING[path.name]}.")
+    except OSError as problem:
+        notes.append(f"{path.name} cannot be read ({problem.strerror}): {_MISSING[path.name]}.")
+    return None
+
+
+def _json(path: Path, notes: list[str]) -> dict[str, Any]:
+    content = _bytes(path, notes)
+    if content is None:
+        return {}
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, dict):
+        notes.append(f"{path.name} is damaged: {_MISSING[path.name]}.")
+        return {}
+    return tree
+
+
+def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    content = _bytes(path, notes)
+    rows: list[dict[str, Any]] = []
+    broken = 0
+    lines = (content or b"").splitlines()
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            broken += bool(line.strip())
+    if broken:
+        notes.append(f"log.jsonl: {broken} of {len(lines)} lines are damaged and left out.")
+    return rows
+
+
+def _arrays(path: Path, notes: list[str]) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content = _bytes(path, notes)
+    if content is None:
+        return {}
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError):
+        notes.append(f"{path.name} is damaged: {_MISSING[path.name]}.")
+        return {}

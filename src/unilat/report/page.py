@@ -1,0 +1,170 @@
+"""The report of a run: one HTML file made of the run folder's files and of nothing else, without scripts or outside
+links.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unilat.report import pictures, sections, training
+from unilat.report.folder import Contents, read
+from unilat.report.style import CSS
+from unilat.report.text import entry, esc, finite, gone, how
+from unilat.types import UserError
+
+NOT_FID = (
+    "No number here compares with a published FID: the network, the resize, the counts and the estimator are others. "
+    "Distances "
+    "compare with distances of equal protocol and equal count only."
+)
+SECTIONS: tuple[tuple[str, str, str, Callable[[Contents], str]], ...] = (
+    ("numbers", "The numbers", "Numbers", sections.numbers),
+    ("reconstructions", "What the bits keep", "Reconstructions", pictures.reconstructions),
+    ("bitmap", "Where the bits sit", "Bit map", pictures.bit_map),
+    ("curve", "Coarse bits, fine bits", "Information curve", pictures.curve),
+    ("samples", "New pictures", "Samples", pictures.samples),
+    ("rate", "How the bits were held", "Rate", training.rate),
+    ("losses", "Losses", "Losses", training.losses),
+    ("costs", "Time, memory, size", "Costs", training.costs),
+)
+
+
+def write(run_folder: Path) -> Path:
+    """Write ``report.html`` into a run folder and return its path.
+
+    Reads only files of that folder; the same files give the same bytes. Missing or damaged parts are told in words.
+    UserError if there is no run folder or the page cannot be written; an older report then stays as it was.
+    """
+    folder = Path(run_folder)
+    text = page(read(folder)).encode()
+    path = folder / "report.html"
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as problem:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise UserError(f"{path} cannot be written: {problem.strerror}") from problem
+    return path
+
+
+def page(run: Contents) -> str:
+    """The whole page as text."""
+    links = "".join(f'<a href="#{key}">{esc(name)}</a>' for key, _, name, _ in SECTIONS)
+    body = "".join(_section(key, title, part, run) for key, title, _, part in SECTIONS)
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{esc(run.name)}: report of a unilat run</title><style>{CSS}</style></head><body>"
+        f'<header class="top">{sections.head(run)}<nav aria-label="Contents">{links}'
+        '<a href="#protocol">Protocol</a><a href="#origin">Configuration</a></nav></header>'
+        f"<main>{body}{_protocol(run)}{_origin(run)}</main>"
+        f"<footer>{esc(_last_line(run))}</footer></body></html>\n"
+    )
+
+
+def _section(key: str, title: str, part: Callable[[Contents], str], run: Contents) -> str:
+    """One section; files that hold something unforeseen cost that section only, and the page says so."""
+    try:
+        inner = part(run)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError) as problem:
+        cause = f"{type(problem).__name__}: {problem}".splitlines()[0]
+        inner = gone(f"This part could not be drawn from the run folder ({cause}).")
+    return f'<section id="{key}"><h2>{esc(title)}</h2>{inner}</section>'
+
+
+def _protocol(run: Contents) -> str:
+    """How each number was measured: every protocol line found anywhere in metrics.json."""
+    found: dict[str, list[str]] = {}
+    for path, line in _lines(run.metrics):
+        found.setdefault(line, []).append(path)
+    entries = "".join(
+        f"<dt>{esc(', '.join(_spoken(p) for p in paths))}</dt><dd>{esc(line)}</dd>" for line, paths in found.items()
+    )
+    shown = f"<dl>{entries}</dl>" if entries else gone("No protocol is recorded.")
+    return (
+        f'<section id="protocol"><h2>How the numbers were measured</h2>'
+        f'<p class="plain"><strong>Mind.</strong> {esc(NOT_FID)}</p>'
+        + how(
+            "± is one standard error over pictures. The bits are an upper bound on what a latent says about its "
+            "picture, measured on pictures outside training."
+        )
+        + f"{shown}</section>"
+    )
+
+
+def _lines(tree: Any, path: str = "") -> list[tuple[str, str]]:
+    """``(path, text)`` of every text called protocol, and of every text below a dictionary called protocol."""
+    found: list[tuple[str, str]] = []
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            own = f"{path}.{key}" if path else str(key)
+            inside = key == "protocol" or path.split(".")[0] == "protocol"
+            if inside and isinstance(value, str):
+                found.append((path if key == "protocol" else own, value))
+            else:
+                found += _lines(value, own)
+    return found
+
+
+def _spoken(path: str) -> str:
+    return path.removeprefix("protocol.").replace("frechet64", "Fréchet distance").replace(".", ", ").replace("_", " ")
+
+
+def _origin(run: Contents) -> str:
+    """Configuration, data, machine and every single number, folded away."""
+    trees = (
+        ("Every number of metrics.json", _table(run.metrics)),
+        ("Configuration (config.json)", _pre(run.config)),
+        ("Pictures (data.json)", _pre(run.data)),
+        ("Machine and versions (manifest.json)", _pre(run.manifest)),
+    )
+    folded = "".join(f"<details><summary>{esc(name)}</summary>{inner}</details>" for name, inner in trees if inner)
+    inner = folded or gone("The run folder holds no configuration.")
+    return f'<section id="origin"><h2>Configuration and origin</h2>{inner}</section>'
+
+
+def _pre(tree: dict[str, Any]) -> str:
+    return f"<pre>{esc(json.dumps(tree, indent=2, ensure_ascii=False))}</pre>" if tree else ""
+
+
+def _table(tree: dict[str, Any]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{esc(path)}</th><td class="n">{esc(json.dumps(value))}</td></tr>'
+        for path, value in flat(tree)
+        if not isinstance(value, str)
+    )
+    return f"<table><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+    """``(path, value)`` of every leaf of nested dictionaries and lists."""
+    if isinstance(tree, dict):
+        return [leaf for key, value in tree.items() for leaf in flat(value, f"{path}.{key}" if path else str(key))]
+    if isinstance(tree, list):
+        return [leaf for index, value in enumerate(tree) for leaf in flat(value, f"{path}[{index}]")]
+    return [(path, tree)]
+
+
+def _last_line(run: Contents) -> str:
+    """Version, commit, machine and how far training came."""
+    known = [f"{key} {run.manifest[key]}" for key in ("unilat", "torch", "python") if run.manifest.get(key)]
+    if run.manifest.get("commit"):
+        known.append(f"commit {str(run.manifest['commit'])[:12]}")
+    threads = finite(run.manifest.get("threads"))
+    if threads:
+        known.append(f"{threads:.0f} threads" if threads != 1 else "1 thread")
+    if run.manifest.get("cpu"):
+        known.append(str(run.manifest["cpu"]))
+    if entry(run.data, "sha256"):
+        known.append(f"pictures sha256 {str(run.data['sha256'])[:12]}…")
+    known += [words] if (words := training.seen(run)) else []
+    return " · ".join(known)

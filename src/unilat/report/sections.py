@@ -1,0 +1,178 @@
+"""The head of the report: what was asked, what came out, and the table of numbers."""
+
+import math
+from typing import Any
+
+from unilat.report import figures
+from unilat.report.folder import Contents
+from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty
+
+DISTANCES = {"kernel": "kernel distance", "frechet64": "Fréchet distance, 64 components"}
+
+
+def bits(run: Contents) -> tuple[float | None, float | None, float | None]:
+    """``(wanted, measured, stderr)`` in bits per pixel; what was wanted stands in the configuration too."""
+    row = entry(run.metrics, "bits")
+    wanted = finite(entry(row, "wanted")) or finite(entry(run.config, "stage1", "bpp"))
+    measured = finite(entry(row, "measured"))
+    return wanted, finite(entry(row, "value")) if measured is None else measured, finite(entry(row, "stderr"))
+
+
+def _asked(value: float) -> str:
+    """Wanted bits with two decimals or as many as they need."""
+    return max(f"{value:.2f}", f"{value:.4g}", key=len) if value >= 0.1 else f"{value:.3g}"
+
+
+def headline(run: Contents) -> str:
+    """One sentence, as HTML: asked for against carried."""
+    wanted, measured, stderr = bits(run)
+    if measured is None:
+        now = last_rate(run)
+        if now is None:
+            return "This run has not been measured yet."
+        asked = f"You asked for <em>{_asked(wanted)} bits per pixel</em>; t" if wanted else "T"
+        return f"{asked}raining stands at <b>{pretty(now, 3)}</b>, held-out pictures are not measured yet."
+    carried = f"held-out pictures carry <b>{plus_minus(measured, stderr).replace(' ± ', '&nbsp;±&nbsp;')}</b>"
+    if wanted is None:
+        return f"No bits were asked for, the loss factor was fixed; {carried} bits per pixel."
+    return f"You asked for <em>{_asked(wanted)} bits per pixel</em>; {carried}."
+
+
+def last_rate(run: Contents) -> float | None:
+    """Bits per pixel of the last logged steps of stage 1, averaged over up to 20 lines."""
+    values = [value for row in run.stage("stage1")[-20:] if (value := finite(row.get("bpp"))) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def lead(run: Contents) -> str:
+    """Two sentences below the headline: the same in bytes, and on what."""
+    wanted, measured, _ = bits(run)
+    words = []
+    size, count = finite(run.data.get("size")), finite(entry(run.metrics, "bits", "n"))
+    if measured is not None and size:
+        each = measured * size * size
+        side = "above" if wanted and measured >= wanted else "below"
+        words.append(
+            f"That is {pretty(each, 3)} bits, or {pretty(each / 8, 3)} bytes, for a picture of {size:.0f} × "
+            f"{size:.0f} pixels"
+            + (f", {percent(abs(measured / wanted - 1), 1)} {side} what was asked." if wanted else ".")
+        )
+    if count:
+        words.append(f"Measured on {plural(int(count), 'picture')} that training never saw; ± is one standard error.")
+    return f'<p class="lead">{esc(" ".join(words))}</p>' if words else ""
+
+
+def head(run: Contents) -> str:
+    """Eyebrow, headline, gauge and tiles."""
+    source, train = run.data.get("source"), finite(run.data.get("train"))
+    about = [f"unilat run <strong>{esc(run.name)}</strong>"]
+    if source is not None:
+        about.append(esc(source) + (f", {plural(int(train), 'picture')} trained on" if train else ""))
+    if run.manifest.get("date"):
+        about.append(esc(str(run.manifest["date"])[:10]))
+    wanted, measured, stderr = bits(run)
+    known = wanted is not None and measured is not None and wanted > 0
+    gauge = figures.gauge(wanted, measured, stderr, "bits per pixel") if known else ""  # pyright: ignore[reportArgumentType]
+    top = f'<p class="eyebrow">{" · ".join(about)}</p><h1>{headline(run)}</h1>'
+    return f"{top}{lead(run)}{gauge}{_tiles(run)}{_notes(run)}"
+
+
+def _tiles(run: Contents) -> str:
+    """The few numbers that sum the run up, each with a word on what is good."""
+    tiles: list[tuple[str, str, str]] = []
+    psnr, steps = finite(entry(run.metrics, "psnr", "value")), finite(entry(run.metrics, "psnr", "steps"))
+    if psnr is not None:
+        calls = f"; {steps:.0f} decoder calls" if steps else ""
+        tiles.append(
+            ("Reconstruction, PSNR", f"{psnr:.1f} <small>dB</small>", f"more is closer to the original{calls}")
+        )
+    for name, title in (("reconstruction", "Reconstructions"), ("generation", "New pictures")):
+        value = finite(entry(run.metrics, name, "kernel", "value"))
+        if value is not None:
+            tiles.append((f"{title}, kernel distance", pretty(value, 3), "0 is indistinguishable from real ones"))
+    share = finite(entry(run.metrics, "classifier", "samples"))
+    real = finite(entry(run.metrics, "classifier", "real"))
+    if share is not None and real:
+        tiles.append(("Samples a classifier names", percent(share), f"of held-out real ones it names {percent(real)}"))
+    if not tiles:
+        return ""
+    inner = "".join(f'<li class="tile"><span>{esc(a)}</span><b>{b}</b><span>{esc(c)}</span></li>' for a, b, c in tiles)
+    return f'<ul class="tiles">{inner}</ul>'
+
+
+def _notes(run: Contents) -> str:
+    """What is missing in the run folder, in words."""
+    notes = list(run.notes)
+    if run.config and not run.finished[0]:
+        notes.append("Stage 1 (encoder, prior and decoder) is not finished.")
+    if run.config and not run.finished[1]:
+        notes.append("Stage 2 (the base model that makes new latents) is not finished: no new pictures.")
+    if run.metrics and not entry(run.metrics, "reconstruction") and not entry(run.metrics, "generation"):
+        notes.append(
+            "No feature network was used, so there are no distances: install 'unilat[metrics]' and evaluate again."
+        )
+    if run.data and len(run.classes) < 2:
+        notes.append("The pictures have no labels: samples are unlabelled and no classifier judges them.")
+    if not notes:
+        return ""
+    lines = "".join(f"<li>{esc(note)}</li>" for note in notes)
+    return f'<div class="notes" role="note"><p><strong>Not in this report</strong></p><ul>{lines}</ul></div>'
+
+
+def _row(what: str, value: str, note: str) -> str:
+    return f'<tr><th scope="row">{esc(what)}</th><td class="n">{esc(value)}</td><td class="note">{esc(note)}</td></tr>'
+
+
+def _on(row: dict[str, Any], *more: str) -> str:
+    count = finite(row.get("n"))
+    steps = finite(row.get("steps"))
+    words = [plural(int(count), "picture") if count else "", f"{steps:.0f} decoder calls" if steps else "", *more]
+    return ", ".join(word for word in words if word)
+
+
+def numbers(run: Contents) -> str:
+    """The table: bits, PSNR, SSIM, distances, classifier."""
+    rows: list[str] = []
+    wanted, measured, stderr = bits(run)
+    if wanted is not None:
+        rows.append(_row("Bits per pixel, asked for", _asked(wanted), ""))
+    if measured is not None:
+        rows.append(
+            _row("Bits per pixel, held out", plus_minus(measured, stderr), _on(entry(run.metrics, "bits") or {}))
+        )
+    for key, name, unit in (("psnr", "PSNR", " dB"), ("ssim", "SSIM", "")):
+        row = entry(run.metrics, key)
+        value = finite(entry(row, "value"))
+        if value is not None:
+            rows.append(_row(name, plus_minus(value, finite(row.get("stderr"))) + unit, _on(row)))
+    for key, whose in (("reconstruction", "Reconstructions"), ("generation", "New pictures")):
+        for kind, name in DISTANCES.items():
+            row = entry(run.metrics, key, kind)
+            if not isinstance(row, dict):
+                continue
+            value, reason = finite(row.get("value")), row.get("reason")
+            note = str(reason) if value is None and reason else _on(row, "to real held-out ones")
+            rows.append(_row(f"{whose}, {name}", plus_minus(value, finite(row.get("stderr"))), note))
+    rows += _judged(run)
+    if not rows:
+        return gone("Nothing has been measured yet.")
+    table = "".join(rows)
+    return (
+        '<table class="stack"><thead><tr><th scope="col">what</th><th scope="col" class="n">value ± standard error</th>'
+        f'<th scope="col">measured on</th></tr></thead><tbody>{table}</tbody></table>'
+    )
+
+
+def _judged(run: Contents) -> list[str]:
+    """What a classifier of the real pictures makes of the samples."""
+    judge = entry(run.metrics, "classifier")
+    rows = []
+    for key, name in (("real", "Held-out pictures named rightly"), ("samples", "Samples named rightly")):
+        share, error = finite(entry(judge, key)), finite(entry(judge, f"{key}_stderr"))
+        if share is not None:
+            shown = plus_minus(100 * share, None if error is None else 100 * error)
+            rows.append(_row(name, f"{shown}\u00a0%", "by a small classifier trained on the real pictures"))
+    ratio = finite(entry(judge, "ratio"))
+    if ratio is not None and math.isfinite(ratio):
+        rows.append(_row("Samples against real ones, named rightly", percent(ratio, 1), "the one over the other"))
+    return rows
