@@ -23,7 +23,7 @@ def row(
     stderr: float | None = None,
     n: int | None = None,
 ) -> dict[str, Any]:
-    """One line of a result. ``goal``: a largest value (a smallest with ``at_least``), an interval, or None to inform."""
+    """One line of a result. ``goal``: a largest value (smallest with ``at_least``), an interval, or None to inform."""
     holds = None
     if goal is not None:
         low, high = goal if isinstance(goal, tuple) else (goal, math.inf) if at_least else (-math.inf, goal)

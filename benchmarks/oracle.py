@@ -87,7 +87,7 @@ def correlated_gaussian(steps: int = 3000, batch: int = 256) -> Rows:
 
 
 def variance_ratio(batches: int = 400) -> Rows:
-    """Independent uniform levels against ours at equal network calls: unit Gaussian, 1,024 dimensions, batches of 64."""
+    """Independent uniform levels against ours at equal calls: unit Gaussian, 1,024 dimensions, batches of 64."""
     source, table, found = Gaussian(torch.ones(1024), torch.zeros(1024)), rate_table(MINIMUM, LAMBDA_0), {}
     for name in ("independent", "ours"):
         means = []

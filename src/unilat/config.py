@@ -47,7 +47,7 @@ class Stage1Config:
     """Pictures seen in training."""
     batch: int = 32
     """Pictures a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Peak learning rate of Adam."""
     warmup: int = 2_000
     """Pictures over which the learning rate rises from zero."""

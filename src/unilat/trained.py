@@ -156,7 +156,7 @@ class Run:
         steps: int | None = None,
         seed: int = 0,
     ) -> LatentSet:
-        """``count`` latents z_0 of the base model; without a label classes take turns. Latent i depends on (seed, i)."""
+        """``count`` latents z_0; without a label classes take turns. Latent i is a function of (seed, i)."""
         if self.base is None:
             raise UserError(f"{self.folder} has no base model yet: finish it with `unilat train`")
         labels = self._labels(_positive(count, "-n"), label)
@@ -217,7 +217,7 @@ def read_config(folder: Path) -> RunConfig:
 def build_autoencoder(
     config: RunConfig, channels: int, mean: Tensor | None = None, std: Tensor | None = None
 ) -> Autoencoder:
-    """The networks of stage 1 for pictures of ``channels``; without ``mean`` and ``std`` these come with the weights."""
+    """The networks of stage 1; ``mean`` and ``std`` of the data come with the weights if not given."""
     zero, one = torch.zeros(channels), torch.ones(channels)
     return Autoencoder(config.autoencoder, channels, zero if mean is None else mean, one if std is None else std)
 

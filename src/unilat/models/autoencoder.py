@@ -55,7 +55,7 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class Stage1Losses:
-    """Of one batch: ``rate`` per dimension in nats, ``decoder`` = L(x | z_0) in nats per example ``[B]``, without c_lf."""
+    """Of one batch: ``rate`` per dimension in nats, ``decoder`` = L(x | z_0) in nats ``[B]``, without c_lf."""
 
     rate: RateTerms
     decoder: Tensor
@@ -156,7 +156,7 @@ class Autoencoder(nn.Module):
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
         """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``, with ``steps`` network calls."""
         grid = uniform_grid(*self.decoding_range(), steps, to_clean=True).to(z_0.device)
-        return ddim(self.decoder, x_1, grid, generator=list(generators) or None, cond=z_0)
+        return ddim(self.decoder, x_1, grid, generator=list(generators), cond=z_0)
 
     def decoding_range(self) -> tuple[float, float]:
         """Log-SNR of the first and of the last network call when decoding."""

@@ -57,7 +57,8 @@ class AutoencoderStage:
         if self.stuck > 20_000:
             raise UserError(
                 f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
-                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for fewer bits, or more --autoencoder.latent-channels"
+                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for fewer bits, or more "
+                "--autoencoder.latent-channels"
             )
         return {"loss_factor": used, "target": self.config.bpp or math.nan}
 
