@@ -118,7 +118,7 @@ def test_failing_client_is_one_line(world, script, words):
 
 
 def test_slow_client_is_stopped(world, monkeypatch):
-    client(world, "npm", "exec /bin/sleep 60")
+    client(world, "npm", "/bin/sleep 60 & wait")  # its child holds the pipe open
     monkeypatch.setattr(catalogue, "CLIENT_SECONDS", 0.2)
     with pytest.raises(UserError, match="took over"):
         catalogue.get("toy")

@@ -12,7 +12,7 @@ from unilat.data import decode as decode_module
 from unilat.data import load
 from unilat.data.decode import Unreadable, decode, printable
 
-from .zoo import SIDE, bombs, build, readable, saved, skipped
+from .zoo import RGB, SIDE, bombs, build, readable, saved, skipped
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,17 @@ def test_lanczos_for_broken_factors_keeps_flat_colours_and_the_mean():
     assert abs(float(small.mean()) - 127.5) < 3 and float(small.std()) < 30
     flat = decode(saved(Image.new("RGB", (37, 53), (9, 99, 199)), "PNG"), 16).pixels
     assert (flat == np.array([9, 99, 199])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_pictures_are_turned_too(kind):
+    picture = Image.fromarray(RGB)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = decode(saved(picture, kind, quality=100), SIDE)
+    turned = decode(saved(picture, kind, quality=100, exif=exif), SIDE)
+    np.testing.assert_array_equal(turned.pixels, np.rot90(plain.pixels, -1, axes=(1, 2)))
+    assert turned.converted == ("exif-turned",) and plain.converted == ()
 
 
 def test_printable_is_one_safe_line():

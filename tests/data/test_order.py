@@ -10,7 +10,7 @@ from unilat.types import UserError
 
 
 def pictures(labels, groups=None, held_out=None, classes=None):
-    images = np.zeros((len(labels), 1, 2, 2), np.uint8)
+    images = np.arange(len(labels), dtype=np.uint32).view(np.uint8).reshape(-1, 1, 2, 2)  # all differ
     names = classes or tuple(str(k) for k in range(max(labels) + 1))
     return pack(images, labels, "made", classes=names, groups=groups, held_out=held_out)
 
@@ -90,9 +90,18 @@ def test_bytes_and_units_are_inverse():
     assert to_bytes(torch.tensor([-9.0, 9.0, 0.0])).tolist() == [0, 255, 128]
 
 
+def test_copies_share_a_group_and_a_side():
+    """Kills: a copy of a training picture among those held out."""
+    images = np.arange(50, dtype=np.uint32).view(np.uint8).reshape(-1, 1, 2, 2)
+    doubled = pack(np.concatenate([images, images]), None, "made")
+    assert torch.equal(doubled.groups[:50], doubled.groups[50:])
+    train, test = split(doubled)
+    assert not {i % 50 for i in train.tolist()} & {i % 50 for i in test.tolist()} and len(test) == 10
+
+
 def test_hash_sees_pixels_and_labels():
     first = pictures([0, 1, 1])
     assert first.sha256 == pictures([0, 1, 1]).sha256 != pictures([0, 1, 0]).sha256
-    other = np.zeros((3, 1, 2, 2), np.uint8)
+    other = first.images.numpy().copy()
     other[2, 0, 1, 1] = 1
     assert pack(other, [0, 1, 1], "made", classes=("0", "1")).sha256 != first.sha256

@@ -118,6 +118,7 @@ def readable() -> dict[str, tuple[bytes, np.ndarray]]:
         exif = Image.Exif()
         exif[0x0112] = orientation
         files[f"turned-{orientation}.png"] = (saved(rgb, "PNG", exif=exif), np.ascontiguousarray(turn(RGB)))
+        files[f"turned-{orientation}.tif"] = (saved(rgb, "TIFF", exif=exif), np.ascontiguousarray(turn(RGB)))
     exif = Image.Exif()
     exif[0x0112] = 6
     files["turned-wide.png"] = (saved(Image.fromarray(wide), "PNG", exif=exif), np.rot90(wide, -1)[4:20])

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -257,20 +258,31 @@ def _client(command: list[str], folder: Path, entry: Entry) -> None:
     if shutil.which(tool) is None:
         raise UserError(f"{entry.name} comes through {tool}, which is not on this machine; install it{by_hand}")
     try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=CLIENT_SECONDS, check=False
-        )
+        code, said = _run(command, folder)
     except subprocess.TimeoutExpired:
         raise UserError(
             f"{entry.name}: {tool} took over {CLIENT_SECONDS // 60} minutes; check the network, try again{by_hand}"
         ) from None
-    if done.returncode:
-        words = (done.stderr or done.stdout).decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(words) if line.strip()), "it said nothing")
+    if code:
+        last = next((line.strip() for line in reversed(said.split("\n")) if line.strip()), "it said nothing")
         raise UserError(
-            f"{entry.name}: {' '.join(map(os.path.basename, command[:3]))} failed ({done.returncode}):"
+            f"{entry.name}: {' '.join(map(os.path.basename, command[:3]))} failed ({code}):"
             f" {printable(last, 200)}; check the network, try again{by_hand}"
         )
+
+
+def _run(command: list[str], folder: Path) -> tuple[int, str]:
+    """(exit status, what it said); on a time-out or an interrupt the client dies with all it has started."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=CLIENT_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, (err or out).decode(errors="replace")
 
 
 def _check(path: Path, digest: str, name: str) -> None:

@@ -60,7 +60,6 @@ def collect(
     progress: Progress | None = None,
     class_order: tuple[str, ...] | None = None,
     one_class: bool = False,
-    merge_equal: bool = False,
 ) -> Pictures:
     """Read ``items`` (at most ``count``) in their order; those that cannot be read are skipped, named and told why.
 
@@ -87,7 +86,7 @@ def collect(
         raise UserError(nothing_left(source, tally.skipped, size))
     images = images[: len(tally.kept)]
     images = _settle_channels(images, channels, tally)
-    return _assemble(images, tally, source, class_order, one_class, merge_equal)
+    return _assemble(images, tally, source, class_order, one_class)
 
 
 def _settle_channels(images: np.ndarray, channels: int | None, tally: Tally) -> np.ndarray:
@@ -110,7 +109,6 @@ def _assemble(
     source: str,
     class_order: tuple[str, ...] | None,
     one_class: bool,
-    merge_equal: bool,
 ) -> Pictures:
     """Number the classes and pack."""
     kept, notes = tally.kept, ()
@@ -125,10 +123,6 @@ def _assemble(
     number = {name: index for index, name in enumerate(classes)}
     labels = np.array([number.get(item.label, 0) for item in kept], np.int64)
     held_out = np.array([item.held_out for item in kept])
-    groups = None
-    if merge_equal:
-        first: dict[bytes, int] = {}
-        groups = [first.setdefault(image.tobytes(), index) for index, image in enumerate(images)]
     if tally.skipped:
         notes += (f"{len(tally.skipped)} of {len(kept) + len(tally.skipped)} skipped: {reasons(tally.skipped)}",)
     return pack(
@@ -136,7 +130,6 @@ def _assemble(
         labels,
         source,
         classes=tuple(printable(name) for name in classes),
-        groups=groups,
         names=tuple(printable(item.name) for item in kept),
         held_out=held_out if held_out.any() else None,
         skipped=tuple(tally.skipped),

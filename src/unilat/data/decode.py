@@ -115,6 +115,7 @@ def _square(picture: Image.Image, size: int) -> Decoded:
         converted.append("first frame")
         picture.seek(0)
     wide = any("16" in str(tile[3]) for tile in getattr(picture, "tile", ()))  # 16-bit RGB: Pillow keeps the high byte
+    picture.load()  # first: Pillow turns a TIFF by itself while it loads, and PNG may tell its turn after the pixels
     turn = _turn(picture)
     flat, mode_change = flatten(picture)
     converted += mode_change

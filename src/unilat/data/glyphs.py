@@ -107,12 +107,6 @@ def draw_all(size: int, progress: Progress | None) -> dict[str, np.ndarray]:
     }
 
 
-def same_picture_groups(images: np.ndarray) -> np.ndarray:
-    """Pictures that are equal byte for byte (Latin A, Greek Alpha, Cyrillic A) share a group: int64 [N]."""
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(image.tobytes(), index) for index, image in enumerate(images)], np.int64)
-
-
 def assemble(drawn: dict[str, np.ndarray]) -> Pictures:
     """The arrays of :func:`draw_all` -> :class:`Pictures`; a name is ``"A U+0041 Serif Bold"``."""
     shown = tuple(name for name, _ in faces())
@@ -120,8 +114,7 @@ def assemble(drawn: dict[str, np.ndarray]) -> Pictures:
         f"{chr(code)} U+{code:04X} {shown[label]}"
         for code, label in zip(drawn["code_points"].tolist(), drawn["labels"].tolist(), strict=True)
     )
-    images = drawn["images"]
-    return pack(images, drawn["labels"], "glyphs", classes=shown, groups=same_picture_groups(images), names=names)
+    return pack(drawn["images"], drawn["labels"], "glyphs", classes=shown, names=names)
 
 
 def load_glyphs(size: int, progress: Progress | None = None) -> Pictures:

@@ -83,14 +83,17 @@ def pack(
     converted: dict[str, int] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Pictures:
-    """Pictures ``uint8 [N, C, S, S]`` with everything said about them -> :class:`Pictures`, hashed and checked."""
+    """Pictures ``uint8 [N, C, S, S]`` with everything said about them -> :class:`Pictures`, hashed and checked.
+
+    Without ``groups`` pictures that are equal byte for byte share one.
+    """
     count = len(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
         raise ValueError(f"pack wants uint8 [N, C, S, S], not {images.dtype} {list(images.shape)}")
     if count == 0:
         raise UserError(f"{source}: no picture could be read; name a folder or file that holds pictures")
     label_array = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
-    group_array = np.arange(count) if groups is None else np.asarray(groups, np.int64)
+    group_array = equal_groups(images) if groups is None else np.asarray(groups, np.int64)
     for what, array in (("labels", label_array), ("groups", group_array), ("names", names), ("held_out", held_out)):
         if array is not None and len(array) != count:
             raise ValueError(f"{count} pictures but {len(array)} {what}")
@@ -115,6 +118,13 @@ def pack(
         notes=notes,
         sha256=digest.hexdigest(),
     )
+
+
+def equal_groups(images: np.ndarray) -> np.ndarray:
+    """int64 ``[N]``: the first index of a picture equal byte for byte (Latin A, Greek Alpha; copies in a folder)."""
+    first: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
+    return np.array([first.setdefault(digest, index) for index, digest in enumerate(digests)], np.int64)
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
