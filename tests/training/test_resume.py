@@ -144,7 +144,23 @@ def test_a_signal_ends_the_step_saves_and_exits_with_its_code(oracle: Path, tmp_
         fit(Toy(), schedule(), tmp_path, SEED, progress=progress)
     assert stopped.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}[signal.Signals(number)]
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
-    assert fit(Toy(), schedule(), tmp_path, SEED)["resumed"] == 6  # told after step 5, one more was due
+    assert fit(Toy(), schedule(), tmp_path, SEED)["resumed"] == 5
+    assert fingerprint(tmp_path) == fingerprint(oracle / "run")
+
+
+def test_a_signal_during_the_last_save_is_not_forgotten(oracle: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Kills: a SIGTERM swallowed at the end of a stage, after which the next stage would begin."""
+    real = os.replace
+
+    def replace(*names: Path) -> None:
+        real(*names)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    fit(Toy(), schedule(), tmp_path, SEED, stop_at=9)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(SystemExit) as stopped:
+        fit(Toy(), schedule(keep=9), tmp_path, SEED)
+    assert stopped.value.code == 143
     assert fingerprint(tmp_path) == fingerprint(oracle / "run")
 
 

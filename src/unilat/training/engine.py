@@ -62,10 +62,8 @@ class World:
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over all processes, in place."""
         if self.size > 1:
-            try:
+            with self._together():
                 dist.all_reduce(tensor)
-            except RuntimeError as error:
-                raise UserError(f"process {self.rank} lost the others ({error!s:.80}); run again to go on") from error
         return tensor
 
     def sum_all(self, tensors: list[Tensor]) -> None:
@@ -79,15 +77,30 @@ class World:
     def copy(self, tensors: list[Tensor]) -> None:
         """Give every process the values of process 0, in place."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor.data, 0)
+            with self._together():
+                for tensor in tensors:
+                    dist.broadcast(tensor.data, 0)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            raise UserError(f"process {self.rank} lost the others ({text:.80}); run again to go on") from error
 
 
 def join(device: torch.device) -> World:
     """The world that ``torchrun`` describes in the environment, or this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        except (RuntimeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise UserError(
+                f"the {size} processes did not find each other ({text:.80}); start with torchrun"
+            ) from error
         atexit.register(dist.destroy_process_group)
     return World(rank=int(os.environ.get("RANK", "0")) if size > 1 else 0, size=size)
 
@@ -228,7 +241,7 @@ def _loop(
     state: State, world: World, last: int, folder: Path, journal: Journal, progress: Progress | None, warn: Warn
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
-    schedule, pace, told = state.schedule, 0.0, {}
+    schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
     signals = _Signals(1.0 if world.size > 1 else 0.0)
     with signals.caught():
         while state.step < last:
@@ -237,20 +250,22 @@ def _loop(
             told, calibrated = _after(state, means)
             took = time.perf_counter() - start
             state.seconds += took
-            pace = took if not pace else 0.95 * pace + 0.05 * took
+            pace = took if state.step <= begun + 2 else 0.95 * pace + 0.05 * took  # the first step warms up
             count = {"stage": state.stage.name, "step": state.step, "samples": state.samples}
-            ends = state.step == last or caught
             if calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
                 journal.write({**count, "seconds": round(state.seconds, 3), **told})
             if progress and world.rank == 0:
                 left = (schedule.steps - state.step) * pace
                 speed = {"samples_per_second": schedule.batch / pace, "seconds_left": left, "seconds": state.seconds}
                 progress({**count, "steps": schedule.steps, **speed, "loss": told["loss"], "metrics": told})
-            if world.rank == 0 and (ends or state.step % schedule.save_every == 0):
+            caught = signals.number if world.size == 1 else caught  # several must stop at the same step
+            if world.rank == 0 and (caught or state.step == last or state.step % schedule.save_every == 0):
                 journal.sync()
                 state.save(folder, warn)
             if caught:
                 raise SystemExit(128 + caught)
+        if signals.number:  # it came while the last step was saved
+            raise SystemExit(128 + signals.number)
     return told
 
 
@@ -293,7 +308,7 @@ def fit(
             state.restore(found, tell)
         world.copy([*state.model.values(), *state.ema.tensors.values()])
         resumed = state.step
-        if float(world.sum(torch.tensor(float(resumed), device=place))) != resumed * world.size:
+        if float(world.sum(torch.tensor(float(resumed), dtype=torch.float64, device=place))) != resumed * world.size:
             raise UserError(f"{folder}: the processes read different checkpoints; it must be on a disk they share")
         journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
         stack.callback(journal.close)
