@@ -38,7 +38,7 @@ def test_kept_bytes_by_hand() -> None:
 
 
 def test_counting_touches_neither_the_network_nor_memory() -> None:
-    """Kills: counting by running (this input would need 4 TiB), or a network moved to the meta device under its owner."""
+    """Kills: counting by running (this input would need 4 TiB), or a network moved to meta under its owner."""
     net = nn.Linear(1024, 8)
     found = cost(net, torch.empty(2**30, 1024, device="meta"))
     assert found.forward_flops == 2 * 2**30 * 1024 * 8

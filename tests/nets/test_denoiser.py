@@ -42,7 +42,7 @@ def test_output_is_minus_v_for_unit_data() -> None:
 
 @pytest.mark.parametrize("level", [-6.0, 0.0, 6.0])
 def test_inputs_and_targets_have_unit_variance(level: float) -> None:
-    """Kills: scales that are consistent with one another and wrong: the network would be asked for targets of any size."""
+    """Kills: scales that fit one another and are wrong: the network would be asked for targets of any size."""
     x = MEAN.view(1, 2, 1) + STD.view(1, 2, 1) * torch.randn(1, 2, 40_000)
     lambda_t = torch.full((1,), level)
     x_t, net = diffuse(x, torch.randn_like(x), lambda_t), Constant(torch.zeros(()))
@@ -66,7 +66,7 @@ def test_ends_are_exact() -> None:
 
 
 def test_precision_changes_in_one_place() -> None:
-    """Kills: coefficients or losses in low precision, a network left in float32, and autocast that outlives the call."""
+    """Kills: coefficients in low precision, a network left in float32, and autocast that outlives the call."""
     inside: list[tuple[torch.dtype, torch.dtype]] = []
 
     class Net(nn.Module):

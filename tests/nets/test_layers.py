@@ -34,7 +34,7 @@ def test_patches_split_back(axes: int) -> None:
 
 
 def test_a_patch_holds_neighbours_of_one_channel() -> None:
-    """Kills: a pair of equal and opposite mistakes, such as patches of distant samples, that the round trip forgives."""
+    """Kills: two mistakes that undo each other, such as patches of distant samples, which the round trip forgives."""
     x = signal(2)
     merged = merge_patches(x, (2, 4)).unflatten(1, (3, 2, 4))
     for channel, row, column in ((0, 1, 3), (2, 0, 1)):

@@ -1,4 +1,4 @@
-"""The trap of torch 2.13 on CPUs: GroupNorm's backward on a channels_last input that needs no gradient kills the process."""
+"""A trap of torch 2.13 on CPUs: GroupNorm's backward on a channels_last input that needs no gradient is a SIGSEGV."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ PROGRAM = """
 import torch
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.maths.levels import Draws
-from tests.nets.samples import encoder, uvit, vit
+from nets.samples import encoder, uvit, vit
 model = Autoencoder(AutoencoderConfig(latent_channels=5, encoder=encoder(2), prior=vit(), decoder=uvit(2)), 3)
 x = torch.randn(3, 3, 8, 16).to(memory_format=torch.channels_last)
 for part in (None, model.encoder.stem, model.encoder):
@@ -66,6 +66,6 @@ print("alive")
 
 def test_training_on_channels_last_pictures_survives() -> None:
     """Kills: the trap itself, which is a SIGSEGV and no exception, with all, some and none of the encoder trained."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     run = subprocess.run([sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout.strip()) == (0, "alive"), run.stderr[-2000:]

@@ -60,7 +60,7 @@ def test_outputs_start_at_zero() -> None:
 @pytest.mark.parametrize("axes", AXES)
 @pytest.mark.parametrize("config", [vit(), ViTConfig(channels=(16,), blocks=(1,), head_width=16, patch=2)])
 def test_vit_knows_where_a_token_lies(axes: int, config: ViTConfig) -> None:
-    """Kills: positions left out: then a constant input would give the same everywhere (no layer of it sees a border)."""
+    """Kills: positions left out: a constant input would give the same everywhere (no layer sees a border)."""
     net = shaken(ViT(config, 3, axes))
     coarse = config.patch * 2 ** (len(config.channels) - 1)
     out = net(torch.ones(1, 3, *GRIDS[axes]), LEVELS[:1]).detach()

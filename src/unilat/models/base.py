@@ -88,4 +88,4 @@ class Base(nn.Module):
         cond = (null if labels is None else labels) if self.classes else None
         denoise = classifier_free(self.denoise, guidance, null) if self.classes else self.denoise
         grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
-        return dpmpp_2m(denoise, z_1, grid, generator=list(generators) or None, cond=cond)
+        return dpmpp_2m(denoise, z_1, grid, generator=list(generators), cond=cond)

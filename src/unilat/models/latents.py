@@ -73,15 +73,22 @@ class LatentSet:
         tensors, header = read_safetensors(Path(path))
         if header.get("format") != FORMAT or not {"z", "bits", "labels"} <= set(tensors):
             raise UserError(f"{path} is not a latent data set of unilat: make one with `unilat encode RUN DATA`")
-        return cls(
-            z=tensors["z"],
-            bits=tensors["bits"],
-            labels=tensors["labels"],
-            lambda_0=float(header["lambda_0"]),
-            encoder_sha256=header["encoder_sha256"],
-            pixels=int(header["pixels"]),
-            noisy=header["noisy"] == "true",
-        )
+        z, bits, labels = tensors["z"], tensors["bits"], tensors["labels"]
+        if z.dim() < 3 or not bits.shape == labels.shape == z.shape[:1]:
+            shapes = f"{list(z.shape)}, {list(bits.shape)} and {list(labels.shape)}"
+            raise UserError(f"{path} is a damaged latent data set (z, bits and labels are {shapes}): encode again")
+        try:
+            return cls(
+                z=z,
+                bits=bits,
+                labels=labels,
+                lambda_0=float(header["lambda_0"]),
+                encoder_sha256=header["encoder_sha256"],
+                pixels=int(header["pixels"]),
+                noisy={"true": True, "false": False}[header["noisy"]],
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path} is a damaged latent data set ({error} in its header): encode again") from None
 
     def refuse_other(self, encoder_sha256: str, lambda_0: float) -> None:
         """Raise :class:`UserError` unless these latents are of this encoder and this noise."""

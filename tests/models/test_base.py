@@ -1,0 +1,125 @@
+"""Stage 2: the weighted loss, classes that get lost on purpose, and samples that keep the noise σ(λ₀)."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from nets.samples import shaken, vit
+from unilat.maths.levels import Draws
+from unilat.maths.oracle import Gaussian
+from unilat.models.base import Base, BaseConfig
+
+MEAN, STD = torch.tensor([0.5, -1.0, 0.0]), torch.tensor([0.05, 0.3, 2.0])
+
+
+def base(classes: int = 0, lambda_0: float = 5.0, mean: Tensor = MEAN, std: Tensor = STD, **changed: float) -> Base:
+    torch.manual_seed(0)
+    config = BaseConfig(vit=vit(), **changed)  # type: ignore[arg-type]
+    return Base(config, 3, 2, classes, lambda_min=-10.0, lambda_0=lambda_0, mean=mean, std=std).eval()
+
+
+def draws(batch: int) -> Draws:
+    return Draws.single(torch.Generator().manual_seed(0), batch)
+
+
+@pytest.mark.parametrize("lambda_0", [2.0, 5.0])
+def test_samples_keep_the_noise_that_the_decoder_was_trained_with(lambda_0: float) -> None:
+    """Kills: ẑ returned instead of z_0 (standard deviation 0.05 instead of 0.097), a grid that ends elsewhere than λ₀.
+
+    The untrained base is exact for N(m, s²), so its samples must be z_0 ~ N(α m, α² s² + σ²) at λ₀.
+    """
+    z_1 = torch.randn(128, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    z_0 = base(lambda_0=lambda_0).sample(z_1, None, steps=40)
+    alpha_2 = 1 / (1 + math.exp(-lambda_0))
+    expected = (alpha_2 * STD.square() + 1 - alpha_2).sqrt()
+    torch.testing.assert_close(z_0.std((0, 2, 3)), expected, rtol=0.03, atol=0)
+    torch.testing.assert_close(z_0.mean((0, 2, 3)), math.sqrt(alpha_2) * MEAN, rtol=0, atol=0.05)
+    tokens = z_1.movedim(1, -1).reshape(-1, 3)
+    exact = Gaussian(STD.square(), MEAN).probability_flow(tokens, -10.0, lambda_0)
+    torch.testing.assert_close(z_0.movedim(1, -1).reshape(-1, 3), exact, rtol=0.03, atol=0.03)
+
+
+def test_loss_of_gaussian_latents_is_its_integral() -> None:
+    """Kills: a weight that rises with λ, e^λ or the density left out, a mean over dimensions, levels beyond λ₀."""
+    z = MEAN.view(3, 1, 1) + STD.view(3, 1, 1) * torch.randn(512, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+    level = torch.linspace(-10, 5, 4001, dtype=torch.float64)
+    mmse = sum(
+        s2 * torch.sigmoid(-level) / (torch.sigmoid(level) * s2 + torch.sigmoid(-level)) for s2 in STD.double().square()
+    )
+    exact = 64 * 0.5 * torch.trapezoid(torch.sigmoid(1.0 - level) * level.exp() * mmse, level)
+    assert loss.shape == (512,)
+    assert float(loss.mean()) == pytest.approx(float(exact), rel=0.02)
+
+
+def _told(model: Base) -> list[Tensor | None]:
+    """What the network is told as a class, call by call."""
+    calls: list[Tensor | None] = []
+    model.denoise.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[2]))
+    return calls
+
+
+@pytest.mark.parametrize(("dropout", "low", "high"), [(0.0, 0, 0), (0.25, 0.22, 0.28), (1.0, 1, 1)])
+def test_so_many_examples_lose_their_class(dropout: float, low: float, high: float) -> None:
+    """Kills: the share of those that keep it, class 0 for null, or classes shuffled among examples."""
+    model, labels = base(classes=7, label_dropout=dropout), torch.arange(2000) % 7
+    calls = _told(model)
+    with torch.no_grad():
+        model.losses(torch.zeros(2000, 3, 2, 2), labels, draws(2000))
+    (cond,) = calls
+    assert cond is not None
+    lost = cond == 7
+    assert low <= float(lost.float().mean()) <= high
+    assert torch.equal(cond[~lost], labels[~lost])
+    assert dropout in (0.0, 1.0) or set(labels[lost].tolist()) == set(range(7))
+
+
+def test_without_classes_there_is_no_condition() -> None:
+    """Kills: labels of zeros taken for a class where the data have none."""
+    model = base()
+    calls = _told(model)
+    model.losses(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), draws(4))
+    model.sample(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), steps=1, guidance=3.0)
+    assert calls == [None, None]
+
+
+@pytest.mark.parametrize(("guidance", "calls_a_step"), [(1.0, 1), (2.0, 2), (0.0, 2)])
+def test_guidance_costs_what_it_says(guidance: float, calls_a_step: int) -> None:
+    """Kills: a second call where the scale is 1, a null class that is another class, a step more or less."""
+    model, labels = base(classes=7), torch.tensor([0, 3, 6])
+    calls = _told(model)
+    model.sample(torch.randn(3, 3, 2, 2), labels, steps=5, guidance=guidance)
+    told = [call.tolist() for call in calls if call is not None]
+    assert len(calls) == len(told) <= 5 * calls_a_step
+    assert guidance == 0.0 or len(calls) == 5 * calls_a_step
+    assert [0, 3, 6] in told and all(call in ([0, 3, 6], [7, 7, 7]) for call in told)
+
+
+def test_guidance_moves_away_from_the_null_class() -> None:
+    """Kills: a guidance scale that is not handed on, and its sign: 1 must lie between 0 and 2 (they are one line)."""
+    model, labels, z_1 = base(classes=7), torch.tensor([0, 3, 6]), torch.randn(3, 3, 2, 2)
+    shaken(model.denoise.net, scale=0.1)
+    none, one, two = (model.sample(z_1, labels, steps=1, guidance=scale) for scale in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(two - one, one - none, rtol=1e-3, atol=1e-4)
+    assert (one - none).abs().amax() > 1e-4
+    torch.testing.assert_close(none, model.sample(z_1, None, steps=1))
+
+
+def test_classes_change_samples() -> None:
+    """Kills: labels lost on the way to the network, or one label for the whole batch."""
+    model, z_1 = base(classes=7), torch.randn(1, 3, 2, 2).expand(2, -1, -1, -1)
+    shaken(model.denoise.net, scale=0.1)
+    made = model.sample(z_1, torch.tensor([1, 5]), steps=3)
+    assert (made[0] - made[1]).abs().amax() > 1e-4
+
+
+def test_labels_are_lost_by_row_of_the_global_batch() -> None:
+    """Kills: dropout of labels that differs between one process and two."""
+    model, z, labels = base(classes=7, label_dropout=0.5), torch.randn(6, 3, 2, 2), torch.arange(6)
+    shaken(model.denoise.net, scale=0.1)
+    whole = model.losses(z, labels, Draws.keyed(0, 3, 0, 6))
+    part = model.losses(z[4:], labels[4:], Draws.keyed(0, 3, 4, 6))
+    torch.testing.assert_close(part, whole[4:], rtol=1e-4, atol=1e-3)
