@@ -47,7 +47,11 @@ def log(wanted: float) -> list[dict[str, Any]]:
     for step in range(20, 3901, 20):
         noise = float(torch.randn((), generator=generator))
         seen = step * 64
-        rate = wanted * (1 + 5 * math.exp(-seen / 4000) - 0.9 * math.exp(-(((seen - 15000) / 9000) ** 2))) * (1 + 0.04 * noise)
+        rate = (
+            wanted
+            * (1 + 5 * math.exp(-seen / 4000) - 0.9 * math.exp(-(((seen - 15000) / 9000) ** 2)))
+            * (1 + 0.04 * noise)
+        )
         row = {
             "stage": "stage1",
             "step": step,
@@ -69,16 +73,35 @@ def log(wanted: float) -> list[dict[str, Any]]:
 
 
 def metrics(wanted: float | None) -> dict[str, Any]:
-    features = "features: 1,280 of efficientnet-lite0 (ImageNet; weights sha256 579344248a93…), bicubic resize to 128×128"
+    features = (
+        "features: 1,280 of efficientnet-lite0 (ImageNet; weights sha256 579344248a93…), bicubic resize to 128×128"
+    )
 
     def distance(value: float) -> dict[str, Any]:
         return {
-            "kernel": {"value": value, "stderr": 0.0021, "n": 901, "protocol": f"kernel distance, 901 against 901; {features}"},
-            "frechet64": {"value": 61 * value, "n": 901, "components": 64, "protocol": f"Fréchet distance, 64; {features}"},
+            "kernel": {
+                "value": value,
+                "stderr": 0.0021,
+                "n": 901,
+                "protocol": f"kernel distance, 901 against 901; {features}",
+            },
+            "frechet64": {
+                "value": 61 * value,
+                "n": 901,
+                "components": 64,
+                "protocol": f"Fréchet distance, 64; {features}",
+            },
         }
 
     return {
-        "bits": {"wanted": wanted, "measured": 0.30119, "value": 0.30119, "stderr": 0.00212, "n": 901, "unit": "bits per pixel"},
+        "bits": {
+            "wanted": wanted,
+            "measured": 0.30119,
+            "value": 0.30119,
+            "stderr": 0.00212,
+            "n": 901,
+            "unit": "bits per pixel",
+        },
         "psnr": {"value": 19.8431, "stderr": 0.0713, "n": 901, "unit": "dB", "steps": 8},
         "ssim": {"value": 0.8917, "stderr": 0.0017, "n": 901, "unit": "", "steps": 8},
         "reconstruction": {**distance(0.0234), "steps": 8},
@@ -116,7 +139,9 @@ def arrays(classes: int = len(CLASSES)) -> dict[str, Tensor]:
     originals, fresh = letters(8), letters(64, seed=3)
     edges = torch.linspace(-10.0, 5.0, 31)
     middle = (edges[1:] + edges[:-1]) / 2
-    shape = torch.sigmoid(middle + 1) * torch.exp(-0.5 * ((middle - 2.2) / 2.4).square()) + 0.03 * torch.sigmoid(middle + 5)
+    shape = torch.sigmoid(middle + 1) * torch.exp(-0.5 * ((middle - 2.2) / 2.4).square()) + 0.03 * torch.sigmoid(
+        middle + 5
+    )
     contrast = torch.nn.functional.avg_pool2d(originals.float().var(1, correction=0) * 0 + originals.float().mean(1), 4)
     spread = torch.nn.functional.avg_pool2d(originals.float().mean(1).square(), 4) - contrast.square()
     maps = 1.4 + 14.0 * (spread.clamp(min=0).sqrt() / 128) + 0.5 * torch.rand(8, GRID, GRID, generator=generator)
@@ -171,7 +196,12 @@ def write(folder: Path, *, wanted: float | None = 0.3, data: dict[str, Any] | No
     """Write the whole run folder; tests then take away or spoil what they want to."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {**CONFIG, "stage1": {**CONFIG["stage1"], "bpp": wanted}}
-    for name, tree in (("config", config), ("manifest", MANIFEST), ("data", data or DATA), ("metrics", metrics(wanted))):
+    for name, tree in (
+        ("config", config),
+        ("manifest", MANIFEST),
+        ("data", data or DATA),
+        ("metrics", metrics(wanted)),
+    ):
         (folder / f"{name}.json").write_text(json.dumps(tree), encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in log(wanted or 0.3))
     (folder / "log.jsonl").write_text(lines, encoding="utf-8")

@@ -64,7 +64,7 @@ def page(run: Contents) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{esc(run.name)}: report of a unilat run</title><style>{CSS}</style></head><body>"
-        f'<header class="top">{sections.head(run)}<nav aria-label="Contents">{links}'
+        f'<header class="top">{_guarded(sections.head, run)}<nav aria-label="Contents">{links}'
         '<a href="#protocol">Protocol</a><a href="#origin">Configuration</a></nav></header>'
         f"<main>{body}{_protocol(run)}{_origin(run)}</main>"
         f"<footer>{esc(_last_line(run))}</footer></body></html>\n"
@@ -72,13 +72,16 @@ def page(run: Contents) -> str:
 
 
 def _section(key: str, title: str, part: Callable[[Contents], str], run: Contents) -> str:
-    """One section; files that hold something unforeseen cost that section only, and the page says so."""
+    return f'<section id="{key}"><h2>{esc(title)}</h2>{_guarded(part, run)}</section>'
+
+
+def _guarded(part: Callable[[Contents], str], run: Contents) -> str:
+    """``part(run)``; files that hold something unforeseen cost that part only, and the page says so."""
     try:
-        inner = part(run)
+        return part(run)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError) as problem:
         cause = f"{type(problem).__name__}: {problem}".splitlines()[0]
-        inner = gone(f"This part could not be drawn from the run folder ({cause}).")
-    return f'<section id="{key}"><h2>{esc(title)}</h2>{inner}</section>'
+        return gone(f"This part could not be drawn from the run folder ({cause}).")
 
 
 def _protocol(run: Contents) -> str:

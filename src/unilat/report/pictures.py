@@ -102,8 +102,7 @@ def _overlay(run: Contents, originals: Tensor, maps: Tensor) -> str:
         aside = f'<div class="mean">{picture}<p>{words}</p></div>'
     words = (
         f"The latent is a grid of {grid} positions, and the bound splits into one sum of bits for each. Bright cells "
-        "are "
-        "where the encoder spends. Below each picture stand its bits; of these the dearest takes "
+        "are where the encoder spends. Below each picture stand its bits; of these the dearest takes "
         f"<strong>{totals[dearest]:.0f}</strong>, the cheapest <strong>{totals[cheapest]:.0f}</strong>."
     )
     left = f'<div>{plain}<div style="height:6px"></div>{colour}{under}{scale}</div>'
@@ -166,13 +165,10 @@ def curve(run: Contents) -> str:
     end = f" Another {pretty(rest, 2)} bits are the price of ending in pure noise." if rest else ""
     words = (
         "<strong>How to read it.</strong> Lift a latent out of noise, from left to right: the height says how many "
-        "bits "
-        "about the picture become visible at that noise level, and the area is all of them, "
+        "bits about the picture become visible at that noise level, and the area is all of them, "
         f"<strong>{pretty(total, 3)} bits</strong> for the average picture.{esc(end)} Bits on the left are coarse: "
-        "shape, "
-        "class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where the "
-        "encoder's "
-        "own noise begins, means that more bits would go into ever finer detail."
+        "shape, class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where the "
+        "encoder's own noise begins, means that more bits would go into ever finer detail."
     )
     return how(words) + figure(drawn)
 

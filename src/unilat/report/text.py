@@ -14,7 +14,11 @@ def finite(value: Any) -> float | None:
     """``value`` as a float, or None where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        return None
+    return number if math.isfinite(number) else None
 
 
 def entry(tree: Any, *path: str) -> Any:
@@ -85,9 +89,9 @@ def flops(value: float | None) -> str:
         return "–"
     if value < 1e4:
         return pretty(value)
-    power = math.floor(math.log10(value))
-    raised = str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10.0**power:.2f} × 10{raised}"
+    digits, power = f"{value:.2e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
 
 
 def duration(seconds: float | None) -> str:
