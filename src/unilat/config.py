@@ -145,7 +145,7 @@ def from_json(text: str) -> RunConfig:
     """Read a configuration; raises :class:`UserError` naming the first key or value that does not fit."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"the configuration is not JSON: {error}") from None
     _refuse_unknown(RunConfig, values, "")
     try:
@@ -167,30 +167,91 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
 
 def check(config: RunConfig) -> None:
     """Refuse what cannot work, before anything is built; raises :class:`UserError` with the way out."""
-    ae, data = config.autoencoder, config.data
-    factor = ae.encoder.factor[-1]
-    if data.size < 2 * factor or data.size % factor:
+    _check_numbers(config)
+    _check_networks(config)
+    ae, size, cell = config.autoencoder, config.data.size, _cell(config)
+    if size < 2 * ae.encoder.factor[-1] or size < cell or size % cell:
+        least = max(cell, -(-2 * ae.encoder.factor[-1] // cell) * cell)
         raise UserError(
-            f"pictures of {data.size} pixels do not fit the encoder's grid of {factor}-pixel cells: "
-            f"give --size a multiple of {factor}, {2 * factor} or more"
+            f"pictures of {size} pixels do not fit the networks' grid of {cell}-pixel cells: "
+            f"give --size a multiple of {cell}, {least} or more"
         )
-    grid = data.size // factor
-    if config.stage1.bpp is not None:
-        reach = capacity(config)
-        if config.stage1.bpp > reach:
-            need = -(-config.stage1.bpp * ae.latent_channels // reach)
-            raise UserError(
-                f"{config.stage1.bpp:g} bits per pixel are more than a latent of {ae.latent_channels}×{grid}×{grid} "
-                f"carries ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} or more"
-            )
     if (config.stage1.bpp is None) == (config.stage1.loss_factor is None):
         raise UserError(
             "give either wanted bits (--bpp 0.3) or a fixed loss factor (--loss-factor 1.5), not both or none"
         )
-    if not ae.lambda_min < ae.lambda_0 <= ae.lambda_max:
+    reach = capacity(config)
+    if config.stage1.bpp is not None and config.stage1.bpp > reach:
+        grid = size // ae.encoder.factor[-1]
+        need = -(-config.stage1.bpp * ae.latent_channels // reach)
+        raise UserError(
+            f"{config.stage1.bpp:g} bits per pixel are more than a latent of {ae.latent_channels}×{grid}×{grid} "
+            f"carries ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} or more"
+        )
+    if not -math.inf < ae.lambda_min < ae.lambda_0 <= ae.lambda_max < math.inf:
         raise UserError(
             f"lambda_min < lambda_0 <= lambda_max must hold, not {ae.lambda_min}, {ae.lambda_0}, {ae.lambda_max}"
         )
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """Counts, lengths and shares, each with the least it may be."""
+    counts = {
+        "data.held_out_at_most": 1, "data.calibration": 0, "autoencoder.latent_channels": 1,
+        "stage1.samples": 1, "stage1.batch": 1, "stage1.calibrate_every": 1, "stage2.samples": 0, "stage2.batch": 1,
+        "evaluation.pictures": 1, "evaluation.samples": 1, "evaluation.rate_levels": 1,
+        "evaluation.decoder_steps": 1, "evaluation.base_steps": 1,
+    }  # fmt: skip
+    positive = ("stage1.bpp", "stage1.loss_factor", "stage1.learning_rate", "stage1.clip", "stage2.learning_rate",
+                "stage2.clip", "stage1.control.smoothing", "stage1.control.start")  # fmt: skip
+    shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.vit.dropout",
+              "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
+    values = _flatten(dataclasses.asdict(config))
+    for name, least in counts.items():
+        if values[name] < least:
+            raise UserError(f"{_option(name)} must be {least} or more, not {values[name]}")
+    for name in positive:
+        if values[name] is not None and not 0 < values[name] < math.inf:
+            raise UserError(f"{_option(name)} must be a positive number, not {values[name]}")
+    for name in shares:
+        if not 0 <= values[name] <= 1:
+            raise UserError(f"{_option(name)} must lie between 0 and 1, not {values[name]}")
+    if config.data.channels not in (None, 1, 3):
+        raise UserError(f"--data.channels must be 1 (grey) or 3 (colour), not {config.data.channels}")
+    if any(steps < 1 for steps in config.evaluation.step_counts):
+        raise UserError(f"--evaluation.step-counts must be 1 or more each, not {config.evaluation.step_counts}")
+
+
+def _check_networks(config: RunConfig) -> None:
+    """Lists that describe the same levels must be as long, and attention heads must divide their width."""
+    ae, vit = config.autoencoder, config.base.vit
+    rows: list[tuple[str, Any, int | None, tuple[int, ...]]] = [
+        ("autoencoder.encoder", ae.encoder, len(ae.encoder.channels) - 1, ()),
+        ("autoencoder.decoder", ae.decoder, len(ae.decoder.channels), (ae.decoder.width,)),
+        ("autoencoder.prior", ae.prior, None, ae.prior.channels),
+        ("base.vit", vit, None, vit.channels),
+    ]
+    for name, net, strides, widths in rows:
+        levels = len(net.channels)
+        if not levels or len(net.blocks) != levels or (strides is not None and len(net.strides) != strides):
+            wants = "" if strides is None else f" and {max(strides, 0)} strides"
+            raise UserError(f"--{name}: {levels} levels of channels want as many counts of blocks{wants}")
+        for width in widths:
+            if width % max(1, width // net.head_width):
+                raise UserError(f"--{name}: attention heads of {net.head_width} channels do not divide {width}")
+
+
+def _cell(config: RunConfig) -> int:
+    """Side in pixels of the coarsest cell of any network: what the pictures' side must be a multiple of."""
+    ae = config.autoencoder
+    factor = ae.encoder.factor[-1]
+    decoder = math.prod([ae.decoder.patch[-1], *(stride[-1] for stride in ae.decoder.strides)])
+    vits = (factor * net.patch * 2 ** (len(net.channels) - 1) for net in (ae.prior, config.base.vit))
+    return math.lcm(*ae.encoder.factor[-2:], decoder, *vits)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def capacity(config: RunConfig) -> float:

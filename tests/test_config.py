@@ -1,0 +1,188 @@
+"""Configurations: JSON and back, strictly; what cannot work is refused in one line; the dial."""
+
+import dataclasses
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from unilat import presets
+from unilat.config import RunConfig, capacity, check, differences, from_json, to_dict, to_json
+from unilat.types import UserError
+
+
+def changed(config: RunConfig, **values: Any) -> RunConfig:
+    """``config`` with fields replaced; a path's dots are written ``__``."""
+    for path, value in values.items():
+        config = _replaced(config, path.split("__"), value)
+    return config
+
+
+def _replaced(node: Any, path: list[str], value: Any) -> Any:
+    return replace(node, **{path[0]: _replaced(getattr(node, path[0]), path[1:], value) if path[1:] else value})
+
+
+def few_bits(config: RunConfig) -> RunConfig:
+    """``config`` asked for bits that a latent of any size carries."""
+    return changed(config, stage1__bpp=0.01)
+
+
+TINY = presets.get("tiny")
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_json_round_trip(name: str) -> None:
+    """Kills: tuples that come back as lists, None that comes back as a string, a field that is left out."""
+    config = presets.get(name)
+    again = from_json(to_json(config))
+    assert again == config and hash(again) == hash(config)
+    assert to_dict(config) == dataclasses.asdict(config)
+
+
+def test_every_field_survives() -> None:
+    """Kills: a field that the JSON carries but the reader ignores."""
+    one = changed(TINY, stage1__bpp=None, stage1__loss_factor=1.5, data__channels=3, seed=9, stage1__unit_scale=False)
+    one = changed(one, evaluation__step_counts=(1, 7), autoencoder__bias=-1.25, stage1__control__gain=0.5)
+    assert from_json(to_json(one)) == one != TINY
+
+
+@pytest.mark.parametrize(
+    ("place", "known"),
+    [((), "autoencoder"), (("stage1",), "loss_factor"), (("autoencoder", "decoder"), "head_width")],
+)
+def test_an_unknown_key_is_refused_by_its_whole_name(place: tuple[str, ...], known: str) -> None:
+    """Kills: a misspelt option that is taken for nothing, at any depth."""
+    values = json.loads(to_json(TINY))
+    node = values
+    for name in place:
+        node = node[name]
+    node["smaples"] = 5
+    with pytest.raises(UserError, match=f"unknown key {'.'.join([*place, 'smaples'])}; known are .*{known}"):
+        from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "must be an object"),
+        ('{"stage1": 3}', "stage1. must be an object"),
+        ('{"stage1": {"samples": "many"}}', "stage1.samples"),
+        ('{"data": {"size": null}}', "data.size"),
+        ('{"autoencoder": {"encoder": {"patch": [2, "x"]}}}', "autoencoder.encoder.patch.1"),
+    ],
+)
+def test_what_is_no_configuration_is_refused_in_one_line(text: str, says: str) -> None:
+    """Kills: a traceback, or pydantic's page of text, for a file that somebody edited."""
+    with pytest.raises(UserError, match=says) as error:
+        from_json(text)
+    assert "\n" not in str(error.value)
+
+
+def test_differences_are_named_with_both_values() -> None:
+    """Kills: a list that stops at the first level, or names fields that agree."""
+    other = changed(TINY, seed=3, stage1__batch=48, autoencoder__encoder__patch=(4, 4))
+    assert differences(TINY, TINY) == []
+    assert sorted(differences(TINY, other)) == [
+        "autoencoder.encoder.patch: (2, 2) and (4, 4)",
+        f"seed: {TINY.seed} and 3",
+        f"stage1.batch: {TINY.stage1.batch} and 48",
+    ]
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_presets_can_work(name: str) -> None:
+    """Kills: a check so strict that a preset fails it."""
+    check(presets.get(name))
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"data__size": 6}, "pictures of 6 pixels .* --size a multiple of 8, 8 or more"),
+    ({"data__size": 18}, "pictures of 18 pixels .* --size a multiple of 8, 8 or more"),
+    ({"data__size": 20}, "pictures of 20 pixels .* a multiple of 8"),  # the encoder's 4 divide it, the base's 8 do not
+    ({"data__size": 0}, "pictures of 0 pixels"),
+    ({"data__channels": 2}, r"--data.channels must be 1 \(grey\) or 3"),
+    ({"data__held_out": 1.5}, "--data.held-out must lie between 0 and 1, not 1.5"),
+    ({"stage1__bpp": 5.0}, "5 bits per pixel are more than a latent of 4×4×4 carries .*latent-channels 23"),
+    ({"stage1__bpp": 0.0}, "--stage1.bpp must be a positive number, not 0"),
+    ({"stage1__bpp": math.nan}, "--stage1.bpp must be a positive number, not nan"),
+    ({"stage1__bpp": None}, "either wanted bits .* or a fixed loss factor"),
+    ({"stage1__loss_factor": 1.5}, "not both or none"),
+    ({"stage1__bpp": None, "stage1__loss_factor": -1.5}, "--stage1.loss-factor must be a positive number"),
+    ({"stage1__batch": 0}, "--stage1.batch must be 1 or more, not 0"),
+    ({"stage1__samples": 0}, "--stage1.samples must be 1 or more"),
+    ({"stage1__learning_rate": math.inf}, "--stage1.learning-rate must be a positive number"),
+    ({"stage1__control__smoothing": 0.0}, "--stage1.control.smoothing must be a positive number"),
+    ({"stage2__samples": -1}, "--stage2.samples must be 0 or more"),
+    ({"stage2__batch": 0}, "--stage2.batch must be 1 or more"),
+    ({"base__label_dropout": 1.1}, "--base.label-dropout must lie between 0 and 1"),
+    ({"autoencoder__decoder__dropout": -0.1}, "--autoencoder.decoder.dropout must lie between 0 and 1"),
+    ({"autoencoder__latent_channels": 0}, "--autoencoder.latent-channels must be 1 or more"),
+    ({"autoencoder__lambda_0": 11.0}, "lambda_min < lambda_0 <= lambda_max must hold, not -10.0, 11.0, 10.0"),
+    ({"autoencoder__lambda_min": 5.0}, "lambda_min < lambda_0"),
+    ({"autoencoder__lambda_max": math.inf}, "lambda_min < lambda_0"),
+    (
+        {"autoencoder__encoder__blocks": (1,)},
+        "--autoencoder.encoder: 2 levels of channels want as many counts of",
+    ),
+    ({"autoencoder__encoder__strides": ()}, "--autoencoder.encoder: 2 levels .* and 1 strides"),
+    ({"autoencoder__decoder__strides": ()}, "--autoencoder.decoder: 1 levels .* and 1 strides"),
+    ({"base__vit__blocks": (1, 2, 3)}, "--base.vit: 2 levels"),
+    ({"autoencoder__prior__channels": (35,)}, "--autoencoder.prior: attention heads of 16 channels do not divide 35"),
+    ({"evaluation__decoder_steps": 0}, "--evaluation.decoder-steps must be 1 or more"),
+    ({"evaluation__step_counts": (2, 0)}, "--evaluation.step-counts must be 1 or more each"),
+    ({"evaluation__rate_levels": 0}, "--evaluation.rate-levels must be 1 or more"),
+    ({"evaluation__pictures": 0}, "--evaluation.pictures must be 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("values", "says"), BAD, ids=[str(values) for values, _ in BAD])
+def test_what_cannot_work_is_refused_in_one_line(values: dict[str, Any], says: str) -> None:
+    """Kills: a mistake found by a traceback, or after an hour, instead of by a line that names the way out."""
+    with pytest.raises(UserError, match=says) as error:
+        check(changed(TINY, **values))
+    assert "\n" not in str(error.value)
+
+
+def test_the_way_out_of_too_many_bits_is_one() -> None:
+    """Kills: advice that is refused in its turn, or a capacity in nats or by dimension."""
+    assert capacity(TINY) == pytest.approx(4 / 16 * 0.5 * math.log2(1 + math.exp(5)))
+    check(changed(TINY, stage1__bpp=5.0, autoencoder__latent_channels=23))
+    with pytest.raises(UserError):
+        check(changed(TINY, stage1__bpp=5.0, autoencoder__latent_channels=22))
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_the_dial_keeps_the_latent_grid(size: int) -> None:
+    """Kills: pictures twice as large that make a latent four times as dear, or a decoder on another grid."""
+    config = few_bits(presets.get("small", size=size))
+    check(config)
+    ae = config.autoencoder
+    assert config.data.size == size
+    assert [size // factor for factor in ae.encoder.factor] == [8, 8]
+    decoder = [math.prod(axis) for axis in zip(ae.decoder.patch, *ae.decoder.strides, strict=True)]
+    small = presets.get("small").autoencoder.decoder
+    usual = [math.prod(axis) for axis in zip(small.patch, *small.strides, strict=True)]
+    assert [size // n for n in decoder] == [32 // n for n in usual]
+
+
+@pytest.mark.parametrize("size", [30, 36, 40, 100, 7])
+def test_odd_sizes_are_refused_with_a_size_that_works(size: int) -> None:
+    """Kills: an einops error in the middle of the first step; the message's own advice must pass."""
+    with pytest.raises(UserError, match="do not fit") as error:
+        check(few_bits(presets.get("small", size=size)))
+    multiple = int(str(error.value).split("a multiple of ")[1].split(",")[0])
+    check(few_bits(presets.get("small", size=-(-max(size, 2 * multiple) // multiple) * multiple)))
+
+
+def test_the_dial_leaves_the_papers_presets_their_levels() -> None:
+    """Kills: levels added to a network whose levels are the paper's."""
+    config = presets.get("imagenet-512", size=256)
+    assert config.autoencoder == presets.get("imagenet-512").autoencoder
+    assert config.data.size == 256
+    with pytest.raises(UserError, match="no preset 'smal': choose one of small, tiny"):
+        presets.get("smal")
