@@ -114,6 +114,21 @@ def test_lanczos_for_broken_factors_keeps_flat_colours_and_the_mean():
     assert (flat == np.array([9, 99, 199])[:, None, None]).all()
 
 
+def test_flipped_bits_of_a_png_never_change_pixels_in_silence():
+    """Kills: a damaged stream that is decoded as far as it goes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    whole = saved(Image.fromarray(pixels), "PNG")
+    refused = 0
+    for position in range(0, len(whole), 5):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << (position % 8)
+        try:
+            np.testing.assert_array_equal(decode(bytes(flipped), SIDE).pixels, pixels.transpose(2, 0, 1))
+        except Unreadable:
+            refused += 1
+    assert refused > 0.9 * len(whole) / 5
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_lossy_pictures_are_turned_too(kind):
     picture = Image.fromarray(RGB)

@@ -78,7 +78,7 @@ def readable() -> dict[str, tuple[bytes, np.ndarray]]:
         [RGB[:, :4] // 2, RGB, RGB[:, :5] // 3], axis=1
     )  # 25 x 16: the centre starts at (25 - 16) // 2
     other = Image.fromarray(255 - RGB)
-    float_grey = (GREY / 255).astype(np.float32)
+    float_grey = (np.maximum(GREY - 0.3, 0) / 255).astype(np.float32)  # to be rounded, not cut
     flat = np.full((SIDE, SIDE), 77, np.uint8)
     files = {
         "rgb.png": (saved(rgb, "PNG"), RGB),
@@ -195,6 +195,8 @@ def skipped() -> dict[str, tuple[bytes, str]]:
         "lab.tif": (saved(lab, "TIFF"), "pixel mode LAB"),
         ".hidden.png": (whole, "hidden"),
     }
+    header = png(9000, 9000, 8, 0, b"")
+    files["over-the-cap.png"] = (header, "over 64 megapixels: 9000 x 9000")
     return files | {name: (data, "over 64 megapixels" if "webp" not in name else "") for name, data in bombs().items()}
 
 

@@ -89,9 +89,6 @@ def decode(data: Path | bytes, size: int) -> Decoded:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Unreadable(f"{TOO_LARGE}: {picture.width} x {picture.height}")
-            if picture.format == "PNG":  # Pillow does not compare the pixels' checksums unless asked
-                with Image.open(BytesIO(data), formats=("PNG",)) as again:
-                    again.verify()
             return _square(picture, size)
     except Unreadable:
         raise
@@ -115,7 +112,7 @@ def _square(picture: Image.Image, size: int) -> Decoded:
         converted.append("first frame")
         picture.seek(0)
     wide = any("16" in str(tile[3]) for tile in getattr(picture, "tile", ()))  # 16-bit RGB: Pillow keeps the high byte
-    picture.load()  # first: Pillow turns a TIFF by itself while it loads, and PNG may tell its turn after the pixels
+    picture.load()  # before getexif, which would hide a damaged PNG; and Pillow turns a TIFF by itself while it loads
     turn = _turn(picture)
     flat, mode_change = flatten(picture)
     converted += mode_change
