@@ -40,7 +40,7 @@ def evaluate(run: Run, source: str | None = None, say: Say = lambda line: None) 
     metrics |= _reconstructions(run, test, features, real, arrays)
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
-        metrics |= _generations(run, features, real, arrays, (test, test_labels))
+        metrics |= _generations(run, features, real, arrays, (test, test_labels) if source is None else None)
     metrics |= _costs(run)
     metrics["protocol"] = {
         "pictures": source or f"held out of {run.data['source']}, never trained on",
@@ -124,9 +124,12 @@ def _generations(
     features: FeatureNetwork | None,
     real: Tensor | None,
     arrays: dict[str, Tensor],
-    test: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor] | None,
 ) -> dict[str, Any]:
-    """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names."""
+    """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names.
+
+    ``test`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
+    """
     made, labels = run.sample(run.config.evaluation.samples)
     arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
     found: dict[str, Any] = {"generation": None, "classifier": None}
@@ -136,7 +139,7 @@ def _generations(
         protocol = f"{features.protocol}; {calls}"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
-    if len(run.classes) > 1 and seen > 0:
+    if test is not None and len(run.classes) > 1 and seen > 0:
         pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
         train, _, _ = run.split(pictures)
         judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)

@@ -65,19 +65,25 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
 
 
 def _claim(config: RunConfig, folder: Path) -> None:
-    """Make the run folder, or refuse one of another configuration, naming what differs."""
+    """Make the run folder, or refuse one of another configuration, naming what differs.
+
+    A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
+    the mended one may take it.
+    """
     if (folder / "config.json").is_file():
         found = read_config(folder)
         lengthened = replace(found, evaluation=config.evaluation)
-        if lengthened != config:
-            differs = "; ".join(configuration.differences(found, config)[:4])
+        if lengthened != config and (folder / "data.json").is_file():
+            differs = "; ".join(configuration.differences(lengthened, config)[:4])
             raise UserError(
                 f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+    elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose another --out")
+    write_json(folder / "config.json", configuration.to_dict(config))  # first: it makes the folder a run folder
     write_json(folder / "manifest.json", manifest())
-    write_json(folder / "config.json", configuration.to_dict(config))
 
 
 def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:

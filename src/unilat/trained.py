@@ -128,7 +128,7 @@ class Run:
         latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
         if tuple(latents.z.shape[1:]) != self.latent_shape:
             raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
-        steps = _positive(steps or self.config.evaluation.decoder_steps, "--steps")
+        steps = _positive(self.config.evaluation.decoder_steps if steps is None else steps, "--steps")
         made = []
         for first in range(0, len(latents), BATCH):
             z = latents.z[first : first + BATCH]
@@ -136,7 +136,8 @@ class Run:
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
             x_1 = noise_of(makers, (self.data["channels"], self.config.data.size, self.config.data.size))
-            x = self.autoencoder.decode(z.to(self.device), x_1.to(self.device), steps, makers)
+            span = self.config.evaluation.decoder_range
+            x = self.autoencoder.decode(z.to(self.device), x_1.to(self.device), steps, span)
             made.append(to_bytes(x.cpu()))
         return torch.cat(made)
 
@@ -162,13 +163,13 @@ class Run:
         labels = self._labels(_positive(count, "-n"), label)
         evaluation = self.config.evaluation
         guidance = evaluation.guidance if guidance is None else guidance
-        steps = _positive(steps or evaluation.base_steps, "--steps")
+        steps = _positive(evaluation.base_steps if steps is None else steps, "--steps")
         made = []
         for first in range(0, count, BATCH):
             here = labels[first : first + BATCH]
             makers = generators(seed, "sample", first, len(here))
             z_1 = noise_of(makers, self.latent_shape).to(self.device)
-            z_0 = self.base.sample(z_1, here.to(self.device) if self.classes else None, steps, guidance, makers)
+            z_0 = self.base.sample(z_1, here.to(self.device) if self.classes else None, steps, guidance)
             made.append(z_0.cpu())
         lambda_0, unknown = self.config.autoencoder.lambda_0, torch.full((count,), torch.nan)
         return LatentSet(torch.cat(made), unknown, labels, lambda_0, self.encoder_sha256, self.pixels, noisy=True)
@@ -193,7 +194,7 @@ class Run:
             raise UserError("this run's pictures have no classes: leave out --class")
         if str(label) in self.classes:
             return torch.full((count,), self.classes.index(str(label)))
-        if str(label).isdigit() and int(label) < len(self.classes):
+        if str(label).isdecimal() and int(label) < len(self.classes):
             return torch.full((count,), int(label))
         raise UserError(
             f"there is no class {label}: choose one of {', '.join(self.classes[:20])} or 0 to {len(self.classes) - 1}"
@@ -211,7 +212,7 @@ def read_config(folder: Path) -> RunConfig:
         raise UserError(
             f"{folder} is not a run folder (no config.json in it): make one with `unilat train DATA --out {folder}`"
         )
-    return configuration.from_json((folder / "config.json").read_text("utf-8"))
+    return configuration.from_json((folder / "config.json").read_text("utf-8", "replace"))
 
 
 def build_autoencoder(

@@ -13,7 +13,6 @@ The encoder's noise is the prior's lowest noise, so R is an upper bound in nats 
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -153,11 +152,7 @@ class Autoencoder(nn.Module):
             layer.weight.div_(scale)
 
     @torch.no_grad()
-    def decode(self, z_0: Tensor, x_1: Tensor, steps: int, generators: Sequence[torch.Generator] = ()) -> Tensor:
-        """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``, with ``steps`` network calls."""
-        grid = uniform_grid(*self.decoding_range(), steps, to_clean=True).to(z_0.device)
-        return ddim(self.decoder, x_1, grid, generator=list(generators), cond=z_0)
-
-    def decoding_range(self) -> tuple[float, float]:
-        """Log-SNR of the first and of the last network call when decoding."""
-        return max(self.config.lambda_min, -6.0), min(self.config.lambda_max, 6.0)
+    def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:
+        """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``: DDIM, ``steps`` network calls over ``span``."""
+        grid = uniform_grid(*span, steps, to_clean=True).to(z_0.device)
+        return ddim(self.decoder, x_1, grid, generator=(), cond=z_0)

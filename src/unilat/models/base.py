@@ -6,7 +6,6 @@ It samples ``z_0``, the latent with the noise σ(λ₀) that the decoder was tra
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -81,11 +80,10 @@ class Base(nn.Module):
         labels: Tensor | None,
         steps: int,
         guidance: float = 1.0,
-        generators: Sequence[torch.Generator] = (),
     ) -> Tensor:
         """From ``z_1 ~ N(0, I)`` to ``z_0`` at noise λ₀ in ``steps`` network calls (twice that with guidance ≠ 1)."""
         null = torch.full((len(z_1),), self.classes, device=z_1.device)
         cond = (null if labels is None else labels) if self.classes else None
         denoise = classifier_free(self.denoise, guidance, null) if self.classes else self.denoise
         grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
-        return dpmpp_2m(denoise, z_1, grid, generator=list(generators), cond=cond)
+        return dpmpp_2m(denoise, z_1, grid, generator=(), cond=cond)

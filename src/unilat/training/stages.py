@@ -55,10 +55,11 @@ class AutoencoderStage:
         self.controller.update(metrics["bpp"], self.config.batch)
         self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
         if self.stuck > 20_000:
+            few = metrics["bpp"] < (self.config.bpp or 0)
             raise UserError(
                 f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
-                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for fewer bits, or more "
-                "--autoencoder.latent-channels"
+                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
+                + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
             )
         return {"loss_factor": used, "target": self.config.bpp or math.nan}
 
@@ -74,7 +75,8 @@ class AutoencoderStage:
     @torch.no_grad()
     def calibration_rate(self, model: Autoencoder, levels: int, seed: int) -> float:
         """Bits per pixel of ``model`` on the calibration pictures, ``levels`` noise levels each."""
-        z = torch.cat([model.encode(to_unit(part)) for part in self.calibration.split(256)])
+        device = next(model.parameters()).device
+        z = torch.cat([model.encode(to_unit(part).to(device)) for part in self.calibration.split(256)])
         draws = Draws.keyed(0, seed, 0, len(z))
         nats = [model.rate(z, draws).nats().mean() for _ in range(levels)]
         return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
@@ -94,6 +96,9 @@ class AutoencoderStage:
             model.rescale(math.exp((low + high) / 2 - now))
             now = (low + high) / 2
             after = self.calibration_rate(model, 8, 0)
+        if abs(after - self.config.bpp) > abs(before - self.config.bpp):  # a rate that does not rise with the scale
+            model.rescale(math.exp(-now))
+            after, now = before, 0.0
         return {"calibration_bpp": after, "untrimmed_bpp": before, "scale": math.exp(now)}
 
     def state(self) -> dict[str, Any]:
