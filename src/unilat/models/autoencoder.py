@@ -153,6 +153,6 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:
-        """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``: DDIM, ``steps`` network calls over ``span``."""
+        """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``: DDIM, ``steps`` calls over ``span``."""
         grid = uniform_grid(*span, steps, to_clean=True).to(z_0.device)
         return ddim(self.decoder, x_1, grid, generator=(), cond=z_0)
