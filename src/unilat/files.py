@@ -1,5 +1,6 @@
 """Files written whole or not at all, and read without trusting them: safetensors and JSON, nothing else."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no whole JSON file ({error})") from None
 
 
@@ -50,7 +51,8 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
         write(part)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None
 
 

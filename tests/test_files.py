@@ -1,0 +1,112 @@
+"""Files whole or not at all, and read without trust."""
+
+import errno
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import unilat.files
+from unilat.files import read_json, read_safetensors, write_json, write_safetensors
+from unilat.types import UserError
+
+
+def test_round_trip_of_every_dtype(tmp_path: Path) -> None:
+    """Kills: a dtype or a shape lost, views and transposes written as they lie, a folder that is not made."""
+    whole = torch.arange(24).reshape(4, 6)
+    tensors = {
+        "u8": whole.to(torch.uint8),
+        "i64": whole.T,
+        "f32": whole.float()[::2, ::3],
+        "bf16": whole.to(torch.bfloat16),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 3),
+        "grad": torch.ones(2, requires_grad=True),
+    }
+    path = tmp_path / "a" / "b.safetensors"
+    write_safetensors(path, tensors, {"name": "würfel"})
+    again, header = read_safetensors(path)
+    assert header == {"name": "würfel"} and again.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert again[name].dtype == tensor.dtype and torch.equal(again[name], tensor.detach())
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("place", ["write", "replace"])
+def test_a_failing_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, place: str
+) -> None:
+    """Kills: a file overwritten in place, half a file under the real name, a temporary file left, an OSError shown."""
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"x": torch.ones(3)}, {"n": "old"})
+    before = path.read_bytes()
+
+    def half(tensors: object, part: Path, metadata: object) -> None:
+        Path(part).write_bytes(before[:20])
+        raise OSError(number, "disk")
+
+    def refuse(*names: object) -> None:
+        raise OSError(number, "disk")
+
+    if place == "write":
+        monkeypatch.setattr(unilat.files, "save_file", half)
+    else:
+        monkeypatch.setattr(unilat.files.os, "replace", refuse)
+    with pytest.raises(UserError, match=r"a\.safetensors could not be written .*disk.*free some space"):
+        write_safetensors(path, {"x": torch.zeros(3)}, {"n": "new"})
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_truly_full_device_is_told(tmp_path: Path) -> None:
+    """Kills: an error of the safetensors library itself that is no OSError and passes by as a traceback."""
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full")
+    part = tmp_path / "link"
+    part.symlink_to(full)
+    with pytest.raises(UserError, match="could not be written"):
+        unilat.files._replace(tmp_path / "a.json", lambda name: part.write_bytes(b"x" * 10_000))
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """Kills: NotADirectoryError for a path below a file."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="could not be written"):
+        write_json(tmp_path / "file" / "below.json", {})
+
+
+def test_json_knows_no_nan(tmp_path: Path) -> None:
+    """Kills: NaN and Infinity in a file, which no other JSON reader takes; numbers and accents must survive."""
+    path = tmp_path / "a.json"
+    write_json(path, {"a": [1.5, math.nan, -math.inf, {"b": (math.inf, 3)}], "größe": "é"})
+    text = path.read_text("utf-8")
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [1.5, None, None, {"b": [None, 3]}], "größe": "é"}
+    assert read_json(path) == json.loads(text) and "größe" in text
+
+
+@pytest.mark.parametrize("garbage", [b"", b"{", b"\xff\xfe{}", b"[" * 200_000])
+def test_damaged_json_is_refused(tmp_path: Path, garbage: bytes) -> None:
+    """Kills: a decoding error or a recursion shown as a traceback."""
+    path = tmp_path / "a.json"
+    with pytest.raises(UserError, match="is not there"):
+        read_json(path)
+    path.write_bytes(garbage)
+    with pytest.raises(UserError, match="no whole JSON file"):
+        read_json(path)
+
+
+def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
+    """Kills: a truncated file read as far as it goes, a header that lies about its length, a folder of that name."""
+    path = tmp_path / "a.safetensors"
+    write_safetensors(path, {"x": torch.ones(300)}, {})
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:8], b"", (2**60).to_bytes(8, "little") + whole[8:], whole + b"more"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="no whole safetensors file"):
+            read_safetensors(path)
+    with pytest.raises(UserError, match="is not there"):
+        read_safetensors(tmp_path)
