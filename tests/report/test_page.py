@@ -92,6 +92,7 @@ def test_a_whole_run_has_every_section_and_is_small(made: Path) -> None:
     assert NOT_FID in source
     text = re.sub(r"\s+", " ", "".join(checker.text))
     assert "You asked for 0.30 bits per pixel; held-out pictures carry 0.301 ± 0.002." in text
+    assert "PSNR is highest with 1 call, the distance to real pictures smallest with 20." in text
     assert "308 bits, or 38.6 bytes" in text and "0.4 % above" in text
 
 

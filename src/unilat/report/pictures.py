@@ -1,5 +1,7 @@
 """Sections that show pictures: reconstructions, where the bits sit, samples."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,9 @@ def reconstructions(run: Contents) -> str:
     assert originals is not None
     count = min(SHOWN, len(originals))
     strips = [_strip("Originals", ["held out"], _sheet(originals[:count], f"{count} held-out originals in a row"))]
-    quality = {row.get("steps"): row for row in entry(run.metrics, "by_steps") or [] if isinstance(row, dict)}
+    measured = entry(run.metrics, "by_steps")
+    rows = [row for row in measured if isinstance(row, dict)] if isinstance(measured, list) else []
+    quality = {calls: row for row in rows if (calls := finite(row.get("steps"))) is not None}
     for steps, made in sorted(_by_steps(run).items()):
         row = quality.get(steps, {})
         psnr, ssim, kernel = (finite(row.get(key)) for key in ("psnr", "ssim", "kernel"))
@@ -40,10 +44,21 @@ def reconstructions(run: Contents) -> str:
         alt = f"the same {count} pictures decoded with {plural(steps, 'call')}" + "".join(f", {word}" for word in words)
         strips.append(_strip(plural(steps, "decoder call"), words, _sheet(made[:count], alt)))
     words = (
-        "Each row decodes the same latents. <strong>More calls of the decoder</strong> usually bring sharper and more "
-        "lifelike detail, fewer calls stay nearer to the average of all pictures the bits allow, which PSNR rewards."
+        "Each row decodes the same latents with more <strong>calls of the diffusion decoder</strong>. Few calls answer "
+        "with an average, which PSNR rewards; many add detail, which a well-trained decoder gets right."
     )
-    return how(words) + figure("".join(strips))
+    return how(words + _best(list(quality.values()))) + figure("".join(strips))
+
+
+def _best(rows: list[dict[str, Any]]) -> str:
+    """Which number of calls did best by PSNR and by distance."""
+    steps = [(row, int(calls)) for row in rows if (calls := finite(row.get("steps"))) is not None]
+    psnr = [(value, calls) for row, calls in steps if (value := finite(row.get("psnr"))) is not None]
+    kernel = [(value, calls) for row, calls in steps if (value := finite(row.get("kernel"))) is not None]
+    if len(psnr) < 2:
+        return ""
+    near = f", the distance to real pictures smallest with {min(kernel)[1]}" if len(kernel) > 1 else ""
+    return f" Here PSNR is highest with {plural(max(psnr)[1], 'call')}{near}."
 
 
 def _by_steps(run: Contents) -> dict[int, Tensor]:
