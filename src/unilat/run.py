@@ -26,7 +26,7 @@ from unilat.maths.rate import LN2
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.report import page
 from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
-from unilat.training.engine import fit, key, manifest
+from unilat.training.engine import fit, join, key, manifest, pick_device
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
 
@@ -57,6 +57,8 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
             latents = _latents(run, pictures, indices[0], tell)
         with _phase(folder, "stage 2"):
             _stage2(config, folder, latents, run.classes, tell, device)
+    if join(pick_device(device)).rank > 0:
+        return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
         metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}))
     metrics["phases"] = read_json(folder / "phases.json")

@@ -73,7 +73,8 @@ class ConfiguredTrain:
                 return
             with TrainingProgress(output.console) as progress:
                 result = unilat.run.train(self.settings, self.folder, progress)
-            output.result(result, metrics_table(result, self.folder))
+            if result:  # under torchrun the first process alone reports
+                output.result(result, metrics_table(result, self.folder))
 
 
 def parse_train(words: Sequence[str]) -> ConfiguredTrain:
