@@ -152,6 +152,8 @@ def test_damaged_and_lying_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "lying.npz", "w") as archive:
         archive.writestr("images.npy", lying)
     data = (Path(saved(tmp_path / "whole.npy", RGB))).read_bytes()
+    with pytest.raises(UserError, match="asks for more bytes than are there"):
+        load(str(tmp_path / "lying.npz"))
     np.savez(tmp_path / "ok.npz", images=RGB)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "ok.npz").read_bytes()[:900])
     flipped = bytearray((tmp_path / "ok.npz").read_bytes())

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -118,10 +119,17 @@ def test_failing_client_is_one_line(world, script, words):
 
 
 def test_slow_client_is_stopped(world, monkeypatch):
-    client(world, "npm", "/bin/sleep 60 & wait")  # its child holds the pipe open
-    monkeypatch.setattr(catalogue, "CLIENT_SECONDS", 0.2)
+    client(world, "npm", f"/bin/sleep 60 & echo $! > {world}/child; wait")  # its child holds the pipe open
+    monkeypatch.setattr(catalogue, "CLIENT_SECONDS", 2)
     with pytest.raises(UserError, match="took over"):
         catalogue.get("toy")
+    child = Path("/proc", (world / "child").read_text().strip(), "stat")
+    for _ in range(100):  # a killed orphan may stay a zombie for a moment
+        if not child.exists() or child.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("the client's child outlived it")
     assert nothing_left(world)
 
 
