@@ -232,12 +232,10 @@ def _list(folder: Path) -> list[Path]:
 
 
 def _rotate(folder: Path, newest: Path, keep: int, warn: Warn) -> None:
-    """Drop what is beyond ``newest`` and what is older than the ``keep`` newest: first renamed, then removed."""
-    found = _list(folder)
-    beyond = [path for path in found if _key(path) > _key(newest)]
-    older = [path for path in found if _key(path)[0] < _key(newest)[0]]
-    same = [path for path in found if path not in beyond and path not in older and path != newest]
-    for path in beyond + same + older[max(keep, 1) - 1 :]:
+    """Drop others of ``newest``'s step or beyond, and all older than the ``keep`` newest: renamed, then removed."""
+    others = [path for path in _list(folder) if path != newest]
+    older = [path for path in others if _key(path)[0] < _key(newest)[0]]
+    for path in [path for path in others if path not in older] + older[max(keep, 1) - 1 :]:
         doomed = folder / f"{_TEMPORARY}old-{path.name}"
         try:
             os.replace(path, doomed)
