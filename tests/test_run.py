@@ -1,0 +1,325 @@
+"""The main job on 60 pictures: what it leaves, how it goes on, what it refuses."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from unilat import presets, run
+from unilat.config import RunConfig, to_json
+from unilat.files import read_json, read_safetensors
+from unilat.types import UserError
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def write_pictures(path: Path, count: int = 60, labels: Any = None, channels: int = 1, seed: int = 0) -> Path:
+    """An .npz of grey or coloured pictures of 16 × 16, a bright box in the dark, in three classes."""
+    random = np.random.default_rng(seed)
+    pictures = random.integers(0, 40, (count, 16, 16, channels), dtype=np.uint8)
+    for picture in pictures:
+        row, column, height, width = random.integers(2, 9, 4)
+        picture[row : row + height, column : column + width] = random.integers(120, 256, channels)
+    np.savez(path, images=pictures, labels=np.arange(count) % 3 if labels is None else labels)
+    return path
+
+
+def small(source: Path) -> RunConfig:
+    """The preset tiny at six steps a stage, with a calibration in the middle."""
+    config = presets.get("tiny")
+    return replace(
+        config,
+        data=replace(config.data, source=str(source), calibration=8),
+        stage1=replace(config.stage1, samples=96, batch=16, warmup=16, ema_halflife=8, calibrate_every=48),
+        stage2=replace(config.stage2, samples=96, batch=16, warmup=16, ema_halflife=8),
+        evaluation=replace(config.evaluation, pictures=8, samples=6, decoder_steps=2, step_counts=(1, 2), base_steps=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data") / "boxes.npz")
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    metrics = run.train(small(source), folder)
+    assert metrics["report"] == str(folder / "report.html")
+    return folder
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Logged steps, without what the clock says."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def weights(folder: Path) -> dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]]:
+    """Tensors and headers of what a run is kept for."""
+    names = ("autoencoder.safetensors", "base.safetensors", "latents/train.safetensors")
+    return {name: read_safetensors(folder / name) for name in names}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    for name, (tensors, header) in weights(a).items():
+        others, other_header = weights(b)[name]
+        assert header == other_header, name
+        assert tensors.keys() == others.keys()
+        for key, tensor in tensors.items():
+            assert torch.equal(tensor.nan_to_num(7.0), others[key].nan_to_num(7.0)), (name, key)
+
+
+def test_a_run_leaves_every_file(whole: Path, source: Path) -> None:
+    """Kills: a file that the report, the tables or other tools look for and that nobody writes."""
+    files = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
+    wanted = {"config.json", "manifest.json", "data.json", "log.jsonl", "phases.json", "metrics.json", "report.html"}
+    wanted |= {f"{name}.safetensors" for name in ("autoencoder", "base", "evaluation", "latents/train")}
+    assert wanted <= files and not [name for name in files if name.endswith((".part", ".tmp"))]
+    assert (whole / "config.json").read_text("utf-8").strip() == to_json(small(source))
+    data = read_json(whole / "data.json")
+    assert (data["count"], data["channels"], data["size"], len(data["classes"])) == (60, 1, 16, 3)
+    assert data["train"] + data["calibration"] + data["test"] == 60 and data["calibration"] > 0
+    assert {"unilat", "torch", "python", "threads", "cpu", "date", "commit"} <= read_json(
+        whole / "manifest.json"
+    ).keys()
+
+
+def test_metrics_and_arrays_are_the_contracts(whole: Path) -> None:
+    """Kills: a number without its error, count and unit; an array of another shape than the report reads."""
+    metrics = read_json(whole / "metrics.json")
+    bits = metrics["bits"]
+    assert bits["unit"] == "bits per pixel" and bits["n"] == 6 and bits["stderr"] > 0 and bits["wanted"] == 0.3
+    assert metrics["psnr"]["steps"] == 2 and [row["steps"] for row in metrics["by_steps"]] == [1, 2]
+    for name in ("parameters", "training_flops"):
+        assert all(metrics[name][part] > 0 for part in ("encoder", "prior", "decoder", "base"))
+    phases = {row["name"]: row for row in metrics["phases"]}
+    assert {"read pictures", "stage 1", "encode", "stage 2", "evaluate"} <= phases.keys()
+    assert all(row["seconds"] >= 0 and row["peak_memory_mib"] > 50 for row in phases.values())
+    arrays, _ = read_safetensors(whole / "evaluation.safetensors")
+    shapes = {name: tuple(tensor.shape) for name, tensor in arrays.items()}
+    assert shapes["originals"] == shapes["reconstructions_1"] == shapes["reconstructions_2"] == (6, 1, 16, 16)
+    assert (shapes["samples"], shapes["sample_labels"]) == ((6, 1, 16, 16), (6,))
+    assert (shapes["bit_map"], shapes["bit_maps"], shapes["bits_each"]) == ((4, 4), (6, 4, 4), (6,))
+    assert shapes["channel_bits"] == (4,) and shapes["curve_edges"][0] == shapes["curve_bits"][0] + 1
+
+
+def test_the_log_tells_both_stages(whole: Path) -> None:
+    """Kills: a stage that is not logged, and a controller or a calibration of which nothing is seen."""
+    rows = lines(whole)
+    assert [row["stage"] for row in rows] == sorted(row["stage"] for row in rows)
+    assert {row["stage"] for row in rows} == {"stage1", "stage2"}
+    assert all(
+        {"bpp", "target", "loss_factor", "decoder", "loss"} <= row.keys() for row in rows if row["stage"] == "stage1"
+    )
+    assert any("calibration_bpp" in row for row in rows)
+    last = {row["stage"]: (row["step"], row["samples"]) for row in rows}
+    assert last == {"stage1": (6, 96), "stage2": (6, 96)}
+
+
+def test_run_again_trains_nothing(whole: Path, source: Path) -> None:
+    """Kills: a finished stage begun anew, latents or weights written again, other numbers from the same weights."""
+    names = ("autoencoder.safetensors", "base.safetensors", "latents/train.safetensors", "log.jsonl")
+    before = [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
+    numbers = read_json(whole / "metrics.json")
+    told: list[dict[str, Any]] = []
+    again = run.train(small(source), whole, told.append)
+    assert not [row for row in told if "step" in row]
+    assert before == [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
+    for name in ("bits", "psnr", "ssim", "by_steps"):
+        assert again[name] == numbers[name]
+
+
+def test_interrupted_in_both_stages_is_bitwise_the_same(whole: Path, source: Path, tmp_path: Path) -> None:
+    """Kills: any state that an interruption loses: the controller's, noise, order, average, calibration."""
+    folder, config = tmp_path / "interrupted", small(source)
+
+    def stop_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
+        def progress(told: dict[str, Any]) -> None:
+            if (told.get("stage"), told.get("step")) == (stage, step):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return progress
+
+    for stage, step, done in (("stage1", 2, []), ("stage1", 4, []), ("stage2", 3, ["autoencoder.safetensors"])):
+        with pytest.raises(SystemExit) as stopped:
+            run.train(config, folder, stop_at(stage, step))
+        assert stopped.value.code == 143
+        assert [path.name for path in folder.glob("*.safetensors")] == done
+    run.train(config, folder)
+    assert_same(folder, whole)
+    ours, undisturbed = lines(folder), lines(whole)
+    assert {(row["stage"], row["step"]): row for row in undisturbed}.items() <= {
+        (row["stage"], row["step"]): row for row in ours
+    }.items()
+    assert len({(row["stage"], row["step"]) for row in ours}) == len(ours)
+
+
+def test_another_configuration_is_refused_by_name(whole: Path, source: Path) -> None:
+    """Kills: a run that goes on with other settings than it began with, or a refusal that does not say which."""
+    config = small(source)
+    before = {path: path.read_bytes() for path in whole.rglob("*.json")}
+    other = replace(config, seed=5, stage1=replace(config.stage1, bpp=0.2))
+    with pytest.raises(UserError, match=r"another configuration \(stage1.bpp: 0.3 and 0.2; seed: 0 and 5\).*--out"):
+        run.train(other, whole)
+    assert before == {path: path.read_bytes() for path in whole.rglob("*.json")}
+
+
+def test_only_the_evaluation_may_change(whole: Path, source: Path, tmp_path: Path) -> None:
+    """Kills: a finished run that must be trained again to be measured with more steps."""
+    folder, config = shutil.copytree(whole, tmp_path / "copy"), small(source)
+    more = replace(config, evaluation=replace(config.evaluation, decoder_steps=3, samples=2))
+    assert run.train(more, folder)["psnr"]["steps"] == 3
+    assert_same(folder, whole)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, source: Path) -> None:
+    """Kills: a run written among somebody's files, or over a file."""
+    (tmp_path / "holiday.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty and no run folder: choose another --out"):
+        run.train(small(source), tmp_path)
+    with pytest.raises(UserError, match="is a file: choose another --out"):
+        run.train(small(source), tmp_path / "holiday.txt")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"architectures": ["GPT"]}')
+    with pytest.raises(UserError, match="unknown key architectures"):
+        run.train(small(source), tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "holiday.txt", "model"]
+
+
+def test_changed_pictures_are_refused(whole: Path, source: Path) -> None:
+    """Kills: held-out pictures that slip into training when a folder grows between two parts of a run."""
+    before, numbers = source.read_bytes(), (whole / "data.json").read_bytes()
+    try:
+        write_pictures(source, count=61)
+        with pytest.raises(UserError, match=r"boxes\.npz has changed since .* choose another --out"):
+            run.train(small(source), whole)
+    finally:
+        source.write_bytes(before)
+    assert (whole / "data.json").read_bytes() == numbers
+
+
+def test_a_mistake_before_the_first_picture_costs_no_folder(tmp_path: Path, source: Path) -> None:
+    """Kills: a folder claimed by a command that failed, which then refuses the mended command."""
+    folder, config = tmp_path / "run", small(source)
+    wrong = replace(config, data=replace(config.data, source=str(tmp_path / "boxs.npz")))
+    with pytest.raises(UserError, match="boxs"):
+        run.train(wrong, folder)
+    run._claim(config, folder)
+    assert run.read_config(folder) == config
+
+
+@pytest.mark.parametrize(("change", "says"), [({"size": 4}, "pictures of 4 pixels"), ({"size": 12}, "multiple of 8")])
+def test_a_size_below_the_grid_is_refused_before_anything_is_made(
+    tmp_path: Path, source: Path, change: dict[str, int], says: str
+) -> None:
+    """Kills: a folder, or a shape error, for pictures that the networks' grid does not divide."""
+    config = small(source)
+    with pytest.raises(UserError, match=says):
+        run.train(replace(config, data=replace(config.data, **change)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_target_that_no_latent_carries_is_refused(tmp_path: Path, source: Path) -> None:
+    """Kills: an hour of training towards bits that the noise λ₀ does not let through."""
+    config = small(source)
+    with pytest.raises(UserError, match="5 bits per pixel are more than a latent of 4×4×4 carries"):
+        run.train(replace(config, stage1=replace(config.stage1, bpp=5.0)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> None:
+    """Kills: stage 2 that cannot be left out, a split that needs two of each class, grey taken for granted, and a
+    base model whose absence is a traceback; the loss factor that the user fixed must stay."""
+    labels = np.array([0] * 12 + [1] * 11 + [2])
+    config = small(write_pictures(tmp_path / "few.npz", 24, labels, channels=3))
+    stage1 = replace(config.stage1, bpp=None, loss_factor=1.5, samples=32, unit_scale=False)
+    config = replace(config, stage1=stage1, stage2=replace(config.stage2, samples=0))
+    folder = tmp_path / "run"
+    metrics = run.train(config, folder)
+    assert not (folder / "base.safetensors").exists() and "generation" not in metrics
+    assert metrics["bits"]["wanted"] is None and math.isfinite(metrics["bits"]["measured"])
+    assert {row["loss_factor"] for row in lines(folder)} == {1.5}
+    assert (folder / "report.html").stat().st_size > 1000
+    done = run.load(folder)
+    assert done.pictures(str(tmp_path / "few.npz"))[0].shape == (24, 3, 16, 16)
+    with pytest.raises(UserError, match="has no base model yet: finish it with `unilat train`"):
+        done.sample(1)
+
+
+def test_one_picture_is_too_few(tmp_path: Path) -> None:
+    """Kills: an empty held-out set that is found out when it is measured."""
+    config = small(write_pictures(tmp_path / "one.npz", 1))
+    with pytest.raises(UserError, match="leave nothing to hold out"):
+        run.train(config, tmp_path / "run")
+
+
+def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
+    """Kills: FileNotFoundError for a folder that is no run, or one that was stopped in stage 1."""
+    with pytest.raises(UserError, match=r"is not a run folder .*make one with `unilat train"):
+        run.load(tmp_path)
+    run._claim(small(source), tmp_path / "run")
+    with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
+        run.load(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not JSON"):
+        run.load(tmp_path / "run")
+
+
+def test_a_base_of_other_latents_is_refused(whole: Path, tmp_path: Path) -> None:
+    """Kills: a base model beside an autoencoder that was trained again: its samples would be noise."""
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    tensors, header = read_safetensors(folder / "base.safetensors")
+    run.write_safetensors(folder / "base.safetensors", tensors, header | {"encoder_sha256": "0" * 64})
+    with pytest.raises(UserError, match="another encoder's latents; train stage 2 again"):
+        run.load(folder)
+
+
+def test_the_header_names_the_weights_that_lie_in_the_file(whole: Path) -> None:
+    """Kills: a hash taken before the last change of the weights (average, trim of the scale)."""
+    done = run.load(whole)
+    with safe_open(whole / "autoencoder.safetensors", framework="pt") as file:
+        assert file.metadata()["encoder_sha256"] == run.fingerprint(done.autoencoder.encoder) == done.encoder_sha256
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from unilat import run
+from unilat.config import from_json
+folder = Path(sys.argv[1])
+run.train(from_json((folder / "wanted.json").read_text()), folder / "run")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(whole: Path, source: Path, tmp_path: Path) -> None:
+    """Kills: noise, labels or losses that depend on the process; a controller that moves differently on each; two
+    processes that both claim the folder. Both real stages, by torchrun, at equal global batch: losses within 1e-5."""
+    (tmp_path / "wanted.json").write_text(to_json(small(source)))
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(tmp_path / "program.py"), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, alone = lines(tmp_path / "run"), lines(whole)
+    assert [(row["stage"], row["step"]) for row in ours] == [(row["stage"], row["step"]) for row in alone]
+    for row, other in zip(ours, alone, strict=True):
+        for name in ("loss", "bpp", "decoder", "loss_factor", "calibration_bpp"):
+            assert row.get(name) == pytest.approx(other.get(name), rel=1e-5), (row["stage"], row["step"], name)
