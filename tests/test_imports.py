@@ -18,7 +18,7 @@ RANKS = (
     ("data", "metrics", "report"),
     ("training",),
     ("trained",),
-    ("evaluate",),
+    ("evaluation",),
     ("run",),
     ("cli", "__main__"),
 )

@@ -20,7 +20,7 @@ from unilat import config as configuration
 from unilat.config import RunConfig
 from unilat.data import Pictures, to_unit
 from unilat.data import load as load_pictures
-from unilat.evaluate import evaluate
+from unilat.evaluation import evaluate
 from unilat.files import read_json, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.models.latents import LatentSet, fingerprint

@@ -134,6 +134,7 @@ class Autoencoder(nn.Module):
         axes = [0, *range(2, z.dim())]
         mean, std = z.mean(axes), z.std(axes).clamp_min(1e-6)
         head = self.encoder.head
+        assert head.bias is not None
         head.bias.copy_((head.bias - mean) / std)
         head.weight.div_(std.view(-1, *[1] * (head.weight.dim() - 1)))
 
@@ -145,11 +146,13 @@ class Autoencoder(nn.Module):
         sees the latents it knows, with the noise of log-SNR λ₀ + 2 ln scale.
         """
         head = self.encoder.head
+        assert head.bias is not None
         head.weight.mul_(scale)
         head.bias.mul_(scale)
         self.prior.std.mul_(scale)
-        for layer in self.decoder.net.latents:
-            layer.weight.div_(scale)
+        for name, parameter in self.decoder.named_parameters():
+            if name.startswith("net.latents.") and name.endswith(".weight"):
+                parameter.div_(scale)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from unilat.nets.layers import ResidualBlock, convolution, merge_patches, normalisation
+from unilat.nets.layers import Stack, convolution, merge_patches, normalisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,7 @@ class Encoder(nn.Module):
         folded = channels * math.prod(config.patch)
         self.stem = convolution(axes, folded, widths[0])
         self.levels = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(axes, width) for _ in range(count))
-            for width, count in zip(widths, config.blocks, strict=True)
+            Stack(axes, width, count) for width, count in zip(widths, config.blocks, strict=True)
         )
         self.downs = nn.ModuleList(
             convolution(axes, fine * math.prod(stride), coarse, kernel=1)
@@ -57,6 +56,5 @@ class Encoder(nn.Module):
         for index, level in enumerate(self.levels):
             if index:
                 h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1]))
-            for block in level:
-                h_BCX = block(h_BCX)
+            h_BCX = level(h_BCX)
         return self.head(self.norm(h_BCX))

@@ -5,12 +5,15 @@ and class. ``axes`` is the number of grid axes. Patches follow UL Sec. 5.1 (2×2
 """
 
 import math
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+Layer = TypeVar("Layer", bound=nn.Module)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _MERGE = {
     1: "b c (x p) -> b (c p) x",
@@ -19,12 +22,12 @@ _MERGE = {
 }
 
 
-def convolution(axes: int, channels_in: int, channels_out: int, kernel: int = 3) -> nn.Module:
+def convolution(axes: int, channels_in: int, channels_out: int, kernel: int = 3) -> Convolution:
     """A convolution on ``axes`` axes that keeps the grid (zero padding)."""
     return _CONVOLUTIONS[axes](channels_in, channels_out, kernel, padding=kernel // 2)
 
 
-def zero_(module: nn.Module) -> nn.Module:
+def zero_(module: Layer) -> Layer:
     """Set a layer's parameters to zero, so that the branch it ends starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -72,12 +75,26 @@ class ResidualBlock(nn.Module):
         return x_BCX + self.conv_out(h_BCX)
 
 
+class Stack(nn.ModuleList):
+    """Residual blocks one after the other: ``[B, C, *] -> [B, C, *]``."""
+
+    def __init__(self, axes: int, channels: int, count: int, embedding: int = 0, dropout: float = 0.0):
+        super().__init__(ResidualBlock(axes, channels, embedding, dropout) for _ in range(count))
+
+    def forward(self, x_BCX: Tensor, e_BE: Tensor | None = None) -> Tensor:
+        for block in self:
+            x_BCX = block(x_BCX, e_BE)
+        return x_BCX
+
+
 class Embedding(nn.Module):
     """Noise level, and class if there are any: ``λ [B], labels [B] -> e_BE``.
 
     ``e = MLP(cos(2π f λ), sin(2π f λ)) + table[label]`` with wavelengths from 1 to 64 units of log-SNR. Class number
     ``classes`` is the null class of classifier-free guidance.
     """
+
+    frequency: Tensor
 
     def __init__(self, width: int, classes: int = 0, frequencies: int = 16):
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unilat.nets.layers import (
     Embedding,
     Positions,
-    ResidualBlock,
+    Stack,
     Transformer,
     convolution,
     merge_patches,
@@ -63,8 +63,8 @@ class UViT(nn.Module):
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         self.downs, self.ups, self.joins = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for width, count, stride, lower in zip(widths, config.blocks, config.strides, below, strict=True):
-            self.down_blocks.append(_stack(axes, width, count, embedding, config.dropout))
-            self.up_blocks.append(_stack(axes, width, count, embedding, config.dropout))
+            self.down_blocks.append(Stack(axes, width, count, embedding, config.dropout))
+            self.up_blocks.append(Stack(axes, width, count, embedding, config.dropout))
             self.downs.append(convolution(axes, width * math.prod(stride), lower, kernel=1))
             self.ups.append(convolution(axes, lower, width * math.prod(stride), kernel=1))
             self.joins.append(convolution(axes, 2 * width, width, kernel=1))
@@ -78,8 +78,7 @@ class UViT(nn.Module):
         h_BCX, skips = self.stem(merge_patches(x_BCX, self.config.patch)), []
         for index, blocks in enumerate(self.down_blocks):
             h_BCX = h_BCX + to_grid(self.latents[index](z_BCX), h_BCX.shape[2:])
-            for block in blocks:
-                h_BCX = block(h_BCX, e_BE)
+            h_BCX = blocks(h_BCX, e_BE)
             skips.append(h_BCX)
             h_BCX = self.downs[index](merge_patches(h_BCX, self.config.strides[index]))
         position_LD = self.positions(tuple(h_BCX.shape[2:]), h_BCX)
@@ -88,10 +87,5 @@ class UViT(nn.Module):
         for index in reversed(range(len(skips))):
             h_BCX = split_patches(self.ups[index](h_BCX), self.config.strides[index])
             h_BCX = self.joins[index](torch.cat([h_BCX, skips[index]], dim=1))
-            for block in self.up_blocks[index]:
-                h_BCX = block(h_BCX, e_BE)
+            h_BCX = self.up_blocks[index](h_BCX, e_BE)
         return split_patches(self.head(self.norm(h_BCX)), self.config.patch)
-
-
-def _stack(axes: int, width: int, count: int, embedding: int, dropout: float) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(axes, width, embedding, dropout) for _ in range(count))

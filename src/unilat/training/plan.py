@@ -14,8 +14,12 @@ class Stage(Protocol):
     without gradients on every process after each ``eval_every`` steps; it must be a function of its arguments alone."""
 
     name: str
-    model: nn.Module
     count: int
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained and averaged."""
+        ...
 
     def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
         """The examples at ``indices`` [b] int64; the engine moves them to the device."""

@@ -13,12 +13,14 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
-from unilat.metrics.quality import psnr, ssim
+from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
 from unilat.trained import Run, describe
 from unilat.types import UserError
 
 CURVE_BINS = 30
 SHOWN = 8
+OTHER_COUNTS = 500
+"""Pictures behind the distance at step counts other than the chosen one."""
 Say = Callable[[str], None]
 
 
@@ -44,6 +46,8 @@ def evaluate(run: Run, source: str | None = None, say: Say = lambda line: None) 
     metrics |= _costs(run)
     metrics["protocol"] = {
         "pictures": source or f"held out of {run.data['source']}, never trained on",
+        "psnr": PSNR_PROTOCOL,
+        "ssim": SSIM_PROTOCOL,
         "features": features.protocol if features else None,
     }
     if source is None:
@@ -110,7 +114,8 @@ def _reconstructions(
             {"steps": steps, "psnr": quality["psnr"]["value"], "ssim": quality["ssim"]["value"], "kernel": None}
         )
         if features is not None and real is not None:
-            distance = compare(real, features(made), protocol=features.protocol)
+            some = made if steps == chosen else made[:OTHER_COUNTS]
+            distance = compare(real, features(some), protocol=features.protocol)
             rows[-1]["kernel"] = distance["kernel"]["value"]
             quality["reconstruction"] = {**distance, "steps": steps}
         if steps == chosen:
