@@ -47,6 +47,12 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
         pictures = load_pictures(config.data.source, size=config.data.size, channels=config.data.channels)
+        for note in pictures.notes:
+            tell({"note": note})
+        if pictures.skipped:
+            name, reason = pictures.skipped[0]
+            more = f"; `unilat data look {config.data.source}` lists them all" if len(pictures.skipped) > 1 else ""
+            tell({"note": f"skipped {len(pictures.skipped)}, first {name}: {reason}{more}"})
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
