@@ -219,14 +219,12 @@ def test_decoding_makes_so_many_calls_and_hears_z_0(steps: int) -> None:
     model, z_0, x_1 = autoencoder(), signal(2, 5, coarse=True), signal(2, seed=7)
     calls: list[tuple[Tensor, Tensor]] = []
     model.decoder.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
-    made = model.decode(z_0, x_1, steps)
+    made = model.decode(z_0, x_1, steps, (-5.0, 4.0))
     assert len(calls) == steps and all(torch.equal(call[1], z_0) for call in calls)
-    low, high = model.decoding_range()
-    levels = [float(call[0][0]) for call in calls]
-    assert levels[0] == pytest.approx(low) and (steps == 1 or levels[-1] == pytest.approx(high))
+    assert [float(call[0][0]) for call in calls] == pytest.approx([-5.0, -0.5, 4.0][:steps])
     assert made.shape == x_1.shape and not made.requires_grad
-    assert torch.equal(model.decode(z_0, x_1, steps), made)
-    assert not torch.equal(model.decode(z_0 + 1, x_1, steps), made)
+    assert torch.equal(model.decode(z_0, x_1, steps, (-5.0, 4.0)), made)
+    assert not torch.equal(model.decode(z_0 + 1, x_1, steps, (-5.0, 4.0)), made)
 
 
 @pytest.mark.parametrize("axes", AXES)
