@@ -117,7 +117,7 @@ def starts() -> Rows:
 
 def recognised() -> Rows:
     """Class-conditional Fashion-MNIST: does a classifier of real pictures name the samples?"""
-    words = "fashion-mnist --bpp 0.15 --stage2.samples 120000 --evaluation.guidance 2"
+    words = "fashion-mnist --bpp 0.15 --stage1.samples 48000 --stage2.samples 120000 --evaluation.guidance 2"
     run_two_at_a_time({"recognised": tuple(words.split())})
     found = metrics("recognised")
     judge = found["classifier"]

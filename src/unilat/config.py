@@ -43,7 +43,7 @@ class Stage1Config:
     """Wanted bits per pixel of the latent; the loss factor is moved until the rate holds there."""
     loss_factor: float | None = None
     """A fixed loss factor instead of wanted bits (UL Sec. 3.2: 1.3 to 1.7 for them)."""
-    samples: int = 48_000
+    samples: int = 36_000
     """Pictures seen in training."""
     batch: int = 32
     """Pictures a step."""
@@ -71,7 +71,7 @@ class Stage1Config:
 class Stage2Config:
     """Training of the base model on frozen latents. Lengths count latents seen."""
 
-    samples: int = 80_000
+    samples: int = 50_000
     """Latents seen in training; 0 leaves stage 2 out."""
     batch: int = 64
     """Latents a step."""
