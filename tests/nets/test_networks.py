@@ -121,6 +121,14 @@ def test_skips_carry_what_the_middle_does_not() -> None:
     assert (net(x, level, z) - net(-x, level, z)).abs().amax() > 1e-3
 
 
+def test_fine_level_of_the_vit_is_carried_past_the_coarse_one() -> None:
+    """Kills: a skip of the two-level ViT that is left out: everything would pass through a quarter of the tokens."""
+    net, (z, level, labels) = networks(2)["vit"]
+    for parameter in net.get_submodule("ups.0").parameters():
+        nn.init.zeros_(parameter)
+    assert (net(z, level, labels) - net(-z, level, labels)).abs().amax() > 1e-3
+
+
 def test_a_grid_that_does_not_divide_is_an_error() -> None:
     """Kills: a picture cropped or padded in silence."""
     with pytest.raises(Exception, match=r"(?i)divi"):

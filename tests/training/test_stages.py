@@ -123,6 +123,9 @@ def test_a_target_out_of_reach_ends_the_run(rate: float, advice: str) -> None:
             one.after_step({"bpp": rate}, steps * 1000)
             steps += 1
     assert steps >= 20
+    lucky = stage(replace(CONFIG, batch=1000, control=replace(CONTROL, limit=30.0)))
+    for step in range(400):  # at the limit now and again, never for long
+        lucky.after_step({"bpp": rate if step % 40 < 20 else 0.09 / rate}, step * 1000)
     other = stage(replace(CONFIG, bpp=None, loss_factor=30.0, control=replace(CONTROL, limit=30.0)))
     for step in range(100):
         assert math.isnan(other.after_step({"bpp": rate}, step * 1000)["target"])
