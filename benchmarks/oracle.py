@@ -83,7 +83,7 @@ def correlated_gaussian(steps: int = 3000, batch: int = 256) -> Rows:
     what = (
         f"prior trained {steps:,} steps on a correlated Gaussian, 16 dimensions: above {truth:.4f} bits a dimension by"
     )
-    return [row(what, off, "of it", goal=0.005, stderr=stderr, n=200 * 1024)]
+    return [row(what, off, "of it", goal=(-0.005, 0.005), stderr=stderr, n=200 * 1024)]
 
 
 def variance_ratio(batches: int = 400) -> Rows:

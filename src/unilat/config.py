@@ -188,7 +188,8 @@ def check(config: RunConfig) -> None:
         need = -(-config.stage1.bpp * ae.latent_channels // reach)
         raise UserError(
             f"{config.stage1.bpp:g} bits per pixel are more than a latent of {ae.latent_channels}×{grid}×{grid} "
-            f"carries ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} or more"
+            f"carries at unit variance ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} "
+            "or more"
         )
     if not -math.inf < ae.lambda_min < ae.lambda_0 <= ae.lambda_max < math.inf:
         raise UserError(
@@ -199,7 +200,9 @@ def check(config: RunConfig) -> None:
 def _check_numbers(config: RunConfig) -> None:
     """Counts, lengths and shares, each with the least it may be."""
     counts = {
-        "data.held_out_at_most": 1, "data.calibration": 0, "autoencoder.latent_channels": 1,
+        "data.held_out_at_most": 1, "data.calibration": 0, "autoencoder.latent_channels": 1, "stage1.prior_warmup": 0,
+        "autoencoder.prior.patch": 1, "autoencoder.prior.head_width": 1, "autoencoder.decoder.head_width": 1,
+        "base.vit.patch": 1, "base.vit.head_width": 1,
         "stage1.samples": 1, "stage1.batch": 1, "stage1.calibrate_every": 1, "stage2.samples": 0, "stage2.batch": 1,
         "evaluation.pictures": 1, "evaluation.samples": 1, "evaluation.rate_levels": 1,
         "evaluation.decoder_steps": 1, "evaluation.base_steps": 1,
@@ -218,6 +221,14 @@ def _check_numbers(config: RunConfig) -> None:
     for name in shares:
         if not 0 <= values[name] <= 1:
             raise UserError(f"{_option(name)} must lie between 0 and 1, not {values[name]}")
+    for name in ("autoencoder.bias", "base.bias", "evaluation.guidance"):
+        if not math.isfinite(values[name]):
+            raise UserError(f"{_option(name)} must be a number, not {values[name]}")
+    low, high = config.evaluation.decoder_range
+    if not -math.inf < low < high < math.inf:
+        raise UserError(f"--evaluation.decoder-range must rise from noisy to clean, -6 3 for example, not {low} {high}")
+    if not 1 < config.stage1.control.limit < math.inf:
+        raise UserError(f"--stage1.control.limit must be more than 1, not {config.stage1.control.limit}")
     if config.data.channels not in (None, 1, 3):
         raise UserError(f"--data.channels must be 1 (grey) or 3 (colour), not {config.data.channels}")
     if any(steps < 1 for steps in config.evaluation.step_counts):

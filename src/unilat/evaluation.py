@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unilat.data import Pictures
 from unilat.data import load as load_pictures
 from unilat.files import read_json, write_json, write_safetensors
 from unilat.maths.rate import LN2, RateTerms
@@ -24,25 +25,31 @@ OTHER_COUNTS = 500
 Say = Callable[[str], None]
 
 
-def evaluate(run: Run, source: str | None = None, say: Say = lambda line: None) -> dict[str, Any]:
-    """Measure a run on its own held-out pictures, or on all pictures of ``source``.
+def evaluate(
+    run: Run, source: str | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
+) -> dict[str, Any]:
+    """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
+
+    ``pictures``: what the run was trained from, where it is at hand already.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report.
     Returns the metrics: each number with its standard error, count and protocol.
     """
-    test, test_labels = held_out(run) if source is None else run.pictures(source)
+    if source is None and pictures is None:
+        pictures = own_pictures(run)
+    test, _ = run.pictures(source) if source is not None else held_out(run, pictures)
     wanted = run.config.evaluation.pictures
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:wanted]
-    test, test_labels = test[order], test_labels[order]
+    test = test[order]
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
-    say(f"measuring {len(test)} held-out pictures")
+    say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
     metrics |= _reconstructions(run, test, features, real, arrays)
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
-        metrics |= _generations(run, features, real, arrays, (test, test_labels) if source is None else None)
+        metrics |= _generations(run, features, real, arrays, pictures if source is None else None)
     metrics |= _costs(run)
     metrics["protocol"] = {
         "pictures": source or f"held out of {run.data['source']}, never trained on",
@@ -56,14 +63,20 @@ def evaluate(run: Run, source: str | None = None, say: Say = lambda line: None) 
     return metrics
 
 
-def held_out(run: Run) -> tuple[Tensor, Tensor]:
-    """Pictures and labels that the run was never trained on."""
-    pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
+def own_pictures(run: Run) -> Pictures:
+    """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
+    pictures = load_pictures(run.config.data.source, size=run.config.data.size, channels=run.data["channels"])
     if pictures.sha256 != run.data["sha256"]:
         raise UserError(
-            f"{run.data['source']} has changed since this run was trained, and which pictures were held out is lost; "
+            f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
             f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
         )
+    return pictures
+
+
+def held_out(run: Run, pictures: Pictures | None = None) -> tuple[Tensor, Tensor]:
+    """Pictures and labels that the run was never trained on."""
+    pictures = pictures or own_pictures(run)
     _, _, test = run.split(pictures)
     return pictures.images[test], pictures.labels[test]
 
@@ -129,11 +142,11 @@ def _generations(
     features: FeatureNetwork | None,
     real: Tensor | None,
     arrays: dict[str, Tensor],
-    test: tuple[Tensor, Tensor] | None,
+    pictures: Pictures | None,
 ) -> dict[str, Any]:
     """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names.
 
-    ``test`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
+    ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
     """
     made, labels = run.sample(run.config.evaluation.samples)
     arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
@@ -141,14 +154,17 @@ def _generations(
     if features is not None and real is not None:
         how = run.config.evaluation
         calls = f"guidance {how.guidance:g}, {how.base_steps} calls of the base and {how.decoder_steps} of the decoder"
-        protocol = f"{features.protocol}; {calls}"
+        protocol = f"{features.protocol}; {calls}; classes in turn"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
-    if test is not None and len(run.classes) > 1 and seen > 0:
-        pictures = load_pictures(run.data["source"], size=run.config.data.size, channels=run.data["channels"])
-        train, _, _ = run.split(pictures)
+    if pictures is not None and len(run.classes) > 1 and seen > 0:
+        train, _, test = run.split(pictures)
+        test = test[
+            torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: run.config.evaluation.pictures]
+        ]
         judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
-        samples, truth = judge.accuracy(made, labels), judge.accuracy(*test)
+        samples = judge.accuracy(made, labels)
+        truth = judge.accuracy(pictures.images[test], pictures.labels[test])
         found["classifier"] = {
             "samples": samples.value,
             "samples_stderr": samples.stderr,

@@ -1,12 +1,14 @@
 """Files written whole or not at all, and read without trusting them: safetensors and JSON, nothing else."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,7 +19,7 @@ from unilat.types import UserError
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda part: save_file(whole, part, metadata=header))
+    _replace(path, lambda part: save_file(whole, part, metadata=header | {"sha256": digest(whole)}))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -62,6 +64,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is not there")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} is no whole safetensors file ({error})") from None
+    if header.get("sha256") not in (None, digest(tensors)):
+        raise UserError(f"{path} is damaged (its content does not match its checksum): make it again")
+    return tensors, header
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes, types and bytes, in the order of the names; readers do not see flipped bits."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -1,7 +1,8 @@
 """Complete configurations, and the one dial.
 
 The dial is the side of the pictures: :func:`get` adds a level to encoder and decoder for each doubling beyond 32 pixels, so
-that the latent grid of the small presets stays 8×8. The paper's presets keep their own levels.
+that the latent grid of the small presets stays 8×8, and four times the latent channels, so that the bits per pixel a latent
+can carry stay the same. The paper's presets keep their own levels.
 """
 
 from dataclasses import replace
@@ -97,4 +98,6 @@ def _with_levels(config: RunConfig, size: int) -> RunConfig:
         blocks=(*[1] * extra, *decoder.blocks),
         strides=(*[(2, 2)] * extra, *decoder.strides),
     )
-    return replace(config, autoencoder=replace(config.autoencoder, encoder=encoder, decoder=decoder))
+    channels = config.autoencoder.latent_channels * 4**extra
+    ae = replace(config.autoencoder, encoder=encoder, decoder=decoder, latent_channels=channels)
+    return replace(config, autoencoder=ae)

@@ -6,6 +6,7 @@ Every step leaves its result in the run folder, whole or not at all; run again, 
 """
 
 import contextlib
+import functools
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +24,11 @@ from unilat.data import load as load_pictures
 from unilat.evaluation import evaluate
 from unilat.files import read_json, write_json, write_safetensors
 from unilat.maths.rate import LN2
+from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.report import page
 from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
+from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
@@ -41,18 +44,29 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
     ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. Raises
     :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
     """
-    tell = progress or (lambda numbers: None)
     configuration.check(config)
-    _claim(config, folder)
+    if len(config.autoencoder.encoder.patch) != 2:
+        raise UserError("this configuration is for video, and only pictures are read so far: take another --preset")
+    feature_network(config.evaluation.features)  # a mistake in its name is told now, not after the training
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+    place = pick_device(device)
+    world = join(place)
+    with contextlib.ExitStack() as stack:
+        if world.rank == 0:
+            stack.enter_context(lock(folder))
+            _claim(config, folder, str(place))
+        world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
+        return _train(config, folder, progress or (lambda numbers: None), device, world.rank)
+
+
+def _train(config: RunConfig, folder: Path, tell: Progress, device: str, rank: int) -> dict[str, Any]:
+    _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
         pictures = load_pictures(config.data.source, size=config.data.size, channels=config.data.channels)
         for note in pictures.notes:
             tell({"note": note})
-        if pictures.skipped:
-            name, reason = pictures.skipped[0]
-            more = f"; `unilat data look {config.data.source}` lists them all" if len(pictures.skipped) > 1 else ""
-            tell({"note": f"skipped {len(pictures.skipped)}, first {name}: {reason}{more}"})
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
@@ -63,16 +77,16 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
             latents = _latents(run, pictures, indices[0], tell)
         with _phase(folder, "stage 2"):
             _stage2(config, folder, latents, run.classes, tell, device)
-    if join(pick_device(device)).rank > 0:
+    if rank > 0:
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
-        metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}))
+        metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
     metrics["phases"] = read_json(folder / "phases.json")
     write_json(folder / "metrics.json", metrics)
     return metrics | {"report": str(page.write(folder))}
 
 
-def _claim(config: RunConfig, folder: Path) -> None:
+def _claim(config: RunConfig, folder: Path, device: str) -> None:
     """Make the run folder, or refuse one of another configuration, naming what differs.
 
     A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
@@ -82,16 +96,17 @@ def _claim(config: RunConfig, folder: Path) -> None:
         found = read_config(folder)
         lengthened = replace(found, evaluation=config.evaluation)
         if lengthened != config and (folder / "data.json").is_file():
-            differs = "; ".join(configuration.differences(lengthened, config)[:4])
+            differs = "; ".join(configuration.differences(lengthened, config))
             raise UserError(
                 f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
             )
-    elif folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another --out")
-    elif folder.exists() and any(path.suffix != ".part" for path in folder.iterdir()):
+    elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose another --out")
     write_json(folder / "config.json", configuration.to_dict(config))  # first: it makes the folder a run folder
-    write_json(folder / "manifest.json", manifest())
+    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink(missing_ok=True)
+    if not (folder / "manifest.json").is_file():
+        write_json(folder / "manifest.json", manifest(device))
 
 
 def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -192,8 +207,11 @@ def _stage2(
 
 
 @contextlib.contextmanager
-def _phase(folder: Path, name: str) -> Iterator[None]:
+def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
     """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too."""
+    if rank > 0:
+        yield
+        return
     start = time.perf_counter()
     try:
         yield

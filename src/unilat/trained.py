@@ -9,6 +9,7 @@
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
-from unilat.models.latents import LatentSet
+from unilat.models.latents import LatentSet, fingerprint
 from unilat.nets.cost import cost
 from unilat.training.engine import key, pick_device
 from unilat.types import UserError
@@ -40,20 +41,20 @@ class Run:
         self.folder, self.device = Path(folder), pick_device(device)
         self.config = read_config(self.folder)
         self.data: dict[str, Any] = read_json(self.folder / "data.json")
-        tensors, header = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
+        tensors, _ = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
         self.autoencoder = build_autoencoder(self.config, self.data["channels"])
-        self.autoencoder.load_state_dict(tensors)
+        _fill(self.autoencoder, tensors, self.folder / "autoencoder.safetensors")
         self.autoencoder.eval().requires_grad_(False).to(self.device)
-        self.encoder_sha256 = header["encoder_sha256"]
+        self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
         self.base: Base | None = None
         if (self.folder / "base.safetensors").is_file():
             tensors, header = read_safetensors(self.folder / "base.safetensors")
-            if header["encoder_sha256"] != self.encoder_sha256:
+            if header.get("encoder_sha256") != self.encoder_sha256:
                 raise UserError(
                     f"{folder}: base.safetensors was trained on another encoder's latents; train stage 2 again"
                 )
             self.base = build_base(self.config, self.classes)
-            self.base.load_state_dict(tensors)
+            _fill(self.base, tensors, self.folder / "base.safetensors")
             self.base.eval().requires_grad_(False).to(self.device)
 
     @property
@@ -159,10 +160,16 @@ class Run:
     ) -> LatentSet:
         """``count`` latents z_0; without a label classes take turns. Latent i is a function of (seed, i)."""
         if self.base is None:
-            raise UserError(f"{self.folder} has no base model yet: finish it with `unilat train`")
+            raise UserError(
+                f"{self.folder} has no base model: train stage 2 (`unilat train` without --stage2.samples 0)"
+            )
         labels = self._labels(_positive(count, "-n"), label)
         evaluation = self.config.evaluation
+        if guidance is not None and not self.classes:
+            raise UserError("this run's pictures have no classes to be guided by: leave out --guidance")
         guidance = evaluation.guidance if guidance is None else guidance
+        if not math.isfinite(guidance):
+            raise UserError(f"--guidance must be a number, not {guidance}")
         steps = _positive(evaluation.base_steps if steps is None else steps, "--steps")
         made = []
         for first in range(0, count, BATCH):
@@ -245,6 +252,9 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
     room = min(config.data.calibration, len(train) // 8)
     sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
     chosen = sizes[rank] <= room
+    labels = pictures.labels[train]
+    left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
+    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
     return train[~chosen], train[chosen], test
 
 
@@ -292,6 +302,16 @@ def generators(seed: int, purpose: str, first: int, count: int) -> list[torch.Ge
 def noise_of(makers: list[torch.Generator], shape: tuple[int, ...] | torch.Size) -> Tensor:
     """Standard normal noise, row i from generator i."""
     return torch.stack([torch.randn(tuple(shape), generator=maker) for maker in makers])
+
+
+def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load weights, all of them and no others; raises :class:`UserError` where they are not this model's."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(
+            f"{path} does not hold this configuration's weights: delete it and run `unilat train` again"
+        ) from None
 
 
 def _positive(number: int, name: str) -> int:

@@ -123,8 +123,8 @@ def _start(options: Train) -> RunConfig:
     if options.config is not None:
         try:
             config = from_json(options.config.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"--config {options.config}: {error.strerror or error}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--config {options.config} cannot be read: {error}") from None
         if options.size is not None:
             config = replace(config, data=replace(config.data, size=options.size))
     else:

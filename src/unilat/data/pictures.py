@@ -170,7 +170,7 @@ def require_memory(needed: int, source: str, count: int, shape: str) -> None:
     if free is not None and needed > 0.9 * free:
         raise UserError(
             f"{source}: {count:,} pictures of {shape} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free;"
-            " choose a smaller --size or fewer pictures (--limit)"
+            " choose a smaller --size or fewer pictures"
         )
 
 

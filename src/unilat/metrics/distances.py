@@ -47,7 +47,9 @@ def compare(
         if not torch.isfinite(features).all():
             raise UserError(f"the features of the {name} pictures are not finite: no distance can be told")
     if n < 3:
-        raise UserError(f"a distance needs at least 3 pictures on either side, here are {n}")
+        reason = f"a distance needs at least 3 pictures on either side, here are {n}"
+        none = {"value": None, "stderr": None, "n": n, "reason": reason, "protocol": protocol}
+        return {"kernel": dict(none), "frechet64": dict(none)}
     value, stderr = kernel_distance(a, b)
     rows: dict[str, dict[str, Any]] = {
         "kernel": {

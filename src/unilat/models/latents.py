@@ -1,14 +1,12 @@
 """A latent data set: latents that know what made them, how noisy they are meant to be, and the bits they carry."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from unilat.files import read_safetensors, write_safetensors
+from unilat.files import digest, read_safetensors, write_safetensors
 from unilat.types import UserError
 
 FORMAT = "unilat latents 1"
@@ -105,9 +103,5 @@ class LatentSet:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a module's weights and buffers, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """SHA-256 over names, shapes and bytes of a module's weights and buffers."""
+    return digest(module.state_dict())

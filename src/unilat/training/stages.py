@@ -67,7 +67,7 @@ class AutoencoderStage:
         """Bits per pixel of the averaged weights on the calibration pictures."""
         if not len(self.calibration) or step * self.config.batch < 4 * self.config.ema_halflife:
             return {}  # the average still remembers the start
-        self._averaged.load_state_dict(ema)
+        self._averaged.to(next(iter(ema.values())).device).load_state_dict(ema)
         measured = self.calibration_rate(self._averaged, 2, step)
         self.controller.calibrate(measured)
         return {"calibration_bpp": measured}
