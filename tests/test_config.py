@@ -186,3 +186,27 @@ def test_the_dial_leaves_the_papers_presets_their_levels() -> None:
     assert config.data.size == 256
     with pytest.raises(UserError, match="no preset 'smal': choose one of small, tiny"):
         presets.get("smal")
+
+
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_the_dial_keeps_the_bits_a_latent_carries(size: int) -> None:
+    """Kills a dial that keeps the latent while the pixels grow: the default target must fit every size."""
+    config = presets.get("small", size=size)
+    check(config)
+    assert capacity(config) == pytest.approx(capacity(presets.get("small")))
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "says"),
+    [
+        ("evaluation", {"decoder_range": (3.0, -6.0)}, "decoder-range"),
+        ("evaluation", {"guidance": math.nan}, "guidance"),
+        ("autoencoder", {"bias": math.inf}, "bias"),
+        ("stage1", {"prior_warmup": -5}, "prior-warmup"),
+    ],
+)
+def test_what_would_fail_only_after_training_is_refused_before(part: str, values: dict[str, Any], says: str) -> None:
+    """Kills a check that looks at training alone."""
+    config = presets.get("tiny")
+    with pytest.raises(UserError, match=says):
+        check(replace(config, **{part: replace(getattr(config, part), **values)}))

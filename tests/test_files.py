@@ -110,3 +110,14 @@ def test_damaged_safetensors_are_refused(tmp_path: Path) -> None:
             read_safetensors(path)
     with pytest.raises(UserError, match="is not there"):
         read_safetensors(tmp_path)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Kills a reader without checksums: safetensors itself sees lengths only."""
+    path = tmp_path / "weights.safetensors"
+    write_safetensors(path, {"weight": torch.arange(64, dtype=torch.float32)}, {})
+    content = bytearray(path.read_bytes())
+    content[-17] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="checksum"):
+        read_safetensors(path)

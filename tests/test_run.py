@@ -323,3 +323,23 @@ def test_two_processes_train_what_one_does(whole: Path, source: Path, tmp_path: 
     for row, other in zip(ours, alone, strict=True):
         for name in {"loss", "bpp", "decoder", "loss_factor", "calibration_bpp"} & other.keys():
             assert row[name] == pytest.approx(other[name], rel=1e-5), (row["stage"], row["step"], name)
+
+
+def test_no_class_is_lost_to_calibration(tmp_path: Path) -> None:
+    """Kills a calibration that is drawn without a look at the classes: a lone picture must be trained on."""
+    labels = np.concatenate([np.arange(20), np.full(180, 20)])
+    path = write_pictures(tmp_path / "lone.npz", 200, labels)
+    config = small(path)
+    config = replace(config, data=replace(config.data, calibration=100))
+    pictures = run.load_pictures(str(path), size=16)
+    train, calibration, test = run.split_pictures(config, pictures)
+    assert set(pictures.labels[train].tolist()) == set(range(21))
+    assert len(calibration) > 5 and not set(train.tolist()) & {*calibration.tolist(), *test.tolist()}
+
+
+def test_two_trainings_on_one_folder(whole: Path, source: Path) -> None:
+    """Kills a lock around the stages alone: reading, trimming and measuring belong to the run, too."""
+    from unilat.training.checkpoint import lock
+
+    with lock(whole), pytest.raises(UserError, match="another process"):
+        run.train(small(source), whole)
