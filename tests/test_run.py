@@ -218,7 +218,7 @@ def test_a_mistake_before_the_first_picture_costs_no_folder(tmp_path: Path, sour
     wrong = replace(config, data=replace(config.data, source=str(tmp_path / "boxs.npz")))
     with pytest.raises(UserError, match="boxs"):
         run.train(wrong, folder)
-    run._claim(config, folder)
+    run._claim(config, folder, "cpu")
     assert run.read_config(folder) == config
 
 
@@ -256,7 +256,7 @@ def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> No
     assert (folder / "report.html").stat().st_size > 1000
     done = run.load(folder)
     assert done.pictures(str(tmp_path / "few.npz"))[0].shape == (24, 3, 16, 16)
-    with pytest.raises(UserError, match="has no base model yet: finish it with `unilat train`"):
+    with pytest.raises(UserError, match="has no base model: train stage 2"):
         done.sample(1)
 
 
@@ -271,7 +271,8 @@ def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
     """Kills: FileNotFoundError for a folder that is no run, or one that was stopped in stage 1."""
     with pytest.raises(UserError, match=r"is not a run folder .*make one with `unilat train"):
         run.load(tmp_path)
-    run._claim(small(source), tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    run._claim(small(source), tmp_path / "run", "cpu")
     with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
         run.load(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")
