@@ -81,7 +81,7 @@ def _train(config: RunConfig, folder: Path, tell: Progress, device: str, rank: i
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
         metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
-    metrics["phases"] = read_json(folder / "phases.json")
+    metrics["phases"] = read_json(folder / "phases.json") if (folder / "phases.json").is_file() else []
     write_json(folder / "metrics.json", metrics)
     return metrics | {"report": str(page.write(folder))}
 
@@ -222,4 +222,5 @@ def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
         row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         row["peak_memory_mib"] = max(row["peak_memory_mib"], peak)
-        write_json(path, list(rows.values()))
+        with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
+            write_json(path, list(rows.values()))
