@@ -246,7 +246,7 @@ def test_values_of_the_wrong_kind_never_stop_the_page(folder: Path, value: objec
     inside = {key: dict.fromkeys(part, value) for key, part in metrics.items() if isinstance(part, dict)}
     for spoilt in (*whole, {**metrics, **inside}, dict.fromkeys(metrics, value)):
         (folder / "metrics.json").write_text(json.dumps(spoilt))
-        report.write(folder)
+        assert report.write(folder).stat().st_size > 1000
     (folder / "data.json").write_text(json.dumps(dict.fromkeys(sample_run.DATA, value)))
     (folder / "config.json").write_text(json.dumps({"stage1": {"bpp": value}}))
     read(folder)
