@@ -30,6 +30,7 @@ from unilat.report import page
 from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
+from unilat.training.plan import Schedule, Stage
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
 
@@ -151,20 +152,19 @@ def _stage1(
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
     stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1)
-    done = fit(
-        stage,
-        schedule(config.stage1),
-        folder / "stage1",
-        config.seed,
-        log=folder / "log.jsonl",
-        progress=tell,
-        device=device,
-    )
-    model.load_state_dict(done["ema"])
+    samples = _fit(stage, schedule(config.stage1), folder, config.seed, tell, device)
     tell({"note": "trimming the latents' scale to the wanted bits"})
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
-    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(done["samples"]), **trimmed}
+    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
+
+
+def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, tell: Progress, device: str) -> int:
+    """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
+    log = folder / "log.jsonl"
+    done = fit(stage, plan, folder / stage.name, seed, log=log, progress=tell, device=device)
+    stage.model.load_state_dict(done["ema"])
+    return done["samples"]
 
 
 def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentSet:
@@ -192,17 +192,8 @@ def _stage2(
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
     stage = BaseStage(model, latents.z, latents.labels)
-    done = fit(
-        stage,
-        schedule(config.stage2),
-        folder / "stage2",
-        config.seed,
-        log=folder / "log.jsonl",
-        progress=tell,
-        device=device,
-    )
-    model.load_state_dict(done["ema"])
-    header = {"encoder_sha256": latents.encoder_sha256, "samples": str(done["samples"])}
+    samples = _fit(stage, schedule(config.stage2), folder, config.seed, tell, device)
+    header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     write_safetensors(folder / "base.safetensors", model.state_dict(), header)
 
 

@@ -57,6 +57,20 @@ def saved(picture: Image.Image, kind: str, **options: object) -> bytes:
     return out.getvalue()
 
 
+def _turned(rgb: Image.Image, wide: np.ndarray) -> dict[str, tuple[bytes, np.ndarray]]:
+    """Pictures with an EXIF orientation, and how they must be read."""
+    files = {}
+    for orientation, turn in TURNS.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files[f"turned-{orientation}.png"] = (saved(rgb, "PNG", exif=exif), np.ascontiguousarray(turn(RGB)))
+        files[f"turned-{orientation}.tif"] = (saved(rgb, "TIFF", exif=exif), np.ascontiguousarray(turn(RGB)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files["turned-wide.png"] = (saved(Image.fromarray(wide), "PNG", exif=exif), np.rot90(wide, -1)[4:20])
+    return files
+
+
 @lru_cache
 def readable() -> dict[str, tuple[bytes, np.ndarray]]:
     """File name -> (bytes, expected ``[H, W]`` or ``[H, W, 3]``)."""
@@ -114,14 +128,7 @@ def readable() -> dict[str, tuple[bytes, np.ndarray]]:
         "new\nline.png": (saved(rgb, "PNG"), RGB),
         "ünï©ødé 猫.png": (saved(rgb, "PNG"), RGB),
     }
-    for orientation, turn in TURNS.items():
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        files[f"turned-{orientation}.png"] = (saved(rgb, "PNG", exif=exif), np.ascontiguousarray(turn(RGB)))
-        files[f"turned-{orientation}.tif"] = (saved(rgb, "TIFF", exif=exif), np.ascontiguousarray(turn(RGB)))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    files["turned-wide.png"] = (saved(Image.fromarray(wide), "PNG", exif=exif), np.rot90(wide, -1)[4:20])
+    files |= _turned(rgb, wide)
     return {name: (data, np.asarray(pixels, np.uint8)) for name, (data, pixels) in files.items()}
 
 
