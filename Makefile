@@ -40,7 +40,7 @@ mutants: $(STAMP)  ## Break maths/ one line at a time and see the tests notice
 lint: $(STAMP)  ## ruff and pyright, as pinned
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(STAMP)  ## Let ruff mend what it can
 	$(BIN)/ruff check --fix-only .
