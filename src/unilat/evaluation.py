@@ -10,12 +10,15 @@ from torch import Tensor
 from unilat.data import Pictures
 from unilat.data import load as load_pictures
 from unilat.files import read_json, write_json, write_safetensors
-from unilat.maths.rate import LN2, RateTerms
+from unilat.maths.levels import Draws, rate_table
+from unilat.maths.noise import diffuse
+from unilat.maths.rate import LN2, RateTerms, rate_terms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
-from unilat.trained import Run, describe
+from unilat.trained import BATCH, Run, describe
+from unilat.training.engine import key
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -37,15 +40,17 @@ def evaluate(
     """
     if source is None and pictures is None:
         pictures = own_pictures(run)
-    test, _ = run.pictures(source) if source is not None else held_out(run, pictures)
+    test, labels = run.pictures(source) if source is not None else held_out(run, pictures)
     wanted = run.config.evaluation.pictures
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:wanted]
-    test = test[order]
+    test, labels = test[order], labels[order]
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
+    if run.base is not None:
+        metrics["base_bits"] = _base_bits(run, test, labels if source is None else None)
     metrics |= _reconstructions(run, test, features, real, arrays)
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
@@ -90,8 +95,8 @@ def _mean(values: Tensor, unit: str) -> dict[str, Any]:
 def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
     ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
-    z = run.latents(test)
-    estimates = run.rate(z, levels)
+    z, entropy = run.encoded(test)
+    estimates = run.rate(z, levels, entropy=entropy)
     bits = torch.stack([terms.nats() for terms in estimates]).mean(0) / LN2
     edges = torch.linspace(ae.lambda_min, ae.lambda_0, CURVE_BINS + 1)
     arrays["curve_edges"] = edges
@@ -102,7 +107,8 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
     arrays["bit_map"], arrays["channel_bits"] = dimensions.sum(0), dimensions.flatten(1).sum(1)
     shown = z[:SHOWN].repeat_interleave(64, 0)
-    each: RateTerms = run.rate(shown, 1)[0]
+    shown_entropy = None if entropy is None else entropy[:SHOWN].repeat_interleave(64, 0)
+    each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
     return {
@@ -111,13 +117,45 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     } | row
 
 
+@torch.no_grad()
+def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """The same bound under the base model, which knows the class where there are any (UL Table 5, "bpd, base").
+
+    Its weighted training spends less on fine levels than the bound does, so this may lie above the prior's bits.
+    """
+    base, ae = run.base, run.config.autoencoder
+    assert base is not None
+    z, entropy = run.encoded(test)
+    cond = None
+    if base.classes:
+        cond = torch.full((len(z),), base.classes) if labels is None else labels
+    table, nats = rate_table(ae.lambda_min, ae.lambda_0), []
+    for index in range(run.config.evaluation.rate_levels):
+        draws = Draws.keyed(key(0, "base rate"), index, 0, len(z))
+        levels, noise = table.sample(draws.strata(len(z))), draws.normal(z)
+        z_t = diffuse(z, noise, levels.lambda_t)
+        parts = [slice(first, first + BATCH) for first in range(0, len(z), BATCH)]
+        z_hat = [
+            base.denoise(z_t[rows].to(run.device), levels.lambda_t[rows].to(run.device), _rows(cond, rows, run.device))
+            for rows in parts
+        ]
+        terms = rate_terms(z, torch.cat(z_hat).cpu(), levels, ae.lambda_min)
+        nats.append((terms if entropy is None else terms.less(entropy)).nats())
+    return _mean(torch.stack(nats).mean(0) / LN2 / run.pixels, "bits per pixel")
+
+
+def _rows(labels: Tensor | None, rows: slice, device: torch.device) -> Tensor | None:
+    return None if labels is None else labels[rows].to(device)
+
+
 def _reconstructions(
     run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
 ) -> dict[str, Any]:
     """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
-    chosen = run.config.evaluation.decoder_steps
+    once = run.config.autoencoder.decoder_loss == "mse"  # one call, whatever the number
+    chosen = 1 if once else run.config.evaluation.decoder_steps
     rows, head = [], {}
-    for steps in sorted({*run.config.evaluation.step_counts, chosen}):
+    for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
         made = run.reconstruct(test, steps=steps)
         quality = {
             "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
@@ -157,7 +195,8 @@ def _generations(
         protocol = f"{features.protocol}; {calls}; classes in turn"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
-    if pictures is not None and len(run.classes) > 1 and seen > 0:
+    named = run.base is not None and run.base.classes > 1
+    if pictures is not None and named and seen > 0:
         train, _, test = run.split(pictures)
         test = test[
             torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: run.config.evaluation.pictures]
