@@ -10,15 +10,13 @@ from torch import Tensor
 from unilat.data import Pictures
 from unilat.data import load as load_pictures
 from unilat.files import read_json, write_json, write_safetensors
-from unilat.maths.levels import Draws, rate_table
-from unilat.maths.noise import diffuse
-from unilat.maths.rate import LN2, RateTerms, rate_terms
+from unilat.maths.levels import rate_table
+from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
-from unilat.trained import BATCH, Run, describe
-from unilat.training.engine import key
+from unilat.trained import Run, describe, measure_rate
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -117,35 +115,20 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     } | row
 
 
-@torch.no_grad()
 def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
     """The same bound under the base model, which knows the class where there are any (UL Table 5, "bpd, base").
 
     Its weighted training spends less on fine levels than the bound does, so this may lie above the prior's bits.
     """
-    base, ae = run.base, run.config.autoencoder
+    base = run.base
     assert base is not None
     z, entropy = run.encoded(test)
-    cond = None
-    if base.classes:
-        cond = torch.full((len(z),), base.classes) if labels is None else labels
-    table, nats = rate_table(ae.lambda_min, ae.lambda_0), []
-    for index in range(run.config.evaluation.rate_levels):
-        draws = Draws.keyed(key(0, "base rate"), index, 0, len(z))
-        levels, noise = table.sample(draws.strata(len(z))), draws.normal(z)
-        z_t = diffuse(z, noise, levels.lambda_t)
-        parts = [slice(first, first + BATCH) for first in range(0, len(z), BATCH)]
-        z_hat = [
-            base.denoise(z_t[rows].to(run.device), levels.lambda_t[rows].to(run.device), _rows(cond, rows, run.device))
-            for rows in parts
-        ]
-        terms = rate_terms(z, torch.cat(z_hat).cpu(), levels, ae.lambda_min)
-        nats.append((terms if entropy is None else terms.less(entropy)).nats())
-    return _mean(torch.stack(nats).mean(0) / LN2 / run.pixels, "bits per pixel")
-
-
-def _rows(labels: Tensor | None, rows: slice, device: torch.device) -> Tensor | None:
-    return None if labels is None else labels[rows].to(device)
+    unknown = torch.full((len(z),), base.classes) if labels is None else labels
+    table, count = rate_table(base.lambda_min, base.lambda_0), run.config.evaluation.rate_levels
+    cond = unknown if base.classes else None
+    found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
+    nats = torch.stack([(terms if entropy is None else terms.less(entropy)).nats() for terms in found]).mean(0)
+    return _mean(nats / LN2 / run.pixels, "bits per pixel")
 
 
 def _reconstructions(

@@ -21,15 +21,16 @@ from unilat.config import RunConfig
 from unilat.data import Pictures, split, to_bytes, to_unit
 from unilat.data import load as load_pictures
 from unilat.files import read_json, read_safetensors
-from unilat.maths.levels import Draws
-from unilat.maths.rate import LN2, RateTerms
+from unilat.maths.levels import Draws, Table
+from unilat.maths.noise import diffuse
+from unilat.maths.rate import LN2, RateTerms, rate_terms
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base, prior_as_base
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
 from unilat.nets.cost import Cost, cost
 from unilat.training.engine import key, pick_device
-from unilat.types import UserError
+from unilat.types import Denoiser, UserError
 
 BATCH = 250
 """Pictures through a network at once outside training."""
@@ -110,28 +111,14 @@ class Run:
             added.append(None if entropy is None else entropy.cpu())
         return torch.cat(drawn), torch.cat(added) if added[0] is not None else None
 
-    @torch.no_grad()
     def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
         """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.
 
         ``entropy``: of latents with a learned variance, as :meth:`encoded` returns it.
         """
-        found = [self._rate_once(z, Draws.keyed(key(seed, "rate"), index, 0, len(z))) for index in range(levels)]
+        table, lambda_min = self.autoencoder.rate_levels, self.config.autoencoder.lambda_min
+        found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
         return found if entropy is None else [terms.less(entropy) for terms in found]
-
-    def _rate_once(self, z: Tensor, draws: Draws) -> RateTerms:
-        strata, noise = draws.strata(len(z)), draws.normal(z)
-        parts = []
-        for first in range(0, len(z), BATCH):
-            rows = slice(first, first + BATCH)
-            here = z[rows].to(self.device)
-            parts.append(self.autoencoder.rate_at(here, strata[rows].to(self.device), noise[rows].to(self.device)))
-        return RateTerms(
-            *(
-                torch.cat([getattr(part, name).cpu() for part in parts])
-                for name in ("diffusion", "terminal", "lambda_t")
-            )
-        )
 
     def encode(self, source: str | Tensor, seed: int = 0) -> LatentSet:
         """Latents of a data set (anything ``unilat train`` takes) or of uint8 pictures, with the bits of each."""
@@ -226,6 +213,38 @@ class Run:
         raise UserError(
             f"there is no class {label}: choose one of {', '.join(self.classes[:20])} or 0 to {len(self.classes) - 1}"
         )
+
+
+@torch.no_grad()
+def measure_rate(
+    z: Tensor,
+    denoise: Denoiser,
+    table: Table,
+    lambda_min: float,
+    *,
+    levels: int,
+    seed: int,
+    device: torch.device,
+    cond: Tensor | None = None,
+) -> list[RateTerms]:
+    """``levels`` independent estimates of the rate of all of ``z [N, ...]`` under ``denoise``, batch by batch.
+
+    Noise levels fall as ``table`` says, spread evenly over the set; everything random is a function of ``seed``.
+    ``cond [N]``: what the denoiser is told of each latent, its class for example.
+    """
+    found = []
+    for index in range(levels):
+        draws = Draws.keyed(key(seed, "rate"), index, 0, len(z))
+        strata, noise, parts = draws.strata(len(z)), draws.normal(z), []
+        for first in range(0, len(z), BATCH):
+            rows = slice(first, first + BATCH)
+            here, at = z[rows].to(device), table.sample(strata[rows].to(device))
+            told = None if cond is None else cond[rows].to(device)
+            z_hat = denoise(diffuse(here, noise[rows].to(device), at.lambda_t), at.lambda_t, told)
+            parts.append(rate_terms(here, z_hat, at, lambda_min))
+        names = ("diffusion", "terminal", "lambda_t")
+        found.append(RateTerms(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names)))
+    return found
 
 
 def load(folder: str | Path, device: str = "auto") -> Run:
