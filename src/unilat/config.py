@@ -27,6 +27,8 @@ class DataConfig:
     """Side of the square pictures in pixels."""
     channels: int | None = None
     """1 for grey, 3 for colour; by default colour where any picture has some."""
+    at_most: int | None = None
+    """Largest number of pictures read, evenly spread over the source; all by default."""
     held_out: float = 0.1
     """Share of the pictures that is never trained on; the official test split is used where there is one."""
     held_out_at_most: int = 2000
@@ -217,6 +219,8 @@ def _check_numbers(config: RunConfig) -> None:
     shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.vit.dropout",
               "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
     values = _flatten(dataclasses.asdict(config))
+    if config.data.at_most is not None and config.data.at_most < 1:
+        raise UserError(f"--data.at-most must be 1 or more, not {config.data.at_most}")
     for name, least in counts.items():
         if values[name] < least:
             raise UserError(f"{_option(name)} must be {least} or more, not {values[name]}")

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unilat.data import Pictures
-from unilat.data import load as load_pictures
 from unilat.files import read_json, write_json, write_safetensors
 from unilat.maths.levels import rate_table
 from unilat.maths.rate import LN2, RateTerms
@@ -16,7 +15,7 @@ from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
-from unilat.trained import Run, describe, measure_rate
+from unilat.trained import Run, describe, measure_rate, read_pictures
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -68,7 +67,7 @@ def evaluate(
 
 def own_pictures(run: Run) -> Pictures:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = load_pictures(run.config.data.source, size=run.config.data.size, channels=run.data["channels"])
+    pictures = read_pictures(run.config.data, run.data["channels"])
     if pictures.sha256 != run.data["sha256"]:
         raise UserError(
             f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "

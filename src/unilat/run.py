@@ -20,7 +20,6 @@ from torch import Tensor
 from unilat import config as configuration
 from unilat.config import RunConfig
 from unilat.data import Pictures, to_unit
-from unilat.data import load as load_pictures
 from unilat.evaluation import evaluate
 from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.rate import LN2
@@ -28,7 +27,16 @@ from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
 from unilat.report import page
-from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
+from unilat.trained import (
+    Run,
+    build_autoencoder,
+    build_base,
+    describe,
+    load,
+    read_config,
+    read_pictures,
+    split_pictures,
+)
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
 from unilat.training.plan import Schedule, Stage
@@ -75,7 +83,7 @@ def _train(
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
-        pictures = load_pictures(config.data.source, size=config.data.size, channels=config.data.channels)
+        pictures = read_pictures(config.data, config.data.channels)
         for note in pictures.notes:
             tell({"note": note})
         indices = split_pictures(config, pictures)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unilat import config as configuration
-from unilat.config import RunConfig
+from unilat.config import DataConfig, RunConfig
 from unilat.data import Pictures, split, to_bytes, to_unit
 from unilat.data import load as load_pictures
 from unilat.files import read_json, read_safetensors
@@ -280,6 +280,11 @@ def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None
     axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
     mean, std = zero if mean is None else mean, one if std is None else std
     return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
+
+
+def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
+    """The pictures that a configuration names, in its size."""
+    return load_pictures(config.source, size=config.size, channels=channels, limit=config.at_most)
 
 
 def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
