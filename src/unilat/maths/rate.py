@@ -87,7 +87,7 @@ def rate_terms(
 
 
 def normal_kl(
-    z: Float[Tensor, "b *dims"], lambda_0: float, mean: Float[Tensor, "*#dims"], std: Float[Tensor, "*#dims"]
+    z: Float[Tensor, "b *dims"], lambda_0: float, mean: Float[Tensor, "..."], std: Float[Tensor, "..."]
 ) -> Float[Tensor, "b *dims"]:
     """``KL[ N(alpha z, sigma²) || N(alpha mean, alpha² std² + sigma²) ]`` at lambda_0 per dimension, nats.
 
