@@ -39,8 +39,7 @@ def evaluate(
         pictures = own_pictures(run)
     test, labels = run.pictures(source) if source is not None else held_out(run, pictures)
     wanted = run.config.evaluation.pictures
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:wanted]
-    test, labels = test[order], labels[order]
+    test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
@@ -81,6 +80,11 @@ def held_out(run: Run, pictures: Pictures | None = None) -> tuple[Tensor, Tensor
     pictures = pictures or own_pictures(run)
     _, _, test = run.split(pictures)
     return pictures.images[test], pictures.labels[test]
+
+
+def chosen(rows: Tensor, wanted: int) -> Tensor:
+    """``wanted`` of the rows at most, by chance but always the same."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
 
 
 def _mean(values: Tensor, unit: str) -> dict[str, Any]:
@@ -180,9 +184,7 @@ def _generations(
     named = run.base is not None and run.base.classes > 1
     if pictures is not None and named and seen > 0:
         train, _, test = run.split(pictures)
-        test = test[
-            torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: run.config.evaluation.pictures]
-        ]
+        test = chosen(test, run.config.evaluation.pictures)
         judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
         samples = judge.accuracy(made, labels)
         truth = judge.accuracy(pictures.images[test], pictures.labels[test])
