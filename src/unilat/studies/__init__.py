@@ -1,0 +1,1 @@
+"""Studies drive or read whole runs: comparisons, codelengths. They stand below the command line alone."""
