@@ -48,7 +48,7 @@ def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:
         "name": name,
         "date": datetime.date.today().isoformat(),
         "commit": commit,
-        "command": f"make bench-{name}",
+        "command": f"make bench-{name.replace('_', '-')}",
         "machine": machine(),
         "protocol": protocol,
         "rows": rows,
