@@ -88,9 +88,9 @@ def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
         samples=samples,
         batch=min(64, samples),
         learning_rate=5e-4,
-        warmup=samples // 10,
+        warmup=min(5_000, samples // 8),
         decay=0.8,
-        ema_halflife=samples / 20,
+        ema_halflife=min(5_000, samples / 8),
         seed=seed,
     )
 
