@@ -88,7 +88,7 @@ def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
         vit=wider,
         samples=samples,
         batch=min(64, samples),
-        learning_rate=5e-4,
+        learning_rate=1.5e-3,
         warmup=min(5_000, samples // 8),
         decay=0.8,
         ema_halflife=min(5_000, samples / 8),
