@@ -36,7 +36,7 @@ class Verify:
         ]
     ] = None
     samples: int = 48_000
-    """Latents that the refitted prior sees; more make the slack surer and take longer."""
+    """Latents that the refitted prior sees; more of them find more of the slack, and take longer."""
     seed: int = 0
     """Seed of everything random; 0 gives the same numbers each time."""
     json: Json = False

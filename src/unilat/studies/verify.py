@@ -3,7 +3,8 @@
     noise     one seed against others, importance against uniform placing: all estimate one number, so they must agree
     slack     bits / bits under a larger prior refitted on the same latents − 1: what the run's prior pays too much
 
-Bits are an upper bound on what a latent tells of its picture; the slack says how far a better prior would lower it.
+Bits are an upper bound on what a latent tells of its picture; the slack says how far a better prior lowers it.
+It is what one refit found: a longer one may find more, none can go below the information itself.
 """
 
 import math
@@ -87,10 +88,10 @@ def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
         vit=wider,
         samples=samples,
         batch=min(64, samples),
-        learning_rate=5e-4,
-        warmup=samples // 10,
+        learning_rate=1.5e-3,
+        warmup=min(5_000, samples // 8),
         decay=0.8,
-        ema_halflife=samples / 20,
+        ema_halflife=min(5_000, samples / 8),
         seed=seed,
     )
 
@@ -128,8 +129,9 @@ def words(found: dict[str, Any]) -> list[str]:
     told = [
         f"The bits are an upper bound on what a latent tells of its picture: {slack['run']:.4g} per pixel under the "
         "run's prior.",
-        f"A prior {grown:.1f} times as large, refitted on the same latents, needs {slack['refitted']:.4g}: "
-        f"the run's prior pays {sure} too much (its slack).",
+        f"A prior {grown:.1f} times as large, refitted on the same latents ({slack['samples']:,} seen), needs "
+        f"{slack['refitted']:.4g}: the run's prior pays at least {sure} too much (its slack; a longer refit, "
+        "--samples, may find more).",
     ]
     if slack["value"] < -2 * slack["stderr"]:
         told.append(
