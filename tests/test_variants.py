@@ -14,6 +14,7 @@ from unilat.config import RunConfig, check, from_json, to_json
 from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import RateTerms
 from unilat.models.autoencoder import Autoencoder
+from unilat.studies.verify import verify_run
 from unilat.types import UserError
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -125,6 +126,14 @@ def test_a_part_of_the_pictures_is_read(source: Path, tmp_path: Path) -> None:
     run.train(config, tmp_path / "run")
     assert read_json(tmp_path / "run" / "data.json")["count"] == 40
     run.evaluate(run.load(tmp_path / "run"))
+
+
+def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path: Path) -> None:
+    """Kills: bits measured again without what eq. 5 gives back, which would disagree with the reported ones."""
+    run.train(varied(source, learned_variance=True), tmp_path / "run")
+    found = verify_run(run.load(tmp_path / "run"), samples=64)
+    assert found["reported"]["holds"] and found["placing"]["holds"]
+    assert found["slack"]["run"] == pytest.approx(found["reported"]["value"], rel=0.2)
 
 
 @pytest.mark.parametrize(
