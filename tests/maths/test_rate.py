@@ -198,7 +198,7 @@ def test_shapes_must_agree():
 
 @pytest.mark.parametrize("lambda_0", [5.0, 1.0])
 def test_learned_variance_leaves_the_information(lambda_0):
-    """x ~ N(0, 1), z ~ N(x, v): the rate of z less the entropy is I(x; z_0) plus the terminal mismatch. Kills UL eq. 5
+    """x ~ N(0, 1), z ~ N(x, v): the rate of z less the entropy is I(x; z_0) plus the terminal mismatch. Kills: UL eq. 5
     with another sign, factor or level: I(x; z_0) = ½ ln(1 + α²/(α² v + σ²)), written apart from the library."""
     variance = torch.tensor([0.3, 2.0, 1e-3], dtype=F64)
     signal = 1 / (1 + math.exp(-lambda_0))
@@ -230,7 +230,7 @@ def test_normal_kl_is_the_divergence_of_two_normals(lambda_0):
 
 
 def test_rate_up_to_a_level_is_the_integral_up_to_it():
-    """A unit Gaussian: ½ ln((1 + e^end) / (1 + e^min)) per dimension. Kills the levels above the end kept, or those
+    """A unit Gaussian: ½ ln((1 + e^end) / (1 + e^min)) per dimension. Kills: the levels above the end kept, or those
     below it dropped."""
     draws = Draws.single(seeded(0), 8_000)
     z = torch.randn(8_000, 64, generator=seeded(1))
