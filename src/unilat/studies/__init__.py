@@ -1,1 +1,1 @@
-"""Studies drive or read whole runs: comparisons, codelengths. They stand below the command line alone."""
+"""Studies that drive whole measurements: is a number true, what is in a latent, how do runs compare."""

@@ -1,0 +1,190 @@
+"""A diffusion prior fitted on frozen latents: the bound that these latents carry, as tight as we can make it.
+
+    R(z) = ½ ∫_{λ_min}^{λ₀} e^λ E‖z − ẑ(z_λ, λ)‖² dλ  +  KL[ N(α₁ z, σ₁²) ‖ N(0, 1) ]     weight 1, latents frozen
+
+A better prior can only bring R nearer to I(x; z_0). Fitted from an existing prior, the new one begins exactly there.
+"""
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilat.files import digest
+from unilat.maths.levels import Draws, Table, rate_table
+from unilat.maths.noise import diffuse
+from unilat.maths.rate import RateTerms, rate_terms
+from unilat.nets.denoiser import Denoiser
+from unilat.nets.vit import ViT, ViTConfig
+from unilat.trained import measure_rate
+from unilat.training.engine import Schedule, fit, key
+from unilat.types import Denoiser as Denoise
+from unilat.types import UserError
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorPlan:
+    """A prior and how it is fitted."""
+
+    vit: ViTConfig = field(default_factory=lambda: ViTConfig(channels=(192,), blocks=(4,)))
+    """The network; with ``start``, the one that is added to it."""
+    samples: int = 200_000
+    """Latents seen."""
+    batch: int = 128
+    """Latents per step."""
+    learning_rate: float = 1e-3
+    """Largest learning rate."""
+    warmup: int = 5_000
+    """Latents over which it rises."""
+    decay: float = 0.5
+    """Share of the fit over which it falls to 0."""
+    ema_halflife: float = 5_000
+    """Half-life of the averaged weights, in latents."""
+    seed: int = 0
+    """Seed of weights, order and noise."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """The engine's schedule."""
+        return Schedule(
+            batch=self.batch,
+            samples=self.samples,
+            learning_rate=self.learning_rate,
+            warmup=self.warmup,
+            decay=self.decay,
+            ema_halflife=self.ema_halflife,
+            clip=1.0,
+            save_every=200,
+        )
+
+
+class Both(nn.Module):
+    """The sum of two networks behind one denoiser: ``start``, and a ``correction`` whose head starts at zero."""
+
+    def __init__(self, start: nn.Module, correction: nn.Module):
+        super().__init__()
+        self.start, self.correction = start, correction
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+        return self.start(x_t, logsnr, cond) + self.correction(x_t, logsnr, cond)
+
+
+class PriorStage:
+    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate."""
+
+    name = "prior"
+
+    def __init__(self, model: Denoiser, z: Tensor, *, lambda_0: float, lambda_min: float):
+        self.model, self.z, self.count = model, z, len(z)
+        self.lambda_0, self.lambda_min = lambda_0, lambda_min
+        self.levels = rate_table(lambda_min, lambda_0)
+        self.dimensions = math.prod(z.shape[1:])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Latents."""
+        return (self.z[indices],)
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rate (UL eq. 3) in nats per latent dimension, ``[B]``; one noise level a latent."""
+        (z,) = batch
+        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
+        z_t = diffuse(z, draws.normal(z), levels.lambda_t)
+        terms = rate_terms(z, self.model(z_t, levels.lambda_t, None), levels, self.lambda_min)
+        return terms.nats() / self.dimensions, {}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    @functools.cached_property
+    def _origin(self) -> dict[str, Any]:
+        return {"latents": digest({"z": self.z}), "lambda_0": self.lambda_0, "lambda_min": self.lambda_min}
+
+    def state(self) -> dict[str, Any]:
+        """What is being fitted, so that a fit is not gone on with on other latents."""
+        return dict(self._origin)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of other latents or another noise."""
+        if state != self._origin:
+            differ = ", ".join(name for name in self._origin if state.get(name) != self._origin[name])
+            raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
+
+
+def new_prior(z: Tensor, plan: PriorPlan, start: Denoiser | None = None) -> Denoiser:
+    """A prior for ``z [N, C, *grid]``, untrained; with ``start`` a larger one that equals it exactly for now."""
+    axes, channels = z.dim() - 2, z.shape[1]
+    fold = plan.vit.patch * 2 ** (len(plan.vit.channels) - 1)
+    if any(side % fold for side in z.shape[2:]):
+        raise UserError(f"a prior that folds {fold} positions cannot take latents of {list(z.shape[1:])}: lower patch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(plan.seed, "prior"))
+        net = ViT(plan.vit, channels, axes)
+    if start is None:
+        flat = z.transpose(0, 1).flatten(1)
+        return Denoiser(net, axes, flat.mean(1), flat.std(1).clamp_min(0.01))
+    start = copy.deepcopy(start).to("cpu").requires_grad_(True)
+    return Denoiser(Both(start.net, net), axes, start.mean.flatten(), start.std.flatten(), start.precision)
+
+
+def fit_prior(
+    z: Tensor,
+    plan: PriorPlan,
+    folder: Path,
+    *,
+    lambda_0: float = 5.0,
+    lambda_min: float = -10.0,
+    start: Denoiser | None = None,
+    progress: Progress | None = None,
+    device: str = "auto",
+) -> Denoiser:
+    """Fit a prior on latents ``z`` float32 ``[N, C, *grid]`` of 1, 2 or 3 axes; averaged weights, in eval mode.
+
+    Goes on from the newest checkpoint in ``folder``; a finished fit is only read. With ``start`` the fitted model is
+    ``start`` plus a new network that begins at zero, both trained, so the fit begins at start's own bound. ``start``
+    itself stays as it is. Raises :class:`UserError` for latents that are not finite or of no known shape, and for a
+    folder of another fit.
+    """
+    if not (3 <= z.dim() <= 5 and len(z) > 1 and z.is_floating_point()):
+        raise UserError(f"latents must be float [N, C, *grid] of 1 to 3 axes, not {z.dtype} {list(z.shape)}")
+    if not bool(z.isfinite().all()):
+        raise UserError("some latents are not finite: leave those out, or look at what made them")
+    z = z.float()
+    model = new_prior(z, plan, start)
+    stage = PriorStage(model, z, lambda_0=lambda_0, lambda_min=lambda_min)
+    done = fit(stage, plan.schedule, folder, plan.seed, progress=progress, device=device)
+    model.load_state_dict(done["ema"])
+    return model.eval().requires_grad_(False)
+
+
+def measure(
+    z: Tensor,
+    denoise: Denoise,
+    *,
+    lambda_0: float,
+    lambda_min: float = -10.0,
+    table: Table | None = None,
+    levels: int = 8,
+    seed: int = 0,
+) -> list[RateTerms]:
+    """``levels`` independent estimates of the rate of all of ``z`` under ``denoise``, nats, one level a latent each.
+
+    ``table``: where the noise levels fall, by default by importance. Equal seeds see equal noise, so that two
+    denoisers are compared pair by pair.
+    """
+    table = rate_table(lambda_min, lambda_0) if table is None else table
+    device = next(denoise.parameters()).device if isinstance(denoise, nn.Module) else z.device
+    return measure_rate(z, denoise, table, lambda_min, levels=levels, seed=seed, device=device)
+
+
+def uniform_table(lambda_min: float, lambda_0: float) -> Table:
+    """The other placing of noise levels: uniform in log-SNR."""
+    return Table.proportional(torch.ones_like, lambda_min, lambda_0, bins=1)
