@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from unilat.evaluation import held_out, own_pictures
-from unilat.studies.codelength import LAMBDA_MAX, codelength, train_pixels
+from unilat.studies import codelength as study
+from unilat.studies.codelength import LAMBDA_MAX, bits_each, train_pixels
 from unilat.studies.pixels import PixelDenoiser
 from unilat.trained import Run, load
 from unilat.training.plan import Schedule
@@ -99,9 +100,10 @@ def codecs(data: str, pictures: Tensor) -> Rows:
     return rows
 
 
-def measured(name: str, found: dict[str, Any]) -> Rows:
+def measured(name: str, found: dict[str, Tensor]) -> Rows:
     """The parts and the total of one model."""
-    return [row(f"{name}, {part}", one["value"], UNIT, stderr=one["stderr"], n=one["n"]) for part, one in found.items()]
+    rows = {part: study.row(bits) for part, bits in found.items()}
+    return [row(f"{name}, {part}", one["value"], UNIT, stderr=one["stderr"], n=one["n"]) for part, one in rows.items()]
 
 
 def one_set(data: str) -> Rows:
@@ -115,14 +117,17 @@ def one_set(data: str) -> Rows:
     as_it_is = PixelDenoiser(run.config.autoencoder, images.shape[1], run.autoencoder.decoder.mean.flatten(),
                              run.autoencoder.decoder.std.flatten())  # fmt: skip
     as_it_is.continue_from(run.autoencoder.decoder)
-    rows = measured(f"{data}: latent + the run's decoder as it is", codelength(run, test, as_it_is.eval()))
+    rows = measured(f"{data}: latent + the run's decoder as it is", bits_each(run, test, as_it_is.eval()))
     print("with a latent", flush=True)
     with_latent = train_pixels(run, images, folder, schedule(FURTHER))
-    rows += measured(f"{data}: latent + decoder trained on with weight 1", codelength(run, test, with_latent))
+    both = bits_each(run, test, with_latent)
+    rows += measured(f"{data}: latent + decoder trained on with weight 1", both)
     print("without", flush=True)
     without = train_pixels(run, images, folder, schedule(STAGE1 + FURTHER), latent=False)
-    alone = codelength(run, test, without, latent=False)
+    alone = bits_each(run, test, without, latent=False)
     rows += measured(f"{data}: pixel model of equal size and training, no latent", alone)
+    gap = {name: both[name] - alone[name] for name in ("total", "decoder")}
+    rows += measured(f"{data}: with the latent less without it, picture by picture", gap)
     return rows + codecs(data, test)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,9 @@ def test_refusals(run: Run) -> None:
     ):
         with pytest.raises(UserError, match=words):
             codelength(run, model=model, **wrong)  # type: ignore[arg-type]
+    run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, learned_variance=True))
+    with pytest.raises(UserError, match="fixed at"):
+        codelength(run, images, model)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

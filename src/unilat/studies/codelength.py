@@ -60,7 +60,6 @@ def train_pixels(
     return model.eval().requires_grad_(False).to(run.device)
 
 
-@torch.no_grad()
 def codelength(
     run: Run,
     pictures: Tensor,
@@ -71,10 +70,29 @@ def codelength(
     levels: int = 8,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Bits per number of the uint8 ``pictures``: ``latent``, ``decoder``, ``terminal``, ``reconstruction``, ``total``.
+    """Bits per number of the uint8 ``pictures``: the parts of :func:`bits_each` and their total.
 
-    Each is ``{"value", "stderr", "n", "unit"}``: the mean over pictures, its standard error over pictures, ``levels``
-    noise levels a picture, spread evenly over the set. ``latent`` False: a model without one, whose latent bits are 0.
+    Each is ``{"value", "stderr", "n", "unit"}``: the mean over pictures and its standard error over pictures.
+    """
+    each = bits_each(run, pictures, model, latent=latent, lambda_max=lambda_max, levels=levels, seed=seed)
+    return {name: row(bits) for name, bits in each.items()}
+
+
+@torch.no_grad()
+def bits_each(
+    run: Run,
+    pictures: Tensor,
+    model: PixelDenoiser,
+    *,
+    latent: bool = True,
+    lambda_max: float = LAMBDA_MAX,
+    levels: int = 8,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """``latent``, ``decoder``, ``terminal``, ``reconstruction`` and ``total`` of each picture, ``[N]``, bits per number.
+
+    ``levels`` noise levels a picture, spread evenly over the set. ``latent`` False: a model without one, whose latent
+    bits are 0.
     """
     _check(run, pictures, lambda_max)
     if levels < 1:
@@ -97,7 +115,7 @@ def codelength(
     }
     parts["total"] = torch.stack(list(parts.values())).sum(0)
     dimensions = math.prod(pictures.shape[1:])
-    return {name: _row(nats.double() / (LN2 * dimensions)) for name, nats in parts.items()}
+    return {name: nats.double() / (LN2 * dimensions) for name, nats in parts.items()}
 
 
 def _terms(
@@ -123,7 +141,8 @@ def _terms(
     return codelength_terms(pictures, x_hat, levels, x_max, *span)
 
 
-def _row(bits: Tensor) -> dict[str, Any]:
+def row(bits: Tensor) -> dict[str, Any]:
+    """Mean and standard error over pictures."""
     stderr = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else None
     return {"value": float(bits.mean()), "stderr": stderr, "n": len(bits), "unit": "bits per dimension"}
 
@@ -133,8 +152,11 @@ def _zeros(run: Run, count: int) -> Tensor:
 
 
 def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
+    ae = run.config.autoencoder
+    if ae.learned_variance or ae.random_end is not None:
+        raise UserError(f"{run.folder}: a codelength is told for latents whose noise is fixed at λ₀")
     run.pictures(pictures)  # refuses what is not uint8 of the run's size
     if not len(pictures):
         raise UserError("there are no pictures to measure")
-    if not run.config.autoencoder.lambda_min < lambda_max < math.inf:
-        raise UserError(f"lambda_max {lambda_max} must lie above lambda_min {run.config.autoencoder.lambda_min}")
+    if not ae.lambda_min < lambda_max < math.inf:
+        raise UserError(f"lambda_max {lambda_max} must lie above lambda_min {ae.lambda_min}")
