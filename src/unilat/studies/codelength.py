@@ -89,7 +89,7 @@ def bits_each(
     levels: int = 8,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """``latent``, ``decoder``, ``terminal``, ``reconstruction`` and ``total`` of each picture, ``[N]``, bits per number.
+    """``latent``, ``decoder``, ``terminal``, ``reconstruction`` and ``total`` of each picture ``[N]``, bits per number.
 
     ``levels`` noise levels a picture, spread evenly over the set. ``latent`` False: a model without one, whose latent
     bits are 0.
