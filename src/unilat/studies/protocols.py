@@ -177,7 +177,9 @@ def _decoder_chart(run: Contents) -> Parts | None:
     """Nats of the decoder: of one data set, one weight and one range of noise."""
     ae = entry(run.config, "autoencoder")
     ae = ae if isinstance(ae, dict) else {}
-    own = {"bias", "lambda_min", "lambda_max"} | {name for name in ae if name.startswith("decoder_")}
+    own = {"bias", "lambda_min", "lambda_max"} | {
+        name for name in ae if name.startswith("decoder_") or name == "perceptual"
+    }
     weight = {name.replace("_", " "): _told(ae, name) for name in sorted(own)}
     return data(run) | weight if _logged(run, "stage1", "decoder") else None
 

@@ -1,0 +1,129 @@
+"""A diffusion model of the bytes themselves, trained with weight 1 down to fine noise, with or without a latent.
+
+Near lambda_max the noise is a fraction of a grey level, and what is left to say is which grey. A network of the raw
+picture hardly sees that, so it also gets waves of 1, 2, 4 and 8 grey levels of it (VDM's Fourier features, App. C, with
+the periods of our bytes), faded by ``exp(-½ f² e^-lambda)``, their mean over the noise.
+"""
+
+import functools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilat.data import to_unit
+from unilat.maths.denoising import denoising_loss
+from unilat.maths.levels import Draws, Table, rate_table
+from unilat.maths.noise import alpha, diffuse, expand
+from unilat.maths.weighting import unweighted
+from unilat.models.autoencoder import AutoencoderConfig
+from unilat.nets.denoiser import Denoiser
+from unilat.nets.uvit import UViT
+
+PERIODS = (1, 2, 4, 8)
+"""Grey levels a wave."""
+
+
+class PixelDenoiser(nn.Module):
+    """The one contract with ``cond`` = z_0: a decoder that also sees waves of its noisy picture.
+
+    Made of a decoder's configuration; :meth:`continue_from` takes a trained decoder's weights over, and then equals it.
+    """
+
+    def __init__(self, config: AutoencoderConfig, channels: int, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
+        super().__init__()
+        axes, inputs = len(config.decoder.patch), channels * (1 + 2 * len(PERIODS))
+        net = _Waves(UViT(config.decoder, inputs, config.latent_channels), channels)
+        mean, std = (torch.as_tensor(value, dtype=torch.float32).expand(channels) for value in (mean, std))
+        self.denoise = Denoiser(net, axes, mean, std)
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, z_0: Tensor) -> Tensor:
+        """The expected clean picture."""
+        level = expand(logsnr, x_t)
+        clean = x_t / expand(alpha(logsnr), x_t)
+        waves = []
+        for period in PERIODS:
+            frequency = 2.0 * math.pi * 127.5 / period
+            fade = torch.exp(-0.5 * frequency**2 * torch.exp(-level))
+            phase = frequency * (clean + 1.0)
+            waves += [fade * torch.sin(phase), fade * torch.cos(phase)]
+        return self.denoise(x_t, logsnr, (torch.cat(waves, 1), z_0))
+
+    @torch.no_grad()
+    def continue_from(self, decoder: Denoiser) -> None:
+        """Take over ``decoder``'s weights; waves weigh nothing at first, so that both give the same answer."""
+        own, theirs = self.state_dict(), decoder.state_dict()
+        for name, value in theirs.items():
+            target = own[name.replace("net.", "denoise.net.net.", 1) if name.startswith("net.") else f"denoise.{name}"]
+            if target.shape != value.shape:  # the first and the last convolution: channels of the picture come first
+                target.zero_()
+            target[tuple(slice(length) for length in value.shape)] = value
+
+
+class _Waves(nn.Module):
+    """A UViT of picture and waves that answers for the picture alone."""
+
+    def __init__(self, net: UViT, channels: int):
+        super().__init__()
+        self.net, self.channels = net, channels
+
+    def forward(self, x: Tensor, logsnr: Tensor, cond: tuple[Tensor, Tensor]) -> Tensor:
+        waves, z_0 = cond
+        return self.net(torch.cat([x, waves.to(x.dtype)], 1), logsnr, z_0)[:, : self.channels]
+
+
+class PixelStage:
+    """Trains a :class:`PixelDenoiser` on uint8 pictures ``[N, C, H, W]`` with weight 1 over [lambda_min, lambda_max].
+
+    ``z``: clean latents ``[N, ...]`` of a frozen encoder, noised afresh at ``lambda_0`` each time; zeros, and
+    ``lambda_0`` None, for a model of the pictures alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: PixelDenoiser,
+        pictures: Tensor,
+        z: Tensor,
+        span: tuple[float, float],
+        lambda_0: float | None,
+    ):
+        self.name, self.model, self.pictures, self.z = name, model, pictures, z
+        self.span, self.lambda_0, self.count = span, lambda_0, len(pictures)
+        self.dimensions = math.prod(pictures.shape[1:])
+
+    @functools.cached_property
+    def levels(self) -> Table:
+        """Where noise levels fall: along the integrand of data of unit variance."""
+        return rate_table(*self.span)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Pictures in [-1, 1] and their clean latents."""
+        return to_unit(self.pictures[indices]), self.z[indices]
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """``½ ∫ ||eps - eps_hat||² dlambda``, nats per number of the picture."""
+        x, z = batch
+        levels = self.levels.sample(draws.strata(len(x)).to(x.device))
+        x_t = diffuse(x, draws.normal(x), levels.lambda_t)
+        x_hat = self.model(x_t, levels.lambda_t, noisy_latents(z, self.lambda_0, draws))
+        return denoising_loss(x, x_hat, levels, unweighted(levels.lambda_t)) / self.dimensions, {}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """None to load."""
+
+
+def noisy_latents(z: Tensor, lambda_0: float | None, draws: Draws) -> Tensor:
+    """``z_0 = alpha_0 z + sigma_0 eps``, or ``z`` as it is where there is no ``lambda_0``."""
+    if lambda_0 is None:
+        return z
+    return diffuse(z, draws.normal(z), torch.full((len(z),), lambda_0, device=z.device))
