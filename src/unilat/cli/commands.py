@@ -10,6 +10,8 @@ from typing import Annotated, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
+from unilat.cli.studies import Audit
+
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
 Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
@@ -276,6 +278,7 @@ COMMANDS: dict[str, type[Command]] = {
     "decode": Decode,
     "evaluate": Evaluate,
     "report": Report,
+    "audit": Audit,
     "data get": DataGet,
     "data look": DataLook,
 }
