@@ -38,9 +38,7 @@ def evaluate(
     if source is None and pictures is None:
         pictures = own_pictures(run)
     test, _ = run.pictures(source) if source is not None else held_out(run, pictures)
-    wanted = run.config.evaluation.pictures
-    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:wanted]
-    test = test[order]
+    test = chosen(test, run.config.evaluation.pictures)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
@@ -79,6 +77,11 @@ def held_out(run: Run, pictures: Pictures | None = None) -> tuple[Tensor, Tensor
     pictures = pictures or own_pictures(run)
     _, _, test = run.split(pictures)
     return pictures.images[test], pictures.labels[test]
+
+
+def chosen(rows: Tensor, wanted: int) -> Tensor:
+    """``wanted`` of the rows at most, by chance but always the same."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
 
 
 def _mean(values: Tensor, unit: str) -> dict[str, Any]:
@@ -159,9 +162,7 @@ def _generations(
     seen = run.config.evaluation.classifier_samples
     if pictures is not None and len(run.classes) > 1 and seen > 0:
         train, _, test = run.split(pictures)
-        test = test[
-            torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: run.config.evaluation.pictures]
-        ]
+        test = chosen(test, run.config.evaluation.pictures)
         judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
         samples = judge.accuracy(made, labels)
         truth = judge.accuracy(pictures.images[test], pictures.labels[test])

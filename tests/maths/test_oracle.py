@@ -5,7 +5,7 @@ import torch
 
 from unilat.maths import noise
 from unilat.maths.levels import Draws, uniform
-from unilat.maths.oracle import Gaussian, GaussianMixture, rate_distortion_gaussian, rate_estimates
+from unilat.maths.oracle import Gaussian, GaussianMixture, Independent, rate_distortion_gaussian, rate_estimates
 from unilat.types import UserError
 
 from .sources import F64, correlated, covariance, mixture, seeded
@@ -162,6 +162,30 @@ def test_quadrature_is_for_one_dimension():
     """Else told. Kills: the check of dimensions removed."""
     with pytest.raises(UserError, match="one dimension"):
         plane().mutual_information(5.0)
+
+
+def test_independent_dimensions_are_a_mixture_of_all_their_pairs():
+    """Two dimensions of two peaks each are four peaks on the plane. Kills: dimensions that see each other's part."""
+    weights, std = torch.tensor([[0.3, 0.7], [0.6, 0.4]], dtype=F64), torch.full((2,), 0.4, dtype=F64)
+    places = torch.tensor([[-1.0, 0.8], [0.1, 2.0]], dtype=F64)
+    parts = tuple(GaussianMixture(w, at[:, None], std) for w, at in zip(weights, places, strict=True))
+    pairs = torch.cartesian_prod(places[0], places[1])
+    joint = GaussianMixture(torch.outer(*weights).flatten(), pairs, std.repeat(2))
+    product, x_t = Independent(parts), X[:, :2]
+    assert torch.allclose(product.denoise(x_t, LAMBDA), joint.denoise(x_t, LAMBDA), rtol=1e-9)
+    rows = product.sample(40_000, seeded(6))
+    assert rows.mean(0).tolist() == pytest.approx([0.26, 0.86], abs=0.02)
+    assert float(torch.corrcoef(rows.T)[0, 1]) == pytest.approx(0.0, abs=0.02)
+
+
+def test_independent_rates_add_up():
+    """The sum, not the mean, and met by estimates with the exact denoiser. Kills: one part's rate for all."""
+    one, two = mixture(), GaussianMixture(*(torch.tensor(v, dtype=F64) for v in ([1.0], [[0.5]], [0.7])))
+    source = Independent((one, two, one))
+    truth = source.rate_nats(-10.0, 5.0)
+    assert truth == pytest.approx(2 * one.rate_nats(-10.0, 5.0) + two.rate_nats(-10.0, 5.0), rel=1e-12)
+    found = rate_estimates(source, lambda d, n: uniform(d.strata(n), -10.0, 5.0), -10.0, batch=512, repeats=40, seed=4)
+    assert float(found.mean()) == pytest.approx(truth, abs=4 * float(found.std()) / math.sqrt(40), rel=1e-3)
 
 
 def test_reverse_water_filling():

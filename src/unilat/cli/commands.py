@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from unilat.cli.studies import Audit
+from unilat.cli.studies import Audit, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -278,6 +278,7 @@ COMMANDS: dict[str, type[Command]] = {
     "decode": Decode,
     "evaluate": Evaluate,
     "report": Report,
+    "verify": Verify,
     "audit": Audit,
     "data get": DataGet,
     "data look": DataLook,

@@ -23,8 +23,8 @@ Commands
 {commands}
 
 `unilat COMMAND --help` explains one. Commands that report take --json: one object on standard
-output, everything else on standard error. Exit codes: 0 done, 1 unexpected error, 2 a mistake
-in the command line or the data, 130 interrupted, 143 terminated."""
+output, everything else on standard error. Exit codes: 0 done, 1 unexpected error or a check that
+failed, 2 a mistake in the command line or the data, 130 interrupted, 143 terminated."""
 
 
 def parse(words: Sequence[str]) -> Command:

@@ -51,6 +51,39 @@ def description_table(description: Mapping[str, Any]) -> str:
     return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{_align(rows)}"
 
 
+def oracle_table(found: Mapping[str, Any]) -> str:
+    """What `verify` without a run ends with: measured against known bits, and the verdicts."""
+    rows: list[Sequence[str]] = [("", "measured", "closed form", "standard error", "off", "allowed", "verdict")]
+    for row in found["rows"]:
+        numbers = (f"{row['measured']:.5f}", f"{row['closed_form']:.5f}", f"{row['stderr']:.5f}")
+        shares = (f"{row['off']:+.3%}", f"{row['limit']:.3%}")
+        rows.append((row["what"], *numbers, *shares, "holds" if row["holds"] else "FAILS"))
+    passed = sum(row["holds"] for row in found["rows"])
+    last = f"{found['unit']}; {passed} of {len(found['rows'])} hold, {found['seconds']:.0f} seconds"
+    return f"{_align(rows)}\n\n{last}"
+
+
+def verify_table(found: Mapping[str, Any]) -> str:
+    """What `verify RUN` ends with: the estimates, the slack and what they mean."""
+    reported, others, placing, slack = (found[name] for name in ("reported", "other_seeds", "placing", "slack"))
+
+    def verdict(row: Mapping[str, Any]) -> str:
+        return "holds" if row["holds"] else "FAILS"
+
+    rows: list[Sequence[str]] = [
+        ("", found["unit"], "noise", "allowed", "verdict"),
+        (f"{len(others['each'])} other seeds", f"{others['value']:.5f}", f"{others['noise']:.5f}", "", ""),
+    ]
+    for name, row in (("reported", reported), ("levels placed uniformly", placing)):
+        allowed = f"3 × {row['stderr']:.5f} apart"
+        rows.append((name, f"{row['value']:.5f}", f"{row['noise']:.5f}", allowed, verdict(row)))
+    rows.append(("larger refitted prior", f"{slack['refitted']:.5f}", "", "", ""))
+    rows.append(
+        ("slack", f"{slack['value']:.2%}", f"{slack['stderr']:.2%}", f"at most {slack['limit']:.0%}", verdict(slack))
+    )
+    return "\n".join([_align(rows), "", *found["words"]])
+
+
 def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
     names = [name for name in (*_PARTS, *parameters) if name in parameters or name in flops]
     names = list(dict.fromkeys(names))

@@ -139,6 +139,31 @@ class GaussianMixture:
         return self.mutual_information(lambda_0) + mismatch
 
 
+@dataclass(frozen=True, eq=False)
+class Independent:
+    """z whose dimension d is drawn from ``parts[d]``, a mixture in one dimension, independently of the others."""
+
+    parts: tuple[GaussianMixture, ...]
+    """One a dimension, ``D`` of them."""
+
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count d"]:
+        """Independent draws, ``[count, D]``."""
+        return torch.cat([part.sample(count, generator) for part in self.parts], dim=1)
+
+    def denoise(self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: Any = None) -> Float[Tensor, "b d"]:
+        """Posterior mean, dimension by dimension."""
+        columns = zip(self.parts, x_t.split(1, dim=1), strict=True)
+        return torch.cat([part.denoise(column, logsnr) for part, column in columns], dim=1)
+
+    def rate_nats(self, lambda_min: float, lambda_0: float) -> float:
+        """The rate with the exact denoiser, the sum of the dimensions' (by quadrature)."""
+        return sum(part.rate_nats(lambda_min, lambda_0) for part in self.parts)
+
+
+Source = Gaussian | GaussianMixture | Independent
+"""Anything whose rate is known."""
+
+
 def rate_distortion_gaussian(variances: Float[Tensor, " d"], distortion: float) -> float:
     """Shannon's R(D) of independent Gaussians, nats: ``½ Σ max(0, ln(s² / theta))`` by reverse water-filling.
 
@@ -158,7 +183,7 @@ def rate_distortion_gaussian(variances: Float[Tensor, " d"], distortion: float) 
 
 
 def rate_estimates(
-    source: Gaussian | GaussianMixture,
+    source: Source,
     pick: Callable[[Draws, int], Levels],
     lambda_min: float,
     *,

@@ -1,0 +1,206 @@
+"""Is the number of a run true? Its held-out bits again: other seeds, other noise levels, a larger refitted prior.
+
+    noise     one seed against others, importance against uniform placing: all estimate one number, so they must agree
+    slack     bits / bits under a larger prior refitted on the same latents − 1: what the run's prior pays too much
+
+Bits are an upper bound on what a latent tells of its picture; the slack says how far a better prior would lower it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.data import Pictures
+from unilat.evaluation import chosen, own_pictures
+from unilat.files import read_json, write_json
+from unilat.maths.levels import Table
+from unilat.maths.rate import LN2
+from unilat.models.latents import LatentSet
+from unilat.nets.vit import ViTConfig
+from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
+from unilat.trained import Run
+from unilat.training.engine import key
+from unilat.types import Denoiser, UserError
+
+SEEDS, LEVELS = 4, 8
+"""Other seeds, and noise levels of each picture per seed."""
+AGREE = 3.0
+"""Standard errors that two estimates of one number may lie apart."""
+SLACK_LIMIT = 0.02
+"""Largest slack that passes."""
+Progress = Callable[[dict[str, Any]], None]
+
+
+def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = lambda numbers: None) -> dict[str, Any]:
+    """Measure ``run`` again and write ``RUN/verify.json``; the refit goes on from ``RUN/verify/``.
+
+    ``samples``: latents seen by the refitted prior. Returns estimates, verdicts, slack and sentences; ``holds`` is all
+    of them. Raises :class:`UserError` where the run's pictures or latents are gone or are no longer what they were.
+    """
+    if samples < 1:
+        raise UserError(f"--samples must be 1 or more, not {samples}")
+    pictures = own_pictures(run)
+    train_indices, _, test_indices = run.split(pictures)
+    z = run.latents(chosen(pictures.images[test_indices], run.config.evaluation.pictures))
+    tell({"note": f"measuring {len(z)} held-out pictures with {SEEDS} other seeds"})
+    found = {"run": str(run.folder), "seed": seed, "unit": "bits per pixel"} | _noise(run, z, seed)
+    latents = _training_latents(run, pictures, train_indices)
+    tell({"note": f"refitting a larger prior on {len(latents):,} training latents, {samples:,} seen"})
+    found["slack"] = _slack(run, latents, z, samples, seed, tell)
+    found["failures"] = failures(found)
+    found["holds"] = not found["failures"]
+    found["words"] = words(found)
+    write_json(run.folder / "verify.json", found)
+    return found
+
+
+def _slack(run: Run, latents: Tensor, z: Tensor, samples: int, seed: int, tell: Progress) -> dict[str, Any]:
+    """Refit on the training ``latents``, and compare on the held-out ``z``."""
+    ae, start = run.config.autoencoder, run.autoencoder.prior
+    prior = fit_prior(
+        latents,
+        refit_plan(ae.prior, samples, seed),
+        run.folder / "verify" / f"{samples}-{seed}",
+        lambda_0=ae.lambda_0,
+        lambda_min=ae.lambda_min,
+        start=start,
+        progress=tell,
+        device=str(run.device),
+    )
+    table, again = run.autoencoder.rate_levels, key(seed, "slack")
+    own, refitted = (_bits(run, z, each, again, table).mean(0) for each in (start, prior))
+    sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (start, prior)]
+    slack = paired_slack(own, refitted)
+    slack |= {"parameters": dict(zip(("run", "refitted"), sizes, strict=True)), "samples": samples}
+    return slack | {"limit": SLACK_LIMIT, "holds": slack["value"] <= SLACK_LIMIT}
+
+
+def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
+    """Beside the run's own prior, a second one of twice its width: about five times its parameters together."""
+    wider = replace(vit, channels=tuple(2 * width for width in vit.channels))
+    return PriorPlan(
+        vit=wider,
+        samples=samples,
+        batch=min(64, samples),
+        learning_rate=5e-4,
+        warmup=samples // 10,
+        decay=0.8,
+        ema_halflife=samples / 20,
+        seed=seed,
+    )
+
+
+def estimates(run: Run, z: Tensor, table: Table, seeds: list[int]) -> Tensor:
+    """Bits per pixel of every estimate, ``[seeds, LEVELS]``: equal pictures, so they differ by noise alone."""
+    return torch.stack([_bits(run, z, run.autoencoder.prior, seed, table).mean(1) for seed in seeds])
+
+
+def agreement(one: float, one_error: float, other: float, other_error: float) -> dict[str, Any]:
+    """Whether two estimates of one number lie within ``AGREE`` standard errors of their difference."""
+    apart, error = one - other, math.hypot(one_error, other_error)
+    return {
+        "value": one,
+        "noise": one_error,
+        "difference": apart,
+        "stderr": error,
+        "holds": abs(apart) <= AGREE * error,
+    }
+
+
+def paired_slack(run_bits: Tensor, refitted_bits: Tensor) -> dict[str, Any]:
+    """``mean(a) / mean(b) − 1``, both ``[N]`` of the same pictures and noise; s.e. by residuals a − (1 + slack) b."""
+    a, b = run_bits.double(), refitted_bits.double()
+    ratio = float(a.mean() / b.mean())
+    stderr = float((a - ratio * b).std() / math.sqrt(len(a)) / b.mean())
+    return {"value": ratio - 1.0, "stderr": stderr, "n": len(a), "run": float(a.mean()), "refitted": float(b.mean())}
+
+
+def words(found: dict[str, Any]) -> list[str]:
+    """What the numbers mean, in sentences."""
+    slack = found["slack"]
+    grown = slack["parameters"]["refitted"] / slack["parameters"]["run"]
+    sure = f"{slack['value']:.2%} ± {slack['stderr']:.2%}"
+    told = [
+        f"The bits are an upper bound on what a latent tells of its picture: {slack['run']:.4g} per pixel under the "
+        "run's prior.",
+        f"A prior {grown:.1f} times as large, refitted on the same latents, needs {slack['refitted']:.4g}: "
+        f"the run's prior pays {sure} too much (its slack).",
+    ]
+    if slack["value"] < -2 * slack["stderr"]:
+        told.append(
+            "The refitted prior is the worse one on held-out pictures: it has learned its training latents by heart, "
+            "so this slack is no lower limit of what better priors could save."
+        )
+    if found["failures"]:
+        told += [f"FAILED: {failure}" for failure in found["failures"]]
+    else:
+        told.append("Seeds and placings agree within their noise, and the slack is within its limit.")
+    return told
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    """What does not hold, one line each."""
+    told = []
+    for name, what in (
+        ("reported", "the reported bits and other seeds"),
+        ("placing", "the two placings of noise levels"),
+    ):
+        one = found[name]
+        if not one["holds"]:
+            gap = abs(one["difference"]) / max(one["stderr"], 1e-30)
+            told.append(f"{what} disagree by {gap:.1f} standard errors: the estimate is broken or not of this run")
+    slack = found["slack"]
+    if not slack["holds"]:
+        told.append(
+            f"the slack {slack['value']:.2%} is above {slack['limit']:.0%}: the run's prior is undertrained or too "
+            "small; more --stage1.samples or a wider --autoencoder.prior brings its bits nearer to the truth"
+        )
+    return told
+
+
+def _noise(run: Run, z: Tensor, seed: int) -> dict[str, Any]:
+    """The reported bits, and those under another placing, against the mean over other seeds; bits per pixel."""
+    ae, importance = run.config.autoencoder, run.autoencoder.rate_levels
+    uniform = uniform_table(ae.lambda_min, ae.lambda_0)
+    others = estimates(run, z, importance, [key(seed, "verify", index) for index in range(SEEDS)])
+    flat = estimates(run, z, uniform, [key(seed, "uniform", index) for index in range(SEEDS)])
+    spread, mean, error = float(others.std()), float(others.mean()), float(others.std()) / math.sqrt(others.numel())
+    count = run.config.evaluation.rate_levels
+    told = _reported(run, z)
+    return {
+        "other_seeds": {"value": mean, "noise": error, "each": others.mean(1).tolist(), "n": len(z)},
+        "reported": agreement(told, spread / math.sqrt(count), mean, error),
+        "placing": agreement(float(flat.mean()), float(flat.std()) / math.sqrt(flat.numel()), mean, error),
+    }
+
+
+def _reported(run: Run, z: Tensor) -> float:
+    """Bits per pixel in ``metrics.json``; measured as ``evaluate`` does where there is none or of other pictures."""
+    path = run.folder / "metrics.json"
+    bits = read_json(path).get("bits") if path.is_file() else None
+    if bits and bits.get("n") == len(z):
+        return bits["measured"]
+    found = run.rate(z, run.config.evaluation.rate_levels)
+    return float(torch.stack([terms.nats().double().mean() for terms in found]).mean()) / (LN2 * run.pixels)
+
+
+def _bits(run: Run, z: Tensor, prior: Denoiser, seed: int, table: Table) -> Tensor:
+    """Bits per pixel of each estimate and picture ``[LEVELS, N]``; equal seeds see equal noise."""
+    ae = run.config.autoencoder
+    found = measure(z, prior, lambda_0=ae.lambda_0, lambda_min=ae.lambda_min, table=table, levels=LEVELS, seed=seed)
+    return torch.stack([terms.nats().double() for terms in found]) / (LN2 * run.pixels)
+
+
+def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:
+    """From the run folder, or encoded anew where stage 2 was not trained."""
+    path = Path(run.folder) / "latents" / "train.safetensors"
+    if not path.is_file():
+        return run.latents(pictures.images[indices])
+    latents = LatentSet.load(path)
+    latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
+    return latents.z

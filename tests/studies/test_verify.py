@@ -1,0 +1,149 @@
+"""A run's bits again: what agrees, what is told where something does not, and the slack of a refit."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unilat
+from unilat.cli import main
+from unilat.files import read_json, write_json
+from unilat.studies import verify
+from unilat.types import UserError
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of this file's own to write into."""
+    folder = tmp_path_factory.mktemp("verify") / "tiny"
+    shutil.copytree(tiny_run, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(run_folder: Path) -> dict[str, Any]:
+    """What verifying the untouched run finds."""
+    return verify.verify_run(unilat.load(run_folder), samples=640)
+
+
+def test_a_run_agrees_with_itself(run_folder: Path, found: dict[str, Any]):
+    """Kills another unit, another placing that is biased, and seeds that are all the same."""
+    reported = read_json(run_folder / "metrics.json")["bits"]
+    assert found["reported"]["value"] == reported["measured"]
+    assert found["reported"]["holds"]
+    assert found["placing"]["holds"]
+    assert found["other_seeds"]["n"] == reported["n"]
+    assert len(set(found["other_seeds"]["each"])) == verify.SEEDS
+    assert found["placing"]["value"] == pytest.approx(reported["measured"], rel=0.3)
+    assert read_json(run_folder / "verify.json") == json.loads(json.dumps(found))
+
+
+def test_the_refit_is_larger_better_and_resumed(run_folder: Path, found: dict[str, Any]):
+    """Kills a refit of the run's own size, one that changes the run's prior, and one that is made again each time."""
+    slack = found["slack"]
+    assert slack["parameters"]["refitted"] > 3 * slack["parameters"]["run"]
+    assert slack["run"] > slack["refitted"]  # 256 pictures leave a prior much to learn
+    notes: list[dict[str, Any]] = []
+    again = verify.verify_run(unilat.load(run_folder), samples=640, tell=notes.append)
+    assert again == found
+    assert all("note" in told for told in notes)
+
+
+def test_a_false_report_is_found(run_folder: Path, found: dict[str, Any], capsys: Capture):
+    """Kills a check that does not look at what was reported, and an exit code without it."""
+    metrics = read_json(run_folder / "metrics.json")
+    true = metrics["bits"]["measured"]
+    off = 10 * found["reported"]["stderr"]
+    metrics["bits"]["measured"] = true - off
+    write_json(run_folder / "metrics.json", metrics)
+    try:
+        assert main(["verify", str(run_folder), "--samples", "640", "--json"]) == 1
+    finally:
+        metrics["bits"]["measured"] = true
+        write_json(run_folder / "metrics.json", metrics)
+    told = json.loads(capsys.readouterr().out)
+    assert not told["reported"]["holds"]
+    assert any("reported" in line and "standard errors" in line for line in told["failures"])
+
+
+def test_the_table_says_what_it_means(run_folder: Path, found: dict[str, Any], capsys: Capture):
+    """Kills a table without the slack, and sentences that are not printed."""
+    assert main(["verify", str(run_folder), "--samples", "640"]) == int(not found["holds"])
+    out = capsys.readouterr().out
+    assert f"{found['slack']['value']:.2%}" in out
+    assert all(sentence in out for sentence in found["words"])
+
+
+def test_paired_slack_is_a_ratio_with_a_small_error():
+    """Kills the inverse ratio, a mean of ratios, and an error that forgets that the noise is the same."""
+    generator = torch.Generator().manual_seed(0)
+    refitted = 5 + torch.randn(4000, generator=generator)
+    own = 1.03 * refitted + 0.01 * torch.randn(4000, generator=generator)
+    slack = verify.paired_slack(own, refitted)
+    assert slack["value"] == pytest.approx(0.03, abs=4 * slack["stderr"])
+    assert slack["stderr"] == pytest.approx(0.01 / 5 / math.sqrt(4000), rel=0.1)
+
+
+@pytest.mark.parametrize(("apart", "holds"), [(2.9, True), (-2.9, True), (3.1, False), (-3.1, False)])
+def test_agreement_is_three_standard_errors_of_the_difference(apart: float, holds: bool):
+    """Kills one side's error alone, and a difference with a sign."""
+    assert verify.agreement(1.0 + apart * 0.5, 0.3, 1.0, 0.4)["holds"] is holds
+
+
+def _found(slack: float, reported: bool = True, placing: bool = True) -> dict[str, Any]:
+    parameters = {"run": 10, "refitted": 50}
+    one = {"difference": 0.5, "stderr": 0.1}
+    return {
+        "reported": one | {"holds": reported},
+        "placing": one | {"holds": placing},
+        "slack": {
+            "value": slack,
+            "stderr": 0.001,
+            "run": 0.3,
+            "refitted": 0.29,
+            "limit": 0.02,
+            "parameters": parameters,
+        }
+        | {"holds": slack <= 0.02},
+    }
+
+
+def test_each_failure_is_told_by_name():
+    """Kills a verdict without a cause, and a negative slack that passes for a proof."""
+    for found, word in (
+        (_found(0.03), "slack"),
+        (_found(0.0, reported=False), "reported"),
+        (_found(0.0, True, False), "placings"),
+    ):
+        (line,) = verify.failures(found)
+        assert word in line
+        assert any(f"FAILED: {line}" == told for told in verify.words(found | {"failures": [line]}))
+    assert verify.failures(_found(0.01)) == []
+    assert any("by heart" in told for told in verify.words(_found(-0.01) | {"failures": []}))
+
+
+def test_what_is_gone_is_told_in_one_line(run_folder: Path, tmp_path: Path, capsys: Capture):
+    """Kills a traceback for pictures that are gone, latents of another encoder, no run at all, and no samples."""
+    gone = tmp_path / "gone"
+    shutil.copytree(run_folder, gone, ignore=shutil.ignore_patterns("verify"))
+    config = read_json(gone / "config.json")
+    write_json(gone / "config.json", config | {"data": config["data"] | {"source": str(tmp_path / "nowhere")}})
+    for words, told in (
+        ([gone], "nowhere"),
+        ([tmp_path / "none"], "not a run folder"),
+        ([run_folder, "--samples", 0], "--samples"),
+    ):
+        assert main(["verify", *map(str, words)]) == 2
+        assert told in capsys.readouterr().err.splitlines()[-1]
+    write_json(gone / "config.json", config)
+    (gone / "latents" / "train.safetensors").write_bytes(b"spoilt")
+    with pytest.raises(UserError, match="safetensors"):
+        verify.verify_run(unilat.load(gone), samples=640)
+    shutil.rmtree(gone / "latents")
+    assert verify.verify_run(unilat.load(gone), samples=640)["slack"]["n"] > 0
