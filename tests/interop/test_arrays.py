@@ -51,8 +51,9 @@ def test_files_that_are_none(tmp_path: Path):
     np.save(tmp_path / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "bytes.npy").write_bytes(pickle.dumps([1.0]))
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0")
+    torch.save({"z": torch.zeros(3, 2)}, tmp_path / "model.pt")
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 3)), b=np.zeros((2, 3)))
-    for name in ("objects.npy", "bytes.npy", "cut.safetensors", "two.npz", "none.npy"):
+    for name in ("objects.npy", "bytes.npy", "cut.safetensors", "two.npz", "none.npy", "model.pt"):
         with pytest.raises(UserError) as error:
             arrays.load(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)

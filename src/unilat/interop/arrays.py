@@ -1,6 +1,5 @@
 """Latents of others as they lie in a file: ``.npy``, ``.npz``, ``.safetensors``, or an array in memory."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unilat.data.arrays import read_npy, read_npz
 from unilat.files import read_safetensors
 from unilat.types import UserError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
 NAMES = ("latents", "z", "latent", "mean", "arr_0", "data")
-_DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, SyntaxError, MemoryError, OverflowError)
 
 
 def load(path: Path) -> Tensor:
@@ -22,16 +21,13 @@ def load(path: Path) -> Tensor:
     Of several arrays that called ``latents``, ``z``, ``latent``, ``mean`` or ``data`` is meant, or else the only one of
     floating point with two axes or more. Raises :class:`UserError` where that is not clear or the file is damaged.
     """
-    if not path.is_file():
-        raise UserError(f"{path} is not there: name a folder of diffusers, or latents in a {', '.join(SUFFIXES)} file")
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        what = "is of another kind" if path.is_file() else "is not there"
+        raise UserError(f"{path} {what}: name a folder of diffusers, or latents in a {', '.join(SUFFIXES)} file")
     if path.suffix == ".safetensors":
         return checked(_pick(read_safetensors(path)[0], path), str(path))
-    try:
-        kept = np.load(path, allow_pickle=False)
-        arrays = {"data": kept} if isinstance(kept, np.ndarray) else {name: kept[name] for name in kept.files}
-    except _DAMAGED as error:
-        raise UserError(f"{path} holds no arrays of numbers ({' '.join(str(error).split())[:80]})") from None
-    return checked(_pick(arrays, path), str(path))
+    arrays = read_npz(path, str(path)) if path.suffix == ".npz" else {"data": read_npy(path, str(path))}
+    return checked(_pick({name: array for name, array in arrays.items() if hasattr(array, "ndim")}, path), str(path))
 
 
 def _pick(arrays: dict[str, Any], path: Path) -> Any:

@@ -1,6 +1,7 @@
 """The page of an audit: one HTML file made of audit.json and audit.safetensors and of nothing else."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def whole(found: Found) -> str:
         "reconstructions": _reconstructions,
         "channels": _channels,
         "bitmap": _bit_map,
-        "curve": lambda found: pictures.curve(found.contents),
+        "curve": lambda found: pictures.curve(found.contents, "the noise of the audit"),
         "unknown": _unknown,
     }
     body = "".join(page.section(key, title, parts[key], found) for key, title, _ in SECTIONS)
@@ -96,13 +97,14 @@ def _head(found: Found) -> str:
 
 def _tiles(found: Found) -> str:
     values = found.values
-    most = 3.61
+    level = finite(entry(values, "plan", "lambda_0")) or 0.0
+    most = 0.5 * math.log2(1 + math.exp(level))
     tiles = [
         ("Bits of a latent", _amount(entry(values, "bits", "per_latent")), "under a diffusion prior, held out"),
         (
             "Bits of a number",
             _amount(entry(values, "bits", "per_dimension")),
-            f"independent numbers would need {most:g} at log-SNR 5",
+            f"independent normal numbers need {most:.2f} at log-SNR {level:g}",
         ),
     ]
     if (psnr := finite(entry(values, "psnr", "value"))) is not None:
@@ -193,7 +195,11 @@ def _channels(found: Found) -> str:
     words = (
         "Scaled is what a diffusion model is given: after the factors of the model's own configuration, or as they are "
         "where it has none. It should have mean 0 and standard deviation 1."
-        + (" Own log-SNR is where the posterior's own noise stands; the audit adds noise of 5." if posterior else "")
+        + (
+            " Own log-SNR is where the posterior's own noise stands; the audit adds noise of its own."
+            if posterior
+            else ""
+        )
         + more
     )
     return how(esc(words)) + (

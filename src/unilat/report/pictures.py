@@ -147,8 +147,8 @@ def by_channel(channels: Tensor) -> str:
     return "<h3>Bits by latent channel</h3>" + how(words) + drawn
 
 
-def curve(run: Contents) -> str:
-    """The information curve: bits per unit of log-SNR."""
+def curve(run: Contents, noise: str = "the encoder's own noise") -> str:
+    """The information curve: bits per unit of log-SNR, up to where ``noise`` begins."""
     edges, values = run.arrays.get("curve_edges"), run.arrays.get("curve_bits")
     known = isinstance(edges, Tensor) and isinstance(values, Tensor) and edges.ndim == values.ndim == 1
     if not known or edges is None or values is None or len(edges) != len(values) + 1 or len(values) < 2:
@@ -185,8 +185,8 @@ def curve(run: Contents) -> str:
         "<strong>How to read it.</strong> Lift a latent out of noise, from left to right: the height says how many "
         "bits about the picture become visible at that noise level, and the area is all of them, "
         f"<strong>{pretty(total, 3)} bits</strong> for the average picture.{esc(end)} Bits on the left are coarse: "
-        "shape, class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where the "
-        "encoder's own noise begins, means that more bits would go into ever finer detail."
+        "shape, class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where "
+        f"{noise} begins, means that more bits would go into ever finer detail."
     )
     return how(words) + figure(drawn)
 

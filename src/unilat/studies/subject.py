@@ -97,7 +97,8 @@ def of_model(
             claim(folder, identity | {"latents": digest(tensors)})
         write_safetensors(path, tensors, {})
     train, test = split(pictures, fraction=0.1, at_most=2000, seed=identity["seed"])
-    checked(tensors["z"], model.name)
+    for tensor in tensors.values():
+        checked(tensor, model.name)
     pixels = math.prod(pictures.images.shape[2:])
     return Subject(model.name, tensors["z"], tensors.get("logvar"), train, test, pixels, model, pictures)
 
