@@ -10,10 +10,10 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-verify bench-paper-tables clean
 
 help:  ## Print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # Re-done only when what is to be installed changes.
 $(STAMP): pyproject.toml constraints.txt
@@ -51,6 +51,12 @@ help-texts: $(STAMP)  ## Write docs/help/*.txt again after the command line chan
 
 bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
 	$(BIN)/python benchmarks/main.py $(ARGS)
+
+bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's bound: benchmarks/results/verify.json and .md
+	$(BIN)/python benchmarks/verify.py $(ARGS)
+
+bench-paper-tables: $(STAMP)  ## The paper's Tables 2 to 6 at the scale of two cores (hours; goes on where it stopped)
+	$(BIN)/python benchmarks/paper_tables.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

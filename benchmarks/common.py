@@ -6,6 +6,8 @@ import math
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,7 @@ def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:
         "name": name,
         "date": datetime.date.today().isoformat(),
         "commit": commit,
-        "command": f"make bench-{name}",
+        "command": f"make bench-{name.replace('_', '-')}",
         "machine": machine(),
         "protocol": protocol,
         "rows": rows,
@@ -92,3 +94,21 @@ def unilat(*words: str, threads: int, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         command = [sys.executable, "-m", "unilat", *words]
         return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+
+def train_two_at_a_time(work: Path, jobs: Mapping[str, Sequence[str]]) -> None:
+    """``unilat train`` into ``work/NAME`` for each job that has not finished, two processes of one thread each."""
+    waiting = [(name, words) for name, words in jobs.items() if not (work / name / "report.html").is_file()]
+    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+    while waiting or running:
+        while waiting and len(running) < 2:
+            name, words = waiting.pop(0)
+            print(f"{time.strftime('%H:%M')} {name}", flush=True)
+            words = ("train", *words, "--out", str(work / name))
+            running.append((name, unilat(*words, threads=1, log=work / f"{name}.log")))
+        time.sleep(1)
+        for name, process in list(running):
+            if process.poll() is not None:
+                running.remove((name, process))
+                if process.returncode:
+                    raise SystemExit(f"{name} ended with {process.returncode}: see {work / name}.log")

@@ -17,32 +17,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, row, unilat, write
+from common import ROOT, row, train_two_at_a_time, unilat, write
 
 WORK = ROOT / "runs" / "bench-main"
 SETS = ("glyphs", "fashion-mnist", "emoji")
 TARGETS = (0.1, 0.3, 0.8)
 SHORT = ("--stage2.samples", "0", "--stage1.samples", "32000")
 Rows = list[dict[str, Any]]
-
-
-def run_two_at_a_time(jobs: dict[str, tuple[str, ...]]) -> None:
-    """``unilat train`` for each job that has not finished, two processes of one thread each."""
-    waiting = [(name, words) for name, words in jobs.items() if not (WORK / name / "report.html").is_file()]
-    running: list[tuple[str, subprocess.Popen[bytes]]] = []
-    while waiting or running:
-        while waiting and len(running) < 2:
-            name, words = waiting.pop(0)
-            print(f"{time.strftime('%H:%M')} {name}", flush=True)
-            running.append(
-                (name, unilat("train", *words, "--out", str(WORK / name), threads=1, log=WORK / f"{name}.log"))
-            )
-        time.sleep(2)
-        for name, process in list(running):
-            if process.poll() is not None:
-                running.remove((name, process))
-                if process.returncode:
-                    raise SystemExit(f"{name} ended with {process.returncode}: see {WORK / name}.log")
 
 
 def metrics(name: str) -> dict[str, Any]:
@@ -53,7 +34,7 @@ def metrics(name: str) -> dict[str, Any]:
 def bits() -> Rows:
     """Three targets on three data sets, stage 1 alone."""
     names = {(data, bpp): f"{data}-{bpp:g}" for data in SETS for bpp in TARGETS}
-    run_two_at_a_time({name: (data, "--bpp", f"{bpp:g}", *SHORT) for (data, bpp), name in names.items()})
+    train_two_at_a_time(WORK, {name: (data, "--bpp", f"{bpp:g}", *SHORT) for (data, bpp), name in names.items()})
     rows: Rows = []
     for data in SETS:
         found = [metrics(names[data, bpp]) for bpp in TARGETS]
@@ -85,8 +66,8 @@ def starts() -> Rows:
     }
     jobs = {re.sub(r"\W+", "-", f"start {name}"): words for name, words in variants.items()}
     short = ("--stage2.samples", "0", "--stage1.samples", "12000", "--evaluation.pictures", "500")
-    run_two_at_a_time(
-        {name: ("fashion-mnist", *short, "--evaluation.features", "none", *words) for name, words in jobs.items()}
+    train_two_at_a_time(
+        WORK, {name: ("fashion-mnist", *short, "--evaluation.features", "none", *words) for name, words in jobs.items()}
     )
     rows: Rows = []
     for name, job in zip(variants, jobs, strict=True):
@@ -118,7 +99,7 @@ def starts() -> Rows:
 def recognised() -> Rows:
     """Class-conditional Fashion-MNIST: does a classifier of real pictures name the samples?"""
     words = "fashion-mnist --bpp 0.15 --stage1.samples 48000 --stage2.samples 120000 --evaluation.guidance 2"
-    run_two_at_a_time({"recognised": tuple(words.split())})
+    train_two_at_a_time(WORK, {"recognised": tuple(words.split())})
     found = metrics("recognised")
     judge = found["classifier"]
     minutes = sum(phase["seconds"] for phase in found["phases"] if phase["name"] != "evaluate") / 60

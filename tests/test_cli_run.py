@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from PIL import Image
 
 import unilat
 from unilat.cli import main
+from unilat.maths.rate import RateTerms
 from unilat.models.latents import LatentSet
 
 ROOT = Path(__file__).parents[1]
@@ -148,3 +150,17 @@ def test_the_training_example_runs(tiny_source: Path, tmp_path: Path, capsys: Ca
 
     train_from_python.main(str(tiny_source), str(tmp_path / "run"), "tiny")
     assert "wanted 0.4 bits per pixel, measured" in capsys.readouterr().out
+
+
+def test_the_charge_example_runs(tiny_source: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch):
+    """examples/charge_of_your_own.py; kills a mirror along the other axis, or a term that nothing escapes."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import charge_of_your_own
+
+    x = torch.arange(8.0).view(1, 1, 2, 4)
+    free = RateTerms(torch.zeros_like(x), torch.zeros_like(x), torch.zeros(1))
+    same = SimpleNamespace(encode=lambda picture: picture)
+    assert charge_of_your_own.charge(same, x, x, free).tolist() == [0.0]  # type: ignore[arg-type]
+    assert charge_of_your_own.charge(same, x, x.flip(-2), free).tolist() == pytest.approx([12.8])  # type: ignore[arg-type]
+    charge_of_your_own.main(str(tiny_source), str(tmp_path / "run"), "tiny")
+    assert "bits per pixel, measured" in capsys.readouterr().out

@@ -18,7 +18,7 @@ HEAD = """\
 Counted on the meta device, without memory or data, by `unilat.trained.describe`; written by
 `python tests/test_presets.py`. FLOPs are those of linear maps, convolutions and attention, two for each multiply-add;
 training is three times the forward pass, times the examples that the preset trains on (UL Sec. 5.1 counts alike, but
-leaves out convolutions). The base model stands without classes; `small` and `tiny` are told for grey pictures.
+leaves out convolutions). The base model stands without classes; presets of no fixed colour are told for grey pictures.
 """
 
 
@@ -36,6 +36,8 @@ def section(name: str) -> str:
         "|---|---:|---:|---:|",
     ]
     for part in PARTS:
+        if part not in told["parts"]:  # a normal prior is no network
+            continue
         row = told["parts"][part]
         forward, training = row["forward_flops"] / 1e9, row["training_flops"] / 1e18
         lines.append(f"| {part} | {row['parameters']:,} | {forward:,.4g} | {training:,.4g} |")

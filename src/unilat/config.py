@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +27,8 @@ class DataConfig:
     """Side of the square pictures in pixels."""
     channels: int | None = None
     """1 for grey, 3 for colour; by default colour where any picture has some."""
+    at_most: int | None = None
+    """Largest number of pictures read, evenly spread over the source; all by default."""
     held_out: float = 0.1
     """Share of the pictures that is never trained on; the official test split is used where there is one."""
     held_out_at_most: int = 2000
@@ -39,6 +41,8 @@ class DataConfig:
 class Stage1Config:
     """Training of encoder, prior and decoder. Lengths count pictures seen."""
 
+    autoencoder: str | None = None
+    """Run folder whose autoencoder is taken as it is; stage 1 is then not trained."""
     bpp: float | None = 0.3
     """Wanted bits per pixel of the latent; the loss factor is moved until the rate holds there."""
     loss_factor: float | None = None
@@ -107,6 +111,8 @@ class EvaluationConfig:
     """Network calls of the base model for a latent (second-order sampler)."""
     guidance: float = 1.5
     """Scale of classifier-free guidance; 1 is none. Only where pictures have classes."""
+    sample_from: Literal["base", "prior"] = "base"
+    """Where latents are drawn from when there is no base model: nowhere, or stage 1's prior (single-stage training)."""
     features: str = "auto"
     """Network behind the distances: auto, none, efficientnet-lite0, or a TorchScript file."""
     classifier_samples: int = 60_000
@@ -191,6 +197,7 @@ def check(config: RunConfig) -> None:
             f"carries at unit variance ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} "
             "or more"
         )
+    _check_variants(ae)
     if not -math.inf < ae.lambda_min < ae.lambda_0 <= ae.lambda_max < math.inf:
         raise UserError(
             f"lambda_min < lambda_0 <= lambda_max must hold, not {ae.lambda_min}, {ae.lambda_0}, {ae.lambda_max}"
@@ -212,6 +219,8 @@ def _check_numbers(config: RunConfig) -> None:
     shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.vit.dropout",
               "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
     values = _flatten(dataclasses.asdict(config))
+    if config.data.at_most is not None and config.data.at_most < 1:
+        raise UserError(f"--data.at-most must be 1 or more, not {config.data.at_most}")
     for name, least in counts.items():
         if values[name] < least:
             raise UserError(f"{_option(name)} must be {least} or more, not {values[name]}")
@@ -233,6 +242,20 @@ def _check_numbers(config: RunConfig) -> None:
         raise UserError(f"--data.channels must be 1 (grey) or 3 (colour), not {config.data.channels}")
     if any(steps < 1 for steps in config.evaluation.step_counts):
         raise UserError(f"--evaluation.step-counts must be 1 or more each, not {config.evaluation.step_counts}")
+
+
+def _check_variants(ae: AutoencoderConfig) -> None:
+    """What stage 1 charges and asks for: weights that are weights, and options that something listens to."""
+    if not 0 < ae.kl_weight < math.inf:
+        raise UserError(f"--autoencoder.kl-weight must be a positive number, not {ae.kl_weight}")
+    if not 0 <= ae.perceptual < math.inf:
+        raise UserError(f"--autoencoder.perceptual must be 0 or a positive number, not {ae.perceptual}")
+    if ae.perceptual and ae.decoder_loss != "mse":
+        raise UserError("--autoencoder.perceptual stands beside a squared error: add --autoencoder.decoder-loss mse")
+    if ae.random_end is not None and not (math.isfinite(ae.random_end[0]) and 0 < ae.random_end[1] < math.inf):
+        raise UserError(
+            f"--autoencoder.random-end is a log-SNR and a positive scale, 0 1 for example, not {ae.random_end}"
+        )
 
 
 def _check_networks(config: RunConfig) -> None:

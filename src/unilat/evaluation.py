@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from unilat.data import Pictures
-from unilat.data import load as load_pictures
 from unilat.files import read_json, write_json, write_safetensors
+from unilat.maths.levels import rate_table
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
-from unilat.trained import Run, describe
+from unilat.trained import Run, describe, measure_rate, read_pictures
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -37,13 +37,16 @@ def evaluate(
     """
     if source is None and pictures is None:
         pictures = own_pictures(run)
-    test, _ = run.pictures(source) if source is not None else held_out(run, pictures)
-    test = chosen(test, run.config.evaluation.pictures)
+    test, labels = run.pictures(source) if source is not None else held_out(run, pictures)
+    wanted = run.config.evaluation.pictures
+    test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
+    if run.base is not None:
+        metrics["base_bits"] = _base_bits(run, test, labels if source is None else None)
     metrics |= _reconstructions(run, test, features, real, arrays)
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
@@ -63,7 +66,7 @@ def evaluate(
 
 def own_pictures(run: Run) -> Pictures:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = load_pictures(run.config.data.source, size=run.config.data.size, channels=run.data["channels"])
+    pictures = read_pictures(run.config.data, run.data["channels"])
     if pictures.sha256 != run.data["sha256"]:
         raise UserError(
             f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
@@ -93,8 +96,8 @@ def _mean(values: Tensor, unit: str) -> dict[str, Any]:
 def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
     ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
-    z = run.latents(test)
-    estimates = run.rate(z, levels)
+    z, entropy = run.encoded(test)
+    estimates = run.rate(z, levels, entropy=entropy)
     bits = torch.stack([terms.nats() for terms in estimates]).mean(0) / LN2
     edges = torch.linspace(ae.lambda_min, ae.lambda_0, CURVE_BINS + 1)
     arrays["curve_edges"] = edges
@@ -105,7 +108,8 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
     arrays["bit_map"], arrays["channel_bits"] = dimensions.sum(0), dimensions.flatten(1).sum(1)
     shown = z[:SHOWN].repeat_interleave(64, 0)
-    each: RateTerms = run.rate(shown, 1)[0]
+    shown_entropy = None if entropy is None else entropy[:SHOWN].repeat_interleave(64, 0)
+    each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
     return {
@@ -114,13 +118,30 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     } | row
 
 
+def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """The same bound under the base model, which knows the class where there are any (UL Table 5, "bpd, base").
+
+    Its weighted training spends less on fine levels than the bound does, so this may lie above the prior's bits.
+    """
+    base = run.base
+    assert base is not None
+    z, entropy = run.encoded(test)
+    unknown = torch.full((len(z),), base.classes) if labels is None else labels
+    table, count = rate_table(base.lambda_min, base.lambda_0), run.config.evaluation.rate_levels
+    cond = unknown if base.classes else None
+    found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
+    nats = torch.stack([(terms if entropy is None else terms.less(entropy)).nats() for terms in found]).mean(0)
+    return _mean(nats / LN2 / run.pixels, "bits per pixel")
+
+
 def _reconstructions(
     run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
 ) -> dict[str, Any]:
     """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
-    chosen = run.config.evaluation.decoder_steps
+    once = run.config.autoencoder.decoder_loss == "mse"  # one call, whatever the number
+    chosen = 1 if once else run.config.evaluation.decoder_steps
     rows, head = [], {}
-    for steps in sorted({*run.config.evaluation.step_counts, chosen}):
+    for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
         made = run.reconstruct(test, steps=steps)
         quality = {
             "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
@@ -160,7 +181,8 @@ def _generations(
         protocol = f"{features.protocol}; {calls}; classes in turn"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
-    if pictures is not None and len(run.classes) > 1 and seen > 0:
+    named = run.base is not None and run.base.classes > 1
+    if pictures is not None and named and seen > 0:
         train, _, test = run.split(pictures)
         test = chosen(test, run.config.evaluation.pictures)
         judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)

@@ -20,14 +20,23 @@ from torch import Tensor
 from unilat import config as configuration
 from unilat.config import RunConfig
 from unilat.data import Pictures, to_unit
-from unilat.data import load as load_pictures
 from unilat.evaluation import evaluate
-from unilat.files import read_json, write_json, write_safetensors
+from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
+from unilat.models.price import Charge
 from unilat.report import page
-from unilat.trained import Run, build_autoencoder, build_base, describe, load, read_config, split_pictures
+from unilat.trained import (
+    Run,
+    build_autoencoder,
+    build_base,
+    describe,
+    load,
+    read_config,
+    read_pictures,
+    split_pictures,
+)
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
 from unilat.training.plan import Schedule, Stage
@@ -39,10 +48,17 @@ __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 Progress = Callable[[dict[str, Any]], None]
 
 
-def train(config: RunConfig, folder: Path, progress: Progress | None = None, device: str = "auto") -> dict[str, Any]:
+def train(
+    config: RunConfig,
+    folder: Path,
+    progress: Progress | None = None,
+    device: str = "auto",
+    charge: Charge | None = None,
+) -> dict[str, Any]:
     """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
 
-    ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. Raises
+    ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. ``charge`` is
+    what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. Raises
     :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
     """
     configuration.check(config)
@@ -58,20 +74,25 @@ def train(config: RunConfig, folder: Path, progress: Progress | None = None, dev
             stack.enter_context(lock(folder))
             _claim(config, folder, str(place))
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        return _train(config, folder, progress or (lambda numbers: None), device, world.rank)
+        return _train(config, folder, progress or (lambda numbers: None), device, world.rank, charge)
 
 
-def _train(config: RunConfig, folder: Path, tell: Progress, device: str, rank: int) -> dict[str, Any]:
+def _train(
+    config: RunConfig, folder: Path, tell: Progress, device: str, rank: int, charge: Charge | None
+) -> dict[str, Any]:
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
-        pictures = load_pictures(config.data.source, size=config.data.size, channels=config.data.channels)
+        pictures = read_pictures(config.data, config.data.channels)
         for note in pictures.notes:
             tell({"note": note})
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
-        _stage1(config, folder, pictures, indices, tell, device)
+        if config.stage1.autoencoder is None:
+            _stage1(config, folder, pictures, indices, tell, device, charge)
+        else:
+            _take_over(config, folder, pictures)
     if config.stage2.samples > 0:
         run = load(folder, device)
         with _phase(folder, "encode"):
@@ -140,6 +161,7 @@ def _stage1(
     indices: tuple[Tensor, Tensor, Tensor],
     tell: Progress,
     device: str,
+    charge: Charge | None,
 ) -> None:
     if (folder / "autoencoder.safetensors").is_file():
         return
@@ -148,7 +170,7 @@ def _stage1(
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage1"))
-        model = build_autoencoder(config, images.shape[1], mean, std)
+        model = build_autoencoder(config, images.shape[1], mean, std, charge)
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
     stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1)
@@ -157,6 +179,21 @@ def _stage1(
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
+
+
+def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
+    """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
+    other = load(Path(config.stage1.autoencoder or ""), "cpu")
+    differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
+    if pictures.images.shape[1:] != (other.data["channels"], other.config.data.size, other.config.data.size):
+        differs.append(
+            f"pictures: {other.data['channels']}×{other.config.data.size}² and {list(pictures.images.shape[1:])}"
+        )
+    if differs:
+        raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
+    if not (folder / "autoencoder.safetensors").is_file():
+        tensors, header = read_safetensors(other.folder / "autoencoder.safetensors")
+        write_safetensors(folder / "autoencoder.safetensors", tensors, header)
 
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, tell: Progress, device: str) -> int:
@@ -175,8 +212,8 @@ def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress
         latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
         return latents
     tell({"note": f"encoding {len(train_indices)} pictures"})
-    z = run.latents(pictures.images[train_indices])
-    bits = torch.stack([terms.nats() for terms in run.rate(z, 1)]).mean(0) / LN2
+    z, entropy = run.encoded(pictures.images[train_indices])
+    bits = run.rate(z, 1, entropy=entropy)[0].nats() / LN2
     lambda_0 = run.config.autoencoder.lambda_0
     latents = LatentSet(z, bits, pictures.labels[train_indices], lambda_0, run.encoder_sha256, run.pixels)
     latents.save(path)

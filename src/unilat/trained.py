@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unilat import config as configuration
-from unilat.config import RunConfig
+from unilat.config import DataConfig, RunConfig
 from unilat.data import Pictures, split, to_bytes, to_unit
 from unilat.data import load as load_pictures
 from unilat.files import read_json, read_safetensors
@@ -25,9 +25,10 @@ from unilat.maths.levels import Draws, Table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, RateTerms, rate_terms
 from unilat.models.autoencoder import Autoencoder
-from unilat.models.base import Base
+from unilat.models.base import Base, prior_as_base
 from unilat.models.latents import LatentSet, fingerprint
-from unilat.nets.cost import cost
+from unilat.models.price import Charge
+from unilat.nets.cost import Cost, cost
 from unilat.training.engine import key, pick_device
 from unilat.types import Denoiser, UserError
 
@@ -57,6 +58,8 @@ class Run:
             self.base = build_base(self.config, self.classes)
             _fill(self.base, tensors, self.folder / "base.safetensors")
             self.base.eval().requires_grad_(False).to(self.device)
+        elif self.config.evaluation.sample_from == "prior":
+            self.base = prior_as_base(self.autoencoder).eval()
 
     @property
     def classes(self) -> list[str]:
@@ -91,22 +94,38 @@ class Run:
         """Indices of training, calibration and held-out pictures, as they were in training."""
         return split_pictures(self.config, pictures)
 
-    @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
-        """Clean latents ``E(x)`` of uint8 pictures, on the CPU."""
-        parts = (self.autoencoder.encode(to_unit(part).to(self.device)).cpu() for part in images.split(BATCH))
-        return torch.cat(list(parts))
+        """Clean latents of uint8 pictures, on the CPU: ``E(x)``, or a draw where the encoder learned a variance."""
+        return self.encoded(images)[0]
 
-    def rate(self, z: Tensor, levels: int, seed: int = 0) -> list[RateTerms]:
-        """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set."""
+    @torch.no_grad()
+    def encoded(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
+        """:meth:`latents`, and the entropy in nats that a learned variance adds to each of their numbers, or None."""
+        drawn, added = [], []
+        for first in range(0, len(images), BATCH):
+            posterior = self.autoencoder.posterior(to_unit(images[first : first + BATCH]).to(self.device))
+            makers = generators(seed, "posterior", first, len(posterior.mean))
+            z = posterior.draw(lambda mean, makers=makers: noise_of(makers, mean.shape[1:]).to(mean))
+            entropy = posterior.entropy(self.config.autoencoder.lambda_0)
+            drawn.append(z.cpu())
+            added.append(None if entropy is None else entropy.cpu())
+        return torch.cat(drawn), torch.cat(added) if added[0] is not None else None
+
+    def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
+        """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.
+
+        ``entropy``: of latents with a learned variance, as :meth:`encoded` returns it.
+        """
         table, lambda_min = self.autoencoder.rate_levels, self.config.autoencoder.lambda_min
-        return measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
+        found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
+        return found if entropy is None else [terms.less(entropy) for terms in found]
 
     def encode(self, source: str | Tensor, seed: int = 0) -> LatentSet:
         """Latents of a data set (anything ``unilat train`` takes) or of uint8 pictures, with the bits of each."""
         images, labels = self.pictures(source)
-        z = self.latents(images)
-        nats = torch.stack([terms.nats() for terms in self.rate(z, self.config.evaluation.rate_levels, seed)]).mean(0)
+        z, entropy = self.encoded(images, seed)
+        estimates = self.rate(z, self.config.evaluation.rate_levels, seed, entropy)
+        nats = torch.stack([terms.nats() for terms in estimates]).mean(0)
         lambda_0 = self.config.autoencoder.lambda_0
         return LatentSet(z, nats / LN2, labels, lambda_0, self.encoder_sha256, self.pixels)
 
@@ -148,7 +167,8 @@ class Run:
         """``count`` latents z_0; without a label classes take turns. Latent i is a function of (seed, i)."""
         if self.base is None:
             raise UserError(
-                f"{self.folder} has no base model: train stage 2 (`unilat train` without --stage2.samples 0)"
+                f"{self.folder} has no base model: train stage 2 (`unilat train` without --stage2.samples 0), or draw "
+                "from stage 1's prior: --evaluation.sample-from prior"
             )
         labels = self._labels(_positive(count, "-n"), label)
         evaluation = self.config.evaluation
@@ -163,7 +183,7 @@ class Run:
             here = labels[first : first + BATCH]
             makers = generators(seed, "sample", first, len(here))
             z_1 = noise_of(makers, self.latent_shape).to(self.device)
-            z_0 = self.base.sample(z_1, here.to(self.device) if self.classes else None, steps, guidance)
+            z_0 = self.base.sample(z_1, here.to(self.device) if self.base.classes else None, steps, guidance)
             made.append(z_0.cpu())
         lambda_0, unknown = self.config.autoencoder.lambda_0, torch.full((count,), torch.nan)
         return LatentSet(torch.cat(made), unknown, labels, lambda_0, self.encoder_sha256, self.pixels, noisy=True)
@@ -197,11 +217,20 @@ class Run:
 
 @torch.no_grad()
 def measure_rate(
-    z: Tensor, denoise: Denoiser, table: Table, lambda_min: float, *, levels: int, seed: int, device: torch.device
+    z: Tensor,
+    denoise: Denoiser,
+    table: Table,
+    lambda_min: float,
+    *,
+    levels: int,
+    seed: int,
+    device: torch.device,
+    cond: Tensor | None = None,
 ) -> list[RateTerms]:
     """``levels`` independent estimates of the rate of all of ``z [N, ...]`` under ``denoise``, batch by batch.
 
     Noise levels fall as ``table`` says, spread evenly over the set; everything random is a function of ``seed``.
+    ``cond [N]``: what the denoiser is told of each latent, its class for example.
     """
     found = []
     for index in range(levels):
@@ -210,7 +239,8 @@ def measure_rate(
         for first in range(0, len(z), BATCH):
             rows = slice(first, first + BATCH)
             here, at = z[rows].to(device), table.sample(strata[rows].to(device))
-            z_hat = denoise(diffuse(here, noise[rows].to(device), at.lambda_t), at.lambda_t, None)
+            told = None if cond is None else cond[rows].to(device)
+            z_hat = denoise(diffuse(here, noise[rows].to(device), at.lambda_t), at.lambda_t, told)
             parts.append(rate_terms(here, z_hat, at, lambda_min))
         names = ("diffusion", "terminal", "lambda_t")
         found.append(RateTerms(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names)))
@@ -232,11 +262,15 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def build_autoencoder(
-    config: RunConfig, channels: int, mean: Tensor | None = None, std: Tensor | None = None
+    config: RunConfig,
+    channels: int,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    charge: Charge | None = None,
 ) -> Autoencoder:
     """The networks of stage 1; ``mean`` and ``std`` of the data come with the weights if not given."""
-    zero, one = torch.zeros(channels), torch.ones(channels)
-    return Autoencoder(config.autoencoder, channels, zero if mean is None else mean, one if std is None else std)
+    mean, std = torch.zeros(channels) if mean is None else mean, torch.ones(channels) if std is None else std
+    return Autoencoder(config.autoencoder, channels, mean, std, charge)
 
 
 def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
@@ -246,6 +280,11 @@ def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None
     axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
     mean, std = zero if mean is None else mean, one if std is None else std
     return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
+
+
+def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
+    """The pictures that a configuration names, in its size."""
+    return load_pictures(config.source, size=config.size, channels=channels, limit=config.at_most)
 
 
 def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
@@ -284,12 +323,20 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
         1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
     )
     level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
-    costs = {
+    costs: dict[str, tuple[Cost, int, int]] = {
         "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
         "prior": (cost(autoencoder.prior.net, z, level, None), config.stage1.samples, config.stage1.batch),
-        "decoder": (cost(autoencoder.decoder.net, x, level, z), config.stage1.samples, config.stage1.batch),
+        "decoder": (
+            cost(autoencoder.decoder.net, x, level, autoencoder.condition(z)),
+            config.stage1.samples,
+            config.stage1.batch,
+        ),
         "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
     }
+    if ae.price == "normal":
+        del costs["prior"]
+    if config.evaluation.sample_from == "prior":
+        del costs["base"]
     parts = {
         name: {
             "parameters": one.parameters,

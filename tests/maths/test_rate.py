@@ -4,9 +4,18 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from unilat.maths.levels import Levels, rate_table, uniform
+from unilat.maths.levels import Draws, Levels, rate_table, uniform
+from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian, rate_estimates
-from unilat.maths.rate import RateTerms, bits_per_dimension, bits_per_pixel, rate_terms, terminal_kl
+from unilat.maths.rate import (
+    RateTerms,
+    added_entropy,
+    bits_per_dimension,
+    bits_per_pixel,
+    normal_kl,
+    rate_terms,
+    terminal_kl,
+)
 from unilat.types import UserError
 
 from .sources import F64, correlated, mixture, seeded
@@ -185,3 +194,49 @@ def test_shapes_must_agree():
     z, _, levels = example()
     with pytest.raises((UserError, TypeCheckError), match=r"denoiser returned|z_hat"):
         rate_terms(z, z[:, :1], levels, -3.0)
+
+
+@pytest.mark.parametrize("lambda_0", [5.0, 1.0])
+def test_learned_variance_leaves_the_information(lambda_0):
+    """x ~ N(0, 1), z ~ N(x, v): the rate of z less the entropy is I(x; z_0) plus the terminal mismatch. Kills UL eq. 5
+    with another sign, factor or level: I(x; z_0) = ½ ln(1 + α²/(α² v + σ²)), written apart from the library."""
+    variance = torch.tensor([0.3, 2.0, 1e-3], dtype=F64)
+    signal = 1 / (1 + math.exp(-lambda_0))
+    wanted = 0.5 * torch.log1p(signal / (signal * variance + 1 - signal)).sum()
+    source = Gaussian(1 + variance, torch.zeros(3, dtype=F64))
+    got = source.rate_nats(-30.0, lambda_0) - float(added_entropy(variance.log()[None], lambda_0).sum())
+    assert got == pytest.approx(float(wanted), rel=1e-6)
+    terms = RateTerms(torch.ones(1, 3), torch.full((1, 3), 2.0), torch.zeros(1))
+    torch.testing.assert_close(
+        terms.less(torch.tensor([[0.5, 0.0, 1.0]])).dimension_map(), torch.tensor([2.5, 3.0, 2.0])
+    )
+
+
+@pytest.mark.parametrize("lambda_0", [5.0, -1.0])
+def test_normal_kl_is_the_divergence_of_two_normals(lambda_0):
+    """Against torch.distributions, affine priors. Kills: a mean, the noise or a variance left out on either side."""
+    z = torch.randn(5, 3, 2, generator=seeded(0), dtype=F64)
+    mean, std = (
+        torch.tensor([0.4, -1.0, 0.0], dtype=F64).view(3, 1),
+        torch.tensor([0.5, 2.0, 1.0], dtype=F64).view(3, 1),
+    )
+    signal, noise = 1 / (1 + math.exp(-lambda_0)), 1 / (1 + math.exp(lambda_0))
+    posterior = torch.distributions.Normal(signal**0.5 * z, noise**0.5)
+    prior = torch.distributions.Normal(signal**0.5 * mean, (signal * std.square() + noise).sqrt())
+    wanted = torch.distributions.kl_divergence(posterior, prior)
+    torch.testing.assert_close(normal_kl(z, lambda_0, mean, std), wanted)
+    one = torch.ones(3, 1, dtype=F64)
+    torch.testing.assert_close(normal_kl(z, lambda_0, 0 * one, one), terminal_kl(z, lambda_0))
+
+
+def test_rate_up_to_a_level_is_the_integral_up_to_it():
+    """A unit Gaussian: ½ ln((1 + e^end) / (1 + e^min)) per dimension. Kills the levels above the end kept, or those
+    below it dropped."""
+    draws = Draws.single(seeded(0), 8_000)
+    z = torch.randn(8_000, 64, generator=seeded(1))
+    levels = uniform(draws.strata(8_000), LOW, HIGH)
+    z_hat = unit(64).denoise(diffuse(z, draws.normal(z), levels.lambda_t), levels.lambda_t)
+    terms = rate_terms(z, z_hat, levels, LOW)
+    for end in (-2.0, 3.0):
+        wanted = 64 * 0.5 * math.log((1 + math.exp(end)) / (1 + math.exp(LOW)))
+        assert float(terms.up_to(torch.full((8_000,), end)).diffusion.sum(1).mean()) == pytest.approx(wanted, rel=0.03)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,15 +82,20 @@ def test_fitting_lowers_the_rate_and_refitting_lowers_it_again(tmp_path: Path):
 
 
 def test_a_stopped_fit_goes_on_as_if_it_had_not(tmp_path: Path):
-    """Kills a fit that starts anew, and one whose weights depend on where it was stopped."""
+    """Kills a fit that starts anew, one whose weights depend on where it was stopped, and the last for the averaged."""
     z = correlated(128)
     whole = fit_prior(z, PLAN, tmp_path / "whole", **RANGE).state_dict()
-    part = fit(PriorStage(new_prior(z, PLAN), z, **RANGE), PLAN.schedule, tmp_path / "parts", PLAN.seed, stop_at=4)
-    assert part["step"] == 4
+
+    def told(stop_at: int | None) -> dict[str, Any]:
+        stage = PriorStage(new_prior(z, PLAN), z, **RANGE)
+        return fit(stage, PLAN.schedule, tmp_path / "parts", PLAN.seed, stop_at=stop_at)
+
+    assert told(4)["step"] == 4
     steps = []
     resumed = fit_prior(z, PLAN, tmp_path / "parts", progress=lambda told: steps.append(told["step"]), **RANGE)
     assert steps == list(range(5, 11))
     assert all(torch.equal(value, whole[name]) for name, value in resumed.state_dict().items())
+    assert all(torch.equal(value, whole[name]) for name, value in told(None)["ema"].items())
 
 
 def test_measuring_pairs_equal_seeds():

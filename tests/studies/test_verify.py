@@ -97,7 +97,7 @@ def test_agreement_is_three_standard_errors_of_the_difference(apart: float, hold
 
 
 def _found(slack: float, reported: bool = True, placing: bool = True) -> dict[str, Any]:
-    parameters = {"run": 10, "refitted": 50}
+    sizes = {"samples": 640, "parameters": {"run": 10, "refitted": 50}}
     one = {"difference": 0.5, "stderr": 0.1}
     return {
         "reported": one | {"holds": reported},
@@ -108,9 +108,9 @@ def _found(slack: float, reported: bool = True, placing: bool = True) -> dict[st
             "run": 0.3,
             "refitted": 0.29,
             "limit": 0.02,
-            "parameters": parameters,
+            "holds": slack <= 0.02,
         }
-        | {"holds": slack <= 0.02},
+        | sizes,
     }
 
 

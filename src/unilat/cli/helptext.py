@@ -25,7 +25,7 @@ def help_text(name: str, options: Any, *, args: Sequence[str] = (), registry: An
 
 def _tidy(boxes: str) -> str:
     """The list of options without defaults that say nothing, and without trailing spaces."""
-    boxes = re.sub(r"\s*\(default:\s+(None|False)\)", "", boxes)
+    boxes = re.sub(r"\s*\(default:\s*(None|False)?\)", "", boxes)
     return "\n".join(line.rstrip() for line in boxes.splitlines()).rstrip()
 
 

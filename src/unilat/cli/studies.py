@@ -1,4 +1,4 @@
-"""The commands that check and compare numbers: `verify`, and `audit` of what others made."""
+"""The commands that check and compare numbers: `verify`, `compare`, `audit`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from tyro.conf import DisallowNone, Positional, arg
 
 if TYPE_CHECKING:
     from unilat.cli.output import Output
+
+Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +36,10 @@ class Verify:
         ]
     ] = None
     samples: int = 48_000
-    """Latents that the refitted prior sees; more make the slack surer and take longer."""
+    """Latents that the refitted prior sees; more of them find more of the slack, and take longer."""
     seed: int = 0
     """Seed of everything random; 0 gives the same numbers each time."""
-    json: Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")] = False
+    json: Json = False
 
     def execute(self) -> None:
         """Measure, print the table, and end with exit code 1 where something fails."""
@@ -68,6 +70,34 @@ def _verify_run(options: Verify, folder: Path, output: "Output") -> bool:
         found: dict[str, Any] = verify_run(unilat.run.load(folder), options.samples, options.seed, progress)
     output.result(found, verify_table(found))
     return found["holds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Put runs side by side: one table, one HTML page, curves laid over each other.
+
+    Numbers share a column only where they were measured by one protocol: the same held-out pictures,
+    as many of them, the same decoder calls, the same feature network. Others get a column of their
+    own, and a line says what differs. Fields set differently are listed.
+
+        unilat compare runs/a runs/b
+        unilat compare runs/a runs/b runs/c --out three.html --json"""
+
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN RUN ...")]]
+    """Two to eight run folders that `unilat train` wrote."""
+    out: Annotated[Path, arg(metavar="HTML")] = Path("compare.html")
+    """Page to write."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Compare, write the page, print the table."""
+        from unilat.cli.output import Output
+        from unilat.cli.tables import comparison_table
+        from unilat.studies.compare import compare
+
+        with Output(self.json) as output:
+            table = compare(self.runs, self.out)
+            output.result(table, comparison_table(table))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +134,7 @@ class Audit:
     """Network behind the kernel distance: auto, none, efficientnet-lite0 or a TorchScript file."""
     seed: int = 0
     """Seed of the split, the prior and the noise."""
-    json: Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")] = False
+    json: Json = False
 
     def execute(self) -> None:
         """Audit, write the page, print the table and the sentence."""

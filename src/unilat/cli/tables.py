@@ -84,6 +84,44 @@ def verify_table(found: Mapping[str, Any]) -> str:
     return "\n".join([_align(rows), "", *found["words"]])
 
 
+def comparison_table(table: Mapping[str, Any]) -> str:
+    """The tables of ``unilat compare``: one row a run, one column a quantity and protocol."""
+    names = [run["name"] for run in table["runs"]]
+    texts = [f"{run['name']} is not whole: {run['missing']}" for run in table["runs"] if run["missing"]]
+    for group in dict.fromkeys(column["group"] for column in table["columns"]):
+        columns = [column for column in table["columns"] if column["group"] == group]
+        for start in range(0, len(columns), 5):
+            part = columns[start : start + 5]
+            rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
+            for index, name in enumerate(names):
+                cells = (_compared(column, column["values"][index]) for column in part)
+                rows.append((name, *cells))
+            texts.append(_align(rows))
+    apart = [f"{', '.join(one['titles'])} in {len(one['columns'])} columns: {one['why']}" for one in table["apart"]]
+    if apart:
+        texts.append("\n".join(apart))
+    if table["differences"]:
+        rows = [("set differently", *names)]
+        rows += [(name, *map(str, values)) for name, values in table["differences"].items()]
+        texts.append(_align(rows))
+    if "page" in table:
+        texts.append(f"page: {table['page']}")
+    return "\n\n".join(texts)
+
+
+def _headed(column: Mapping[str, Any]) -> str:
+    unit = column["unit"]
+    return f"{column['title']}, {unit}" if unit and unit not in column["title"] else column["title"]
+
+
+def _compared(column: Mapping[str, Any], cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    if column["key"].startswith("parameters"):
+        return f"{cell['value']:,.0f}"
+    return _measured(cell)
+
+
 def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
     names = [name for name in (*_PARTS, *parameters) if name in parameters or name in flops]
     names = list(dict.fromkeys(names))

@@ -8,6 +8,7 @@ a good one has little variance. Levels are made from ``strata``: numbers in [0, 
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -100,6 +101,20 @@ def uniform(strata: Float[Tensor, " b"], lambda_min: float, lambda_max: float) -
     _check_range(lambda_min, lambda_max)
     length = lambda_max - lambda_min
     return Levels(lambda_min + strata * length, torch.full_like(strata, 1.0 / length))
+
+
+def truncated_logistic(
+    strata: Float[Tensor, " b"], location: float, scale: float, lambda_min: float, lambda_max: float
+) -> Float[Tensor, " b"]:
+    """Quantiles of the logistic distribution cut to [lambda_min, lambda_max], ``[B]`` (UL App. B).
+
+    ``lambda = location + scale logit(F_min + u (F_max - F_min))`` with ``F(lambda) = sigmoid((lambda - location) /
+    scale)``; its survival function ``P(lambda_end > lambda)`` is a sigmoid that falls around ``location``.
+    """
+    _check_range(lambda_min, lambda_max)
+    low, high = (1 / (1 + math.exp((location - end) / scale)) for end in (lambda_min, lambda_max))
+    share = low + strata.double() * (high - low)
+    return (location + scale * torch.logit(share)).clamp(lambda_min, lambda_max).to(strata)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,11 @@ One level per example, divided by its density, estimates the integral; sums over
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as functional
 from jaxtyping import Float
 from torch import Tensor
 
@@ -43,6 +44,18 @@ class RateTerms:
         """Mean nats per example that each latent dimension carries, ``[*dims]``; adds up to the mean of ``nats``."""
         return (self.diffusion + self.terminal).mean(0)
 
+    def up_to(self, lambda_end: Float[Tensor, " b"]) -> "RateTerms":
+        """The rate of latents whose lowest noise is each example's own ``lambda_end``: levels beyond it cost nothing.
+
+        Over a random lambda_end this weights the integral with ``P(lambda_end > lambda)`` (UL App. B).
+        """
+        inside = expand(self.lambda_t <= lambda_end, self.diffusion)
+        return replace(self, diffusion=torch.where(inside, self.diffusion, 0.0))
+
+    def less(self, entropy: Float[Tensor, "b *dims"]) -> "RateTerms":
+        """The rate of latents that were drawn with a learned variance: see :func:`added_entropy`."""
+        return replace(self, terminal=self.terminal - entropy)
+
     def curve(self, edges: Float[Tensor, " k_plus_1"]) -> Float[Tensor, " k"]:
         """Mean nats per example in each bin of log-SNR, ``[K]``; with the mean terminal KL it adds up to ``nats``.
 
@@ -71,6 +84,28 @@ def rate_terms(
     factor = 0.5 * levels.lambda_t.exp() / levels.density
     diffusion = expand(factor, z) * (z - z_hat).square()
     return RateTerms(diffusion, terminal_kl(z, lambda_min), levels.lambda_t)
+
+
+def normal_kl(
+    z: Float[Tensor, "b *dims"], lambda_0: float, mean: Float[Tensor, "..."], std: Float[Tensor, "..."]
+) -> Float[Tensor, "b *dims"]:
+    """``KL[ N(alpha z, sigma²) || N(alpha mean, alpha² std² + sigma²) ]`` at lambda_0 per dimension, nats.
+
+    The rate of z_0 under a normal prior N(mean, std²) of z, in closed form: what a KL term counts. With mean 0 and
+    std 1 it is :func:`terminal_kl` at lambda_0.
+    """
+    noise = 1.0 / (1.0 + math.exp(lambda_0))
+    variance = (1.0 - noise) * std.square() + noise
+    return 0.5 * (((1.0 - noise) * (z - mean).square() + noise) / variance - 1.0 + (variance / noise).log())
+
+
+def added_entropy(log_variance: Float[Tensor, "b *dims"], lambda_0: float) -> Float[Tensor, "b *dims"]:
+    """``½ ln(1 + s_z² e^lambda_0)`` nats per dimension: what a learned variance s_z² adds to the entropy of z_0.
+
+    With ``z ~ N(mean, s_z²)`` and ``z_0 = alpha z + sigma eps`` the rate of z overstates the information in z_0 about
+    the picture by ``h(z_0 | x) - h(z_0 | z)``, which is this; UL eq. 5 is its negative.
+    """
+    return 0.5 * functional.softplus(log_variance + lambda_0)
 
 
 def bits_per_pixel(nats: Number, pixels: int) -> Number:

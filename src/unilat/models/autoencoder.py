@@ -18,12 +18,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws, Table, rate_table
-from unilat.maths.noise import diffuse
-from unilat.maths.rate import RateTerms, rate_terms
-from unilat.maths.samplers import ddim, uniform_grid
-from unilat.maths.weighting import sigmoid_weight
+from unilat.maths.levels import Draws, Table, rate_table, truncated_logistic
+from unilat.maths.noise import diffuse, expand
+from unilat.maths.rate import RateTerms
+from unilat.models.posterior import Posterior
+from unilat.models.price import Charge, price
+from unilat.models.price import Kind as PriceKind
+from unilat.models.reconstruction import Kind as ReconstructionKind
+from unilat.models.reconstruction import reconstruction
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder, EncoderConfig
 from unilat.nets.uvit import UViT, UViTConfig
@@ -46,6 +48,19 @@ class AutoencoderConfig:
     """b of the decoder's weight sigmoid(b − λ): below it the decoder is asked for all, above it for less and less."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The encoder."""
+    price: PriceKind = "diffusion"
+    """What a latent is charged: its rate under the diffusion prior (UL), a normal prior's KL (as a VAE), or with the
+    prior's gradient stopped a small KL (UL Table 6 A)."""
+    kl_weight: float = 1e-3
+    """Weight of the small KL of ``price`` stopped."""
+    learned_variance: bool = False
+    """Whether the encoder learns a variance beside the fixed noise (UL eq. 5)."""
+    random_end: tuple[float, float] | None = None
+    """Single-stage training (UL App. B): location and scale of the logistic that draws each latent's lowest noise."""
+    decoder_loss: ReconstructionKind = "diffusion"
+    """What trains the decoder: the diffusion loss (UL), or a squared error in one call (as a VAE)."""
+    perceptual: float = 0.0
+    """Weight of a perceptual distance beside the squared error."""
     prior: ViTConfig = field(default_factory=ViTConfig)
     """The diffusion prior, trained with the encoder."""
     decoder: UViTConfig = field(default_factory=UViTConfig)
@@ -54,14 +69,18 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class Stage1Losses:
-    """Of one batch: ``rate`` per dimension in nats, ``decoder`` = L(x | z_0) in nats ``[B]``, without c_lf."""
+    """Of one batch, all in nats: ``rate`` per dimension, and ``[B]`` what is minimised.
+
+    ``charge`` is ``rate.nats()`` unless another price is paid; ``decoder`` = L(x | z_0), without c_lf.
+    """
 
     rate: RateTerms
+    charge: Tensor
     decoder: Tensor
 
     def total(self, loss_factor: float) -> Tensor:
         """``(R + c_lf L) / max(1, c_lf)``, ``[B]`` in nats: one common constant keeps the step sane at large c_lf."""
-        return (self.rate.nats() + loss_factor * self.decoder) / max(1.0, loss_factor)
+        return (self.charge + loss_factor * self.decoder) / max(1.0, loss_factor)
 
 
 class Autoencoder(nn.Module):
@@ -70,13 +89,26 @@ class Autoencoder(nn.Module):
     ``mean`` and ``std`` are those of the data, one number a channel, for the decoder's preconditioning.
     """
 
-    def __init__(self, config: AutoencoderConfig, channels: int, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        channels: int,
+        mean: float | Tensor = 0.0,
+        std: float | Tensor = 1.0,
+        charge: Charge | None = None,
+    ):
         super().__init__()
         axes = len(config.encoder.patch)
         self.config = config
-        self.encoder = Encoder(config.encoder, channels, config.latent_channels)
+        self.price = price(config.price, config.kl_weight)
+        self.charge = charge or self.price.charge
+        self.asked = reconstruction(config.decoder_loss, config.perceptual)
+        self.encoder = Encoder(config.encoder, channels, config.latent_channels, config.learned_variance)
         self.prior = Denoiser(ViT(config.prior, config.latent_channels, axes), axes)
-        self.decoder = Denoiser(UViT(config.decoder, channels, config.latent_channels), axes, mean, std)
+        if config.price == "normal":  # untrained it is the exact denoiser of N(0, I), and stays it
+            self.prior.requires_grad_(False)
+        heard = config.latent_channels + (config.random_end is not None)
+        self.decoder = Denoiser(UViT(config.decoder, channels, heard), axes, mean, std)
 
     @functools.cached_property
     def rate_levels(self) -> Table:
@@ -92,13 +124,17 @@ class Autoencoder(nn.Module):
             self.config.lambda_max,
         )
 
+    def posterior(self, x: Tensor) -> Posterior:
+        """``q(z | x)``: a point, or with ``learned_variance`` a normal distribution."""
+        return Posterior(*self.encoder.posterior(x))
+
     def encode(self, x: Tensor) -> Tensor:
-        """The clean latent ``z = E(x)``, ``[B, latent_channels, *coarse grid]``."""
+        """The clean latent ``z = E(x)``, ``[B, latent_channels, *coarse grid]``; the mean of a learned posterior."""
         return self.encoder(x)
 
-    def corrupt(self, z: Tensor, noise: Tensor) -> Tensor:
-        """The latent that everybody else sees, ``z_0 = α(λ₀) z + σ(λ₀) ε`` (UL eq. 2)."""
-        return diffuse(z, noise, torch.full((len(z),), self.config.lambda_0, device=z.device))
+    def corrupt(self, z: Tensor, noise: Tensor, lambda_end: Tensor | None = None) -> Tensor:
+        """The latent that everybody else sees, ``z_0 = α(λ₀) z + σ(λ₀) ε`` (UL eq. 2), or at ``lambda_end`` ``[B]``."""
+        return diffuse(z, noise, self._ends(z, lambda_end))
 
     def rate(self, z: Tensor, draws: Draws) -> RateTerms:
         """The bound R on the information in ``z_0``, one noise level an example (UL eq. 3), nats per dimension."""
@@ -106,26 +142,40 @@ class Autoencoder(nn.Module):
 
     def rate_at(self, z: Tensor, strata: Tensor, noise: Tensor) -> RateTerms:
         """:meth:`rate` with the level's quantiles ``strata`` in [0, 1) ``[B]`` and the noise given."""
-        levels = self.rate_levels.sample(strata)
-        z_t = diffuse(z, noise, levels.lambda_t)
-        return rate_terms(z, self.prior(z_t, levels.lambda_t, None), levels, self.config.lambda_min)
+        return self.price.rate(self, z, self.rate_levels.sample(strata), noise)
 
-    def reconstruction(self, x: Tensor, z_0: Tensor, draws: Draws) -> Tensor:
-        """The decoder's weighted loss L(x | z_0) without the loss factor (UL eq. 4), nats per example ``[B]``."""
-        levels = self.decoder_levels.sample(draws.strata(len(x)).to(x.device))
-        x_t = diffuse(x, draws.normal(x), levels.lambda_t)
-        weight = sigmoid_weight(levels.lambda_t, self.config.bias)
-        return denoising_loss(x, self.decoder(x_t, levels.lambda_t, z_0), levels, weight)
+    def condition(self, z_0: Tensor, lambda_end: Tensor | None = None) -> Tensor:
+        """What the decoder hears: z_0, and where its noise varies one more channel that tells its log-SNR / 10."""
+        if self.config.random_end is None:
+            return z_0
+        level = expand(self._ends(z_0, lambda_end) / 10, z_0)
+        return torch.cat([z_0, level.expand(-1, 1, *z_0.shape[2:])], dim=1)
+
+    def _ends(self, z: Tensor, lambda_end: Tensor | None) -> Tensor:
+        return torch.full((len(z),), self.config.lambda_0, device=z.device) if lambda_end is None else lambda_end
+
+    def reconstruction(self, x: Tensor, z_0: Tensor, draws: Draws, lambda_end: Tensor | None = None) -> Tensor:
+        """The decoder's loss L(x | z_0) without the loss factor (UL eq. 4), nats per example ``[B]``."""
+        return self.asked.loss(self, x, self.condition(z_0, lambda_end), draws)
 
     def losses(self, x: Tensor, draws: Draws, rate_share: float = 1.0) -> Stage1Losses:
         """R(x) and L(x | z_0) with independent noise; the gradient of both reaches the encoder.
 
         ``rate_share`` in [0, 1] scales the gradient of R into the encoder alone, while the prior warms up.
         """
-        z = self.encode(x)
-        z_0 = self.corrupt(z, draws.normal(z))
-        priced = z if rate_share == 1.0 else torch.lerp(z.detach(), z, rate_share)
-        return Stage1Losses(self.rate(priced, draws), self.reconstruction(x, z_0, draws))
+        posterior = self.posterior(x)
+        z = posterior.draw(draws.normal)
+        end = None
+        if self.config.random_end is not None:
+            end = draws.strata(len(x)).to(x.device)
+            end = truncated_logistic(end, *self.config.random_end, self.config.lambda_min, self.config.lambda_0)
+        z_0 = self.corrupt(z, draws.normal(z), end)
+        share = rate_share * self.price.gradient
+        rate = self.rate(z if share == 1.0 else torch.lerp(z.detach(), z, share), draws)
+        entropy = posterior.entropy(self.config.lambda_0)
+        rate = rate if entropy is None else rate.less(entropy)
+        charge = self.charge(self, x, z, rate if end is None else rate.up_to(end))
+        return Stage1Losses(rate, charge, self.reconstruction(x, z_0, draws, end))
 
     @torch.no_grad()
     def start_at_unit_scale(self, x: Tensor) -> None:
@@ -146,18 +196,14 @@ class Autoencoder(nn.Module):
         little beyond the levels it was trained on, which can only loosen the bound. The decoder sees the latents it
         knows, with the noise of log-SNR λ₀ + 2 ln scale.
         """
-        head = self.encoder.head
-        assert head.bias is not None
-        head.weight.mul_(scale)
-        head.bias.mul_(scale)
+        self.encoder.rescale(scale)
         self.prior.mean.mul_(scale)
         self.prior.std.mul_(scale)
         for name, parameter in self.decoder.named_parameters():
             if name.startswith("net.latents.") and name.endswith(".weight"):
-                parameter.div_(scale)
+                parameter[:, : self.config.latent_channels].div_(scale)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:
         """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``: DDIM, ``steps`` calls over ``span``."""
-        grid = uniform_grid(*span, steps, to_clean=True).to(z_0.device)
-        return ddim(self.decoder, x_1, grid, generator=(), cond=z_0)
+        return self.asked.decode(self, self.condition(z_0), x_1, steps, span)

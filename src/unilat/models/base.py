@@ -17,6 +17,7 @@ from unilat.maths.levels import Draws, Table
 from unilat.maths.noise import diffuse
 from unilat.maths.samplers import dpmpp_2m, uniform_grid
 from unilat.maths.weighting import sigmoid_weight
+from unilat.models.autoencoder import Autoencoder
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.vit import ViT, ViTConfig
 
@@ -87,3 +88,12 @@ class Base(nn.Module):
         denoise = classifier_free(self.denoise, guidance, null) if self.classes else self.denoise
         grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
         return dpmpp_2m(denoise, z_1, grid, generator=(), cond=cond)
+
+
+def prior_as_base(autoencoder: Autoencoder) -> Base:
+    """Stage 1's prior in the base model's place: single-stage training (UL App. B), without classes."""
+    config = autoencoder.config
+    with torch.device("meta"):
+        base = Base(BaseConfig(vit=config.prior), config.latent_channels, 1, 0, config.lambda_min, config.lambda_0)
+    base.denoise = autoencoder.prior
+    return base

@@ -3,9 +3,15 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from unilat.nets.layers import Stack, convolution, merge_patches, normalisation
+from unilat.nets.layers import Stack, convolution, merge_patches, normalisation, zero_
+
+START_LOG_VARIANCE = -5.0
+"""Of a learned variance at the first step: as much as the fixed noise of λ₀ = 5."""
+LOG_VARIANCES = (-30.0, 20.0)
+"""Range of a learned log-variance, as in latent diffusion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class Encoder(nn.Module):
     so that the scale of ``z`` is free and the bits it carries are what the objective makes them.
     """
 
-    def __init__(self, config: EncoderConfig, channels: int, latent_channels: int):
+    def __init__(self, config: EncoderConfig, channels: int, latent_channels: int, learned_variance: bool = False):
         super().__init__()
         self.config = config
         axes, widths = len(config.patch), config.channels
@@ -50,11 +56,28 @@ class Encoder(nn.Module):
         )
         self.norm = normalisation(widths[-1])
         self.head = convolution(axes, widths[-1], latent_channels, kernel=1)
+        self.spread = zero_(convolution(axes, widths[-1], latent_channels, kernel=1)) if learned_variance else None
+        if self.spread is not None and self.spread.bias is not None:
+            nn.init.constant_(self.spread.bias, START_LOG_VARIANCE)
 
     def forward(self, x_BCX: Tensor) -> Tensor:
+        return self.posterior(x_BCX)[0]
+
+    def posterior(self, x_BCX: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``(mean, log-variance or None)`` of z, both ``[B, latent_channels, *coarse grid]``."""
         h_BCX = self.stem(merge_patches(x_BCX, self.config.patch))
         for index, level in enumerate(self.levels):
             if index:
                 h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1]))
             h_BCX = level(h_BCX)
-        return self.head(self.norm(h_BCX))
+        h_BCX = self.norm(h_BCX)
+        return self.head(h_BCX), None if self.spread is None else self.spread(h_BCX).clamp(*LOG_VARIANCES)
+
+    @torch.no_grad()
+    def rescale(self, scale: float) -> None:
+        """Multiply the latents, and the spread around them, by ``scale``."""
+        assert self.head.bias is not None
+        self.head.weight.mul_(scale)
+        self.head.bias.mul_(scale)
+        if self.spread is not None and self.spread.bias is not None:
+            self.spread.bias.add_(2 * math.log(scale))

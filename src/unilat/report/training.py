@@ -29,7 +29,7 @@ PARTS = {
 }
 
 
-def _series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+def series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
     """``(samples seen, value)`` where both are finite numbers."""
     points = []
     for row in rows:
@@ -42,7 +42,7 @@ def _series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
 def rate(run: Contents) -> str:
     """Bits per pixel over training against the wanted ones, and the loss factor that held them."""
     rows = run.stage("stage1")
-    points = _series(rows, "bpp")
+    points = series(rows, "bpp")
     if len(points) < 2:
         return gone("Stage 1 has left no log.")
     wanted = (
@@ -50,7 +50,7 @@ def rate(run: Contents) -> str:
         or bits(run)[0]
     )
     mean, high, low = figures.thin(points, min(240, max(60, len(points) // 3)))
-    checks = _series(rows, "calibration_bpp")
+    checks = series(rows, "calibration_bpp")
     across = figures.axis(0.0, points[-1][0], most=6)
     settled = sorted(y for _, y in points[len(points) // 4 :])
     top = max(1.6 * wanted if wanted else 0.0, 1.1 * settled[int(0.99 * (len(settled) - 1))])
@@ -97,7 +97,7 @@ def _held(points: list[tuple[float, float]], wanted: float | None) -> str:
 
 
 def _factor(rows: list[dict[str, Any]], across: figures.Axis) -> str:
-    points = [(x, y) for x, y in _series(rows, "loss_factor") if y > 0]
+    points = [(x, y) for x, y in series(rows, "loss_factor") if y > 0]
     if len(points) < 2:
         return ""
     mean, _, _ = figures.thin(points, 240)
@@ -138,7 +138,7 @@ def losses(run: Contents) -> str:
 
 
 def _loss(rows: list[dict[str, Any]], key: str, title: str, unit: str) -> str:
-    points = _series(rows, key)
+    points = series(rows, key)
     if len(points) < 2:
         return ""
     mean, high, low = figures.thin(points, min(160, max(50, len(points) // 3)))

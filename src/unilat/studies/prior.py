@@ -62,6 +62,7 @@ class PriorPlan:
             decay=self.decay,
             ema_halflife=self.ema_halflife,
             clip=1.0,
+            save_every=200,
         )
 
 

@@ -3,12 +3,13 @@
     noise     one seed against others, importance against uniform placing: all estimate one number, so they must agree
     slack     bits / bits under a larger prior refitted on the same latents − 1: what the run's prior pays too much
 
-Bits are an upper bound on what a latent tells of its picture; the slack says how far a better prior would lower it.
+Bits are an upper bound on what a latent tells of its picture; the slack says how far a better prior lowers it.
+It is what one refit found: a longer one may find more, none can go below the information itself.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ SLACK_LIMIT = 0.02
 Progress = Callable[[dict[str, Any]], None]
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Latents of held-out pictures ``[N, C, *grid]``, and the entropy of a learned variance where there is one."""
+
+    z: Tensor
+    entropy: Tensor | None
+
+
 def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = lambda numbers: None) -> dict[str, Any]:
     """Measure ``run`` again and write ``RUN/verify.json``; the refit goes on from ``RUN/verify/``.
 
@@ -46,12 +55,12 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
         raise UserError(f"--samples must be 1 or more, not {samples}")
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
-    z = run.latents(chosen(pictures.images[test_indices], run.config.evaluation.pictures))
-    tell({"note": f"measuring {len(z)} held-out pictures with {SEEDS} other seeds"})
-    found = {"run": str(run.folder), "seed": seed, "unit": "bits per pixel"} | _noise(run, z, seed)
+    held = HeldOut(*run.encoded(chosen(pictures.images[test_indices], run.config.evaluation.pictures)))
+    tell({"note": f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"})
+    found = {"run": str(run.folder), "seed": seed, "unit": "bits per pixel"} | _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
     tell({"note": f"refitting a larger prior on {len(latents):,} training latents, {samples:,} seen"})
-    found["slack"] = _slack(run, latents, z, samples, seed, tell)
+    found["slack"] = _slack(run, latents, held, samples, seed, tell)
     found["failures"] = failures(found)
     found["holds"] = not found["failures"]
     found["words"] = words(found)
@@ -59,7 +68,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
     return found
 
 
-def _slack(run: Run, latents: Tensor, z: Tensor, samples: int, seed: int, tell: Progress) -> dict[str, Any]:
+def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, tell: Progress) -> dict[str, Any]:
     """Refit on the training ``latents``, and compare on the held-out ``z``."""
     ae, start = run.config.autoencoder, run.autoencoder.prior
     prior = fit_prior(
@@ -73,7 +82,7 @@ def _slack(run: Run, latents: Tensor, z: Tensor, samples: int, seed: int, tell: 
         device=str(run.device),
     )
     table, again = run.autoencoder.rate_levels, key(seed, "slack")
-    own, refitted = (_bits(run, z, each, again, table).mean(0) for each in (start, prior))
+    own, refitted = (_bits(run, held, each, again, table).mean(0) for each in (start, prior))
     sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (start, prior)]
     slack = paired_slack(own, refitted)
     slack |= {"parameters": dict(zip(("run", "refitted"), sizes, strict=True)), "samples": samples}
@@ -87,17 +96,17 @@ def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
         vit=wider,
         samples=samples,
         batch=min(64, samples),
-        learning_rate=5e-4,
-        warmup=samples // 10,
+        learning_rate=1.5e-3,
+        warmup=min(5_000, samples // 8),
         decay=0.8,
-        ema_halflife=samples / 20,
+        ema_halflife=min(5_000, samples / 8),
         seed=seed,
     )
 
 
-def estimates(run: Run, z: Tensor, table: Table, seeds: list[int]) -> Tensor:
+def estimates(run: Run, held: HeldOut, table: Table, seeds: list[int]) -> Tensor:
     """Bits per pixel of every estimate, ``[seeds, LEVELS]``: equal pictures, so they differ by noise alone."""
-    return torch.stack([_bits(run, z, run.autoencoder.prior, seed, table).mean(1) for seed in seeds])
+    return torch.stack([_bits(run, held, run.autoencoder.prior, seed, table).mean(1) for seed in seeds])
 
 
 def agreement(one: float, one_error: float, other: float, other_error: float) -> dict[str, Any]:
@@ -128,8 +137,9 @@ def words(found: dict[str, Any]) -> list[str]:
     told = [
         f"The bits are an upper bound on what a latent tells of its picture: {slack['run']:.4g} per pixel under the "
         "run's prior.",
-        f"A prior {grown:.1f} times as large, refitted on the same latents, needs {slack['refitted']:.4g}: "
-        f"the run's prior pays {sure} too much (its slack).",
+        f"A prior {grown:.1f} times as large, refitted on the same latents ({slack['samples']:,} seen), needs "
+        f"{slack['refitted']:.4g}: the run's prior pays at least {sure} too much (its slack; a longer refit, "
+        "--samples, may find more).",
     ]
     if slack["value"] < -2 * slack["stderr"]:
         told.append(
@@ -163,36 +173,40 @@ def failures(found: dict[str, Any]) -> list[str]:
     return told
 
 
-def _noise(run: Run, z: Tensor, seed: int) -> dict[str, Any]:
+def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
     """The reported bits, and those under another placing, against the mean over other seeds; bits per pixel."""
     ae, importance = run.config.autoencoder, run.autoencoder.rate_levels
     uniform = uniform_table(ae.lambda_min, ae.lambda_0)
-    others = estimates(run, z, importance, [key(seed, "verify", index) for index in range(SEEDS)])
-    flat = estimates(run, z, uniform, [key(seed, "uniform", index) for index in range(SEEDS)])
+    others = estimates(run, held, importance, [key(seed, "verify", index) for index in range(SEEDS)])
+    flat = estimates(run, held, uniform, [key(seed, "uniform", index) for index in range(SEEDS)])
     spread, mean, error = float(others.std()), float(others.mean()), float(others.std()) / math.sqrt(others.numel())
     count = run.config.evaluation.rate_levels
-    told = _reported(run, z)
+    told = _reported(run, held)
     return {
-        "other_seeds": {"value": mean, "noise": error, "each": others.mean(1).tolist(), "n": len(z)},
+        "other_seeds": {"value": mean, "noise": error, "each": others.mean(1).tolist(), "n": len(held.z)},
         "reported": agreement(told, spread / math.sqrt(count), mean, error),
         "placing": agreement(float(flat.mean()), float(flat.std()) / math.sqrt(flat.numel()), mean, error),
     }
 
 
-def _reported(run: Run, z: Tensor) -> float:
+def _reported(run: Run, held: HeldOut) -> float:
     """Bits per pixel in ``metrics.json``; measured as ``evaluate`` does where there is none or of other pictures."""
     path = run.folder / "metrics.json"
     bits = read_json(path).get("bits") if path.is_file() else None
-    if bits and bits.get("n") == len(z):
+    if bits and bits.get("n") == len(held.z):
         return bits["measured"]
-    found = run.rate(z, run.config.evaluation.rate_levels)
+    found = run.rate(held.z, run.config.evaluation.rate_levels, entropy=held.entropy)
     return float(torch.stack([terms.nats().double().mean() for terms in found]).mean()) / (LN2 * run.pixels)
 
 
-def _bits(run: Run, z: Tensor, prior: Denoiser, seed: int, table: Table) -> Tensor:
+def _bits(run: Run, held: HeldOut, prior: Denoiser, seed: int, table: Table) -> Tensor:
     """Bits per pixel of each estimate and picture ``[LEVELS, N]``; equal seeds see equal noise."""
     ae = run.config.autoencoder
-    found = measure(z, prior, lambda_0=ae.lambda_0, lambda_min=ae.lambda_min, table=table, levels=LEVELS, seed=seed)
+    found = measure(
+        held.z, prior, lambda_0=ae.lambda_0, lambda_min=ae.lambda_min, table=table, levels=LEVELS, seed=seed
+    )
+    if held.entropy is not None:
+        found = [terms.less(held.entropy) for terms in found]
     return torch.stack([terms.nats().double() for terms in found]) / (LN2 * run.pixels)
 
 

@@ -1,0 +1,270 @@
+"""Tables 2 to 6 of the paper at the scale of two cores: do its trends hold here?
+
+    make bench-paper-tables                       everything: hours on two cores, goes on where it stopped
+    python benchmarks/paper_tables.py table2      one table alone: table2 table3 table4 table5 table6 medium; or report
+
+Fashion-MNIST, 32×32 grey, the `small` networks, single runs of a few minutes. Runs have one thread each and go two at a
+time. Distances are kernel distances of the packaged network: they compare among these rows, never with a published FID.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import ROOT, row, train_two_at_a_time, write
+
+WORK = ROOT / "runs" / "bench-paper-tables"
+SEEDS = (0, 1)
+SCALE = (
+    "--data.at-most 20000 --stage1.samples 16000 --stage2.samples 24000 --evaluation.classifier-samples 0 "
+    "--evaluation.step-counts 2 --evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600"
+).split()
+TARGETS = (0.05, 0.1, 0.2, 0.4, 0.8)
+NORMAL = (0.2, 0.4, 0.8)
+AT = 0.2
+"""Bits per pixel at which everything but the bits is varied."""
+MEDIUM = "--base.vit.channels 192 --base.vit.blocks 8".split()
+CHANNELS = (2, 4, 16, 32)
+SINGLE = "--stage2.samples 0 --evaluation.sample-from prior --autoencoder.prior.blocks 6".split()
+GRIDS = {"16": (2, 2, 4), "4": (8, 32, 1)}
+"""Side of the latent: the encoder's patch, the channels that keep the capacity, the patch that keeps 16 tokens."""
+Rows = list[dict[str, Any]]
+Jobs = dict[str, Sequence[str]]
+
+
+def jobs(table: str) -> Jobs:
+    """Names and options of a table's runs; those of table 2 are shared by the others."""
+    found: Jobs = {}
+    for seed in SEEDS:
+        ends = (*SCALE, "--seed", str(seed))
+        fashion = ("fashion-mnist", "--bpp", f"{AT:g}", *ends)
+        if table == "table2":
+            found |= {f"ul-{bpp:g}-s{seed}": ("fashion-mnist", "--bpp", f"{bpp:g}", *ends) for bpp in TARGETS}
+        elif table == "medium":
+            for bpp in TARGETS:
+                taken = ("--stage1.autoencoder", str(WORK / f"ul-{bpp:g}-s{seed}"), *MEDIUM)
+                found[f"medium-{bpp:g}-s{seed}"] = ("fashion-mnist", "--bpp", f"{bpp:g}", *ends, *taken)
+        elif table == "table5":
+            found[f"mse-s{seed}"] = (*fashion, "--autoencoder.decoder-loss", "mse")
+            for bpp in NORMAL:
+                words = ("fashion-mnist", "--bpp", f"{bpp:g}", *ends, "--autoencoder.price", "normal")
+                found[f"normal-{bpp:g}-s{seed}"] = words
+        elif table == "table6":
+            found[f"stopped-s{seed}"] = (*fashion, "--autoencoder.price", "stopped")
+            found[f"lambda10-s{seed}"] = (*fashion, "--autoencoder.lambda-0", "10")
+            found[f"variance-s{seed}"] = (*fashion, "--autoencoder.learned-variance")
+            found[f"shifted-s{seed}"] = (*fashion, *SINGLE, "--bias", "-2")
+            found[f"random-end-s{seed}"] = (*fashion, *SINGLE, "--autoencoder.random-end", "2", "1")
+            found[f"glyphs-s{seed}"] = ("glyphs", "--bpp", f"{AT:g}", *ends, "--stage2.samples", "0")
+        elif table == "table6c":
+            found[f"foreign-s{seed}"] = (*fashion, "--stage1.autoencoder", str(WORK / f"glyphs-s{seed}"))
+        elif table == "table3" and seed == 0:
+            found |= {f"channels-{c}-s0": (*fashion, "--autoencoder.latent-channels", str(c)) for c in CHANNELS}
+        elif table == "table4" and seed == 0:
+            for side, (cell, channels, patch) in GRIDS.items():
+                shape = f"--autoencoder.encoder.patch {cell} {cell} --autoencoder.latent-channels {channels}".split()
+                tokens = f"--autoencoder.prior.patch {patch} --base.vit.patch {patch}".split()
+                found[f"grid-{side}-s0"] = (*fashion, *shape, *tokens)
+    return found
+
+
+MEASURES = {
+    "bits": ("bits per pixel", lambda found: found["bits"]["measured"]),
+    "base bits": ("bits per pixel", lambda found: (found.get("base_bits") or {}).get("value")),
+    "PSNR": ("dB", lambda found: found["psnr"]["value"]),
+    "reconstruction": ("kernel distance", lambda found: found["reconstruction"]["kernel"]["value"]),
+    "generation": ("kernel distance", lambda found: ((found.get("generation") or {}).get("kernel") or {}).get("value")),
+}
+
+
+def measured(name: str, seeds: Sequence[int] = SEEDS) -> dict[str, list[float]]:
+    """Each measure of the finished runs ``name-sSEED``."""
+    paths = [WORK / f"{name}-s{seed}" / "metrics.json" for seed in seeds]
+    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+    values = {what: [get(run) for run in runs] for what, (_, get) in MEASURES.items()}
+    return {what: [value for value in found if value is not None] for what, found in values.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean, NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def error(values: Sequence[float]) -> float | None:
+    """Standard error over seeds, where there are two or more."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def lines(label: str, name: str) -> Rows:
+    """One row a measure, means over seeds."""
+    found = measured(name)
+    return [
+        row(f"{label}: {what}", mean(values), MEASURES[what][0], stderr=error(values), n=len(values))
+        for what, values in found.items()
+        if values
+    ]
+
+
+def trend(text: str, left: Sequence[float], right: Sequence[float]) -> Rows:
+    """``mean(left) − mean(right)``, which the paper's trend says is positive, with the error of the difference."""
+    if not left or not right:
+        return []
+    errors = (error(left), error(right))
+    spread = math.hypot(*[one for one in errors if one is not None]) if None not in errors else None
+    what, n = f"TREND {text}", min(len(left), len(right))
+    return [row(what, mean(left) - mean(right), "", goal=0.0, at_least=True, stderr=spread, n=n)]
+
+
+def at_equal(wanted: float, points: Sequence[tuple[float, float]]) -> float:
+    """Bits at which a curve of ``(distance, bits)`` reaches ``wanted``, linear in ln bits; NaN outside it."""
+    ordered = sorted(points)
+    for (low, bits_low), (high, bits_high) in zip(ordered, ordered[1:], strict=False):
+        if low <= wanted <= high:
+            share = (wanted - low) / (high - low)
+            return math.exp((1 - share) * math.log(bits_low) + share * math.log(bits_high))
+    return math.nan
+
+
+def table2() -> Rows:
+    """Bits against size of the base model."""
+    rows: Rows = []
+    small = {bpp: measured(f"ul-{bpp:g}") for bpp in TARGETS}
+    medium = {bpp: measured(f"medium-{bpp:g}") for bpp in TARGETS}
+    for bpp in TARGETS:
+        rows += lines(f"Table 2, {bpp:g} bits per pixel, small base", f"ul-{bpp:g}")
+        found = medium[bpp]["generation"]
+        if found:
+            what = f"Table 2, {bpp:g} bits per pixel, medium base: generation"
+            rows.append(row(what, mean(found), "kernel distance", stderr=error(found), n=len(found)))
+    for low, high in zip(TARGETS, TARGETS[1:], strict=False):
+        rows += trend(
+            f"T2 (paper: yes): {high:g} bits reconstruct nearer than {low:g}, distance",
+            small[low]["reconstruction"], small[high]["reconstruction"],
+        )  # fmt: skip
+    best = {
+        size: min(
+            (bpp for bpp in TARGETS if found[bpp]["generation"]),
+            key=lambda b, f=found: mean(f[b]["generation"]),
+            default=None,
+        )
+        for size, found in (("small", small), ("medium", medium))
+    }
+    if best["small"] and best["medium"]:
+        what = (
+            f"TREND T2 (paper: 1.3 small, 1.5 medium): the best bits of the medium base ({best['medium']:g}) over "
+            f"those of the small one ({best['small']:g})"
+        )
+        rows.append(row(what, best["medium"] / best["small"], "ratio", goal=1.0, at_least=True))
+    return rows
+
+
+def table5() -> Rows:
+    """Prior against decoder."""
+    rows = lines("Table 5, diffusion prior, MSE decoder", "mse")
+    normal = {bpp: measured(f"normal-{bpp:g}") for bpp in NORMAL}
+    for bpp in NORMAL:
+        rows += lines(f"Table 5, normal prior, {bpp:g} bits of KL, diffusion decoder", f"normal-{bpp:g}")
+    ours, mse = measured(f"ul-{AT:g}"), measured("mse")
+    for what, paper in (("reconstruction", "1.1 against 0.86"), ("generation", "2.4 against 1.4")):
+        rows += trend(
+            f"T5 (paper: {paper}): the MSE decoder is farther than the diffusion decoder, {what}", mse[what], ours[what]
+        )
+    curve = [
+        (distance, bits)
+        for bpp in TARGETS
+        for found in [measured(f"ul-{bpp:g}")]
+        for distance, bits in zip(found["reconstruction"], found["bits"], strict=True)
+    ]
+    for bpp, found in normal.items():
+        ratios = [
+            bits / at_equal(distance, curve)
+            for bits, distance in zip(found["bits"], found["reconstruction"], strict=True)
+        ]
+        kept = [ratio for ratio in ratios if math.isfinite(ratio)]
+        if kept:
+            what = f"T5 (paper: 4.9): KL bits of the normal prior at {bpp:g} over ours at equal reconstruction"
+            rows.append(
+                row(f"TREND {what}", mean(kept), "ratio", goal=1.0, at_least=True, stderr=error(kept), n=len(kept))
+            )
+    return rows
+
+
+ABLATIONS = {
+    "stopped": ("A, prior's gradient stopped, small KL", "7.80 against 1.54"),
+    "lambda10": ("B, λ₀ = 10", "collapsed to 0.008 bits"),
+    "foreign": ("C, autoencoder of another data set (glyphs)", "1.63 against 1.54"),
+    "variance": ("D, learned variance", "1.81 against 1.54"),
+    "shifted": ("App. B, one stage, decoder shifted to noisier data", "over 2 against 1.54"),
+    "random-end": ("App. B, one stage, random lowest noise", "about 4 at 400k steps"),
+}
+
+
+def table6() -> Rows:
+    """Ablations at equal bits."""
+    ours, rows = measured(f"ul-{AT:g}"), []
+    for name, (label, paper) in ABLATIONS.items():
+        rows += lines(f"Table 6, {label}", name)
+        rows += trend(
+            f"T6 (paper: {paper}): {label} generates farther than ours",
+            measured(name)["generation"],
+            ours["generation"],
+        )
+    return rows
+
+
+def table3() -> Rows:
+    """Channels of the latent at equal bits, one seed."""
+    rows: Rows = []
+    ours = measured(f"ul-{AT:g}", (0,))
+    for count in CHANNELS:
+        rows += lines(f"Table 3, {count} channels at 8×8", f"channels-{count}")
+    few = measured("channels-2", (0,))
+    return rows + trend(
+        "T3 (paper: yes): 2 channels reconstruct farther than 8", few["reconstruction"], ours["reconstruction"]
+    )
+
+
+def table4() -> Rows:
+    """Grids of the latent at equal bits and equal numbers, one seed."""
+    rows: Rows = []
+    ours = measured(f"ul-{AT:g}", (0,))
+    for side in GRIDS:
+        rows += lines(f"Table 4, grid of {side}×{side}", f"grid-{side}")
+        rows += trend(
+            f"T4 (paper: yes): a grid of {side} generates farther than 8",
+            measured(f"grid-{side}", (0,))["generation"],
+            ours["generation"],
+        )
+    return rows
+
+
+TABLES = {"table2": table2, "table5": table5, "table6": table6, "table3": table3, "table4": table4}
+ORDER = ("table2", "table5", "table6", "table6c", "table3", "table4", "medium")
+PROTOCOL = (
+    "Fashion-MNIST 32×32, 20,000 pictures read; stage 1 of 16,000 pictures, stage 2 of 24,000 latents, one thread; "
+    "`small` preset (medium base: 192 channels, 8 blocks); 600 held-out pictures, 600 samples, guidance 1, "
+    "2 decoder calls; "
+    "kernel distance of efficientnet-lite0 features at 128×128. Means over seeds, standard error over seeds. "
+    "TREND rows are differences that the paper's trend says are positive; a goal of 0 tests the sign only."
+)
+
+
+def main(chosen: Iterable[str]) -> None:
+    """Train what is missing and write what there is."""
+    for name in chosen or ORDER:
+        if name != "report":
+            train_two_at_a_time(WORK, jobs(name))
+    rows = [one for table in TABLES.values() for one in table()]
+    print(Path(write("paper_tables", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", choices=[*ORDER, "report", []])
+    main(parser.parse_args().part)

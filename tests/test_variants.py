@@ -1,0 +1,151 @@
+"""Ablations and baselines through the whole job: every one trains, is measured, reported and loaded again."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from test_run import small, write_pictures
+from unilat import run
+from unilat.config import RunConfig, check, from_json, to_json
+from unilat.files import read_json, read_safetensors
+from unilat.maths.rate import RateTerms
+from unilat.models.autoencoder import Autoencoder
+from unilat.studies.verify import verify_run
+from unilat.types import UserError
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "kl-vae": {"price": "normal", "learned_variance": True, "lambda_0": 10.0, "decoder_loss": "mse"},
+    "stopped": {"price": "stopped"},
+    "learned variance": {"learned_variance": True},
+    "random end": {"random_end": (2.0, 1.0)},
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data") / "boxes.npz")
+
+
+@pytest.fixture(scope="module")
+def plain(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of Unified Latents."""
+    folder = tmp_path_factory.mktemp("runs") / "plain"
+    run.train(small(source), folder)
+    return folder
+
+
+def varied(source: Path, **changed: Any) -> RunConfig:
+    config = small(source)
+    return replace(config, autoencoder=replace(config.autoencoder, **changed))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_runs_from_pictures_to_report(name: str, source: Path, tmp_path: Path) -> None:
+    """Kills: a variant that trains and cannot be measured, saved, loaded or read in its own configuration."""
+    config = varied(source, **VARIANTS[name])
+    assert from_json(to_json(config)) == config
+    metrics = run.train(config, tmp_path / "run")
+    for measure in (metrics["bits"], metrics["base_bits"], metrics["psnr"]):
+        assert torch.tensor(measure["value"]).isfinite() and measure["n"] == 6
+    assert Path(metrics["report"]).is_file()
+    found = run.load(tmp_path / "run")
+    latents = found.encode(str(source))
+    assert float((latents.bits[0] - found.encode(str(source)).bits[0]).abs()) == 0
+    assert found.decode(latents).shape == (60, 1, 16, 16) and found.sample(3)[0].shape == (3, 1, 16, 16)
+
+
+def test_the_baseline_counts_what_it_trains(source: Path, tmp_path: Path) -> None:
+    """Kills: a prior counted that a normal price never trains, decoder calls told where there is one."""
+    metrics = run.train(varied(source, **VARIANTS["kl-vae"]), tmp_path / "run")
+    assert list(metrics["parameters"]) == ["encoder", "decoder", "base"]
+    assert metrics["psnr"]["steps"] == 1 and [row["steps"] for row in metrics["by_steps"]] == [1]
+
+
+def test_one_stage_draws_from_its_prior(source: Path, tmp_path: Path) -> None:
+    """Kills: samples of nothing, classes named that the prior does not know, a base model counted that is not there."""
+    config = small(source)
+    alone = replace(config, stage2=replace(config.stage2, samples=0))
+    with pytest.raises(UserError, match="sample-from prior"):
+        run.train(alone, tmp_path / "none")
+        run.load(tmp_path / "none").sample(2)
+    config = replace(alone, evaluation=replace(config.evaluation, sample_from="prior", classifier_samples=100))
+    metrics = run.train(config, tmp_path / "run")
+    found = run.load(tmp_path / "run")
+    assert metrics["classifier"] is None and "base" not in metrics["parameters"]
+    assert found.base is not None and found.base.denoise is found.autoencoder.prior
+    arrays, _ = read_safetensors(tmp_path / "run" / "evaluation.safetensors")
+    assert len(arrays["samples"]) == 6
+
+
+def test_another_runs_autoencoder_is_taken_as_it_is(plain: Path, source: Path, tmp_path: Path) -> None:
+    """Kills: an encoder trained after all, a base trained on latents of other weights."""
+    config = small(source)
+    config = replace(config, stage1=replace(config.stage1, autoencoder=str(plain)))
+    run.train(config, tmp_path / "run")
+    assert run.load(tmp_path / "run").encoder_sha256 == run.load(plain).encoder_sha256
+    assert '"stage": "stage1"' not in (tmp_path / "run" / "log.jsonl").read_text()
+    ours, _ = read_safetensors(tmp_path / "run" / "base.safetensors")
+    theirs, _ = read_safetensors(plain / "base.safetensors")
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_an_autoencoder_of_another_kind_is_refused(plain: Path, source: Path, tmp_path: Path) -> None:
+    """Kills: weights of another shape or noise taken over in silence; the line must name what differs."""
+    config = varied(source, lambda_0=6.0)
+    with pytest.raises(UserError, match=r"autoencoder\.lambda_0: 5\.0 and 6\.0"):
+        run.train(replace(config, stage1=replace(config.stage1, autoencoder=str(plain))), tmp_path / "run")
+    coloured = small(write_pictures(tmp_path / "colour.npz", channels=3))
+    with pytest.raises(UserError, match="pictures"):
+        run.train(replace(coloured, stage1=replace(coloured.stage1, autoencoder=str(plain))), tmp_path / "second")
+    config = small(source)
+    with pytest.raises(UserError, match="is not a run folder"):
+        run.train(replace(config, stage1=replace(config.stage1, autoencoder=str(tmp_path))), tmp_path / "third")
+
+
+def test_a_charge_of_your_own_reaches_stage_1(source: Path, tmp_path: Path) -> None:
+    """Kills: an argument that is passed on to nobody."""
+    asked = []
+
+    def charge(model: Autoencoder, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
+        asked.append(len(x))
+        return rate.nats()
+
+    config = small(source)
+    run.train(replace(config, stage2=replace(config.stage2, samples=0)), tmp_path / "run", charge=charge)
+    assert asked == [16] * 6
+
+
+def test_a_part_of_the_pictures_is_read(source: Path, tmp_path: Path) -> None:
+    """Kills: a limit that holds in training and not in the evaluation, whose held-out pictures would be others."""
+    config = small(source)
+    config = replace(config, data=replace(config.data, at_most=40), stage2=replace(config.stage2, samples=0))
+    run.train(config, tmp_path / "run")
+    assert read_json(tmp_path / "run" / "data.json")["count"] == 40
+    run.evaluate(run.load(tmp_path / "run"))
+
+
+def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path: Path) -> None:
+    """Kills: bits measured again without what eq. 5 gives back, which would disagree with the reported ones."""
+    run.train(varied(source, learned_variance=True), tmp_path / "run")
+    found = verify_run(run.load(tmp_path / "run"), samples=64)
+    assert found["reported"]["holds"] and found["placing"]["holds"]
+    assert found["slack"]["run"] == pytest.approx(found["reported"]["value"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"kl_weight": 0.0}, "--autoencoder.kl-weight must be a positive number"),
+        ({"perceptual": 1.0}, "add --autoencoder.decoder-loss mse"),
+        ({"perceptual": -1.0, "decoder_loss": "mse"}, "--autoencoder.perceptual must be 0 or"),
+        ({"random_end": (0.0, 0.0)}, "--autoencoder.random-end is a log-SNR and a positive scale"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changed: dict[str, Any], said: str, source: Path) -> None:
+    """Kills: a setting that nothing listens to, or that ends in infinities."""
+    with pytest.raises(UserError, match=said):
+        check(varied(source, **changed))
