@@ -201,16 +201,23 @@ def test_the_page_says_what_was_found(pictures: Tensor, tmp_path: Path):
     assert "<script" not in again
 
 
-def test_fine_latents_are_folded():
-    """Kills a prior of thousands of tokens: the smallest patch that divides every side and leaves at most 256."""
-    assert [patch(torch.Size(grid)) for grid in ((16, 16), (32, 32), (64, 64), (8,), (17, 17), (4, 16, 16))] == [
-        1,
-        2,
-        4,
-        1,
-        17,
-        2,
-    ]
+@pytest.mark.parametrize(
+    ("latent", "side"),
+    [
+        ((16, 16, 16), 1),  # 256 tokens of 16
+        ((4, 16, 16), 2),  # tokens of 4 would be too small
+        ((4, 64, 64), 4),  # 1,024 tokens of 16 would be too many
+        ((64, 8, 8), 1),
+        ((4, 2, 2), 2),
+        ((4, 17, 17), 17),  # only 1 and 17 divide
+        ((4, 4, 16, 16), 2),
+        ((8, 1), 1),
+    ],
+)
+def test_latents_are_folded_into_tokens(latent: tuple[int, ...], side: int):
+    """Kills a prior of thousands of tokens, or of tokens so small that it cannot learn what depends on what."""
+    assert patch(AuditPlan(), latent) == side
+    assert patch(AuditPlan(prior=PriorPlan(vit=ViTConfig(patch=4))), latent) == 4
 
 
 def test_the_public_name():

@@ -128,7 +128,9 @@ def _measured(audited: Subject, means: Means) -> tuple[Measured, tuple[Fault, ..
         "sentence": sentence(list(faults)),
         "unknown": into.unknown,
         "channels": record.table(channels, scaling, into.arrays["channel_bits"]),
-        "protocol": record.protocol(means.plan, audited, patch(audited.z.shape[2:])),
+        "protocol": record.protocol(
+            means.plan, audited, patch(means.plan, (int((~channels.dead).sum()), *audited.z.shape[2:]))
+        ),
         "plan": dataclasses.asdict(means.plan),
         "manifest": manifest(),
     }

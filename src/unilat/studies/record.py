@@ -31,7 +31,10 @@ def about(subject: Subject) -> dict[str, Any]:
 
 def unknown(subject: Subject) -> list[str]:
     """What an audit of this subject cannot know, a sentence each."""
-    found = []
+    found = [
+        "The bits are an upper bound under the prior that was fitted here. One that sees more latents (--samples) "
+        "brings them down; how far is not known."
+    ]
     if subject.model is not None:
         found.append(
             "Whether the model was trained on these pictures is not known. If it was, its reconstructions look better "
