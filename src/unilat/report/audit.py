@@ -111,7 +111,10 @@ def _tiles(found: Found) -> str:
         tiles.append(("Reconstruction, PSNR", f"{psnr:.1f} <small>dB</small>", "more is closer to the original"))
     if (kernel := finite(entry(values, "kernel", "value"))) is not None:
         tiles.append(("Reconstructions, kernel distance", pretty(kernel, 3), "0 is indistinguishable from real ones"))
-    inner = "".join(f'<li class="tile"><span>{esc(a)}</span><b>{b}</b><span>{esc(c)}</span></li>' for a, b, c in tiles)
+    inner = "".join(
+        f'<li class="tile"><span>{esc(a)}</span><b>{b.replace("&nbsp;", " ")}</b><span>{esc(c)}</span></li>'
+        for a, b, c in tiles
+    )
     return f'<ul class="tiles">{inner}</ul>'
 
 
@@ -131,27 +134,29 @@ def _faults(found: Found) -> str:
 def _numbers(found: Found) -> str:
     """Bits under both priors, in each unit."""
     names = (
-        ("bits", "diffusion prior", "held out, at the added noise"),
+        ("bits", "Diffusion prior", "held out, at the added noise"),
         ("normal.noisy", "N(0, I)", "the same latents, the same noise"),
-        ("normal.posterior", "KL of the posterior", "raw latents, the model's own noise"),
+        ("normal.posterior", "Posterior's KL", "raw latents, the model's own noise"),
     )
     units = ("per_pixel", "per_latent", "per_dimension")
-    lines = ""
+    lines, notes = "", []
     for path, what, note in names:
         group = entry(found.values, *path.split("."))
         if isinstance(group, dict):
             cells = "".join(f'<td class="n">{_amount(group.get(unit))}</td>' for unit in units)
-            lines += f'<tr><th scope="row">{esc(what)}</th>{cells}<td class="note">{esc(note)}</td></tr>'
+            lines += f'<tr><th scope="row">{esc(what)}</th>{cells}</tr>'
+            notes.append(f"{what}: {note}")
     if not lines:
         return gone("Nothing has been measured.")
     heads = "".join(f'<th scope="col" class="n">bits a {unit}</th>' for unit in ("pixel", "latent", "number"))
     count = plural(int(finite(entry(found.values, "bits", "per_latent", "n")) or 0), "latent")
     words = (
         "These are upper bounds. The diffusion prior learns how the numbers of a latent depend on each other; N(0, I), "
-        f"the prior of a KL term, does not, so it charges more for the same. ± is one standard error over {count}."
+        f"the prior of a KL term, does not, so it charges more for the same. ± is one standard error over {count}. "
+        f"{'; '.join(notes)}."
     )
     return how(esc(words)) + (
-        f'<div class="wide"><table><thead><tr><th scope="col">prior</th>{heads}<th scope="col">of</th></tr></thead>'
+        f'<div class="wide"><table><thead><tr><th scope="col">prior</th>{heads}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )
 
