@@ -17,7 +17,7 @@ RANKS = (
     ("config", "presets"),
     ("data", "metrics", "report"),
     ("training",),
-    ("trained",),
+    ("trained", "interop"),
     ("evaluation",),
     ("run",),
     ("studies",),

@@ -13,17 +13,18 @@ Importing the package touches no file, device or optional package; torch itself 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LatentSet", "Run", "UserError", "evaluate", "load", "train"]
+__all__ = ["LatentSet", "Run", "UserError", "audit", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from unilat.run import LatentSet, Run, evaluate, load, train
+    from unilat.studies.audit import audit
     from unilat.types import UserError
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'unilat' has no attribute {name!r}")
-    import unilat.run
-    import unilat.types
+    from importlib import import_module
 
-    return getattr(unilat.types if name == "UserError" else unilat.run, name)
+    homes = {"UserError": "unilat.types", "audit": "unilat.studies.audit"}
+    return getattr(import_module(homes.get(name, "unilat.run")), name)

@@ -158,3 +158,23 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def audit_table(values: Mapping[str, Any], page: Any = None) -> str:
+    """The rows of ``unilat audit``, what is wrong, and what cannot be known."""
+    rows: list[Sequence[str]] = [("what", "bits per pixel", "bits per latent", "bits per number")]
+    normal = values["normal"]
+    for name, group in (
+        ("diffusion prior, held out", values["bits"]),
+        ("N(0, I), same latents and noise", normal["noisy"]),
+        ("KL of the model's posterior, its own noise", normal["posterior"]),
+    ):
+        if group:
+            cells = (group.get(key) for key in ("per_pixel", "per_latent", "per_dimension"))
+            rows.append((name, *("–" if cell is None else _measured(cell) for cell in cells)))
+    lines = [_align(rows), "", values["sentence"]]
+    for key, what in (("psnr", "PSNR of reconstructions, dB"), ("kernel", "their kernel distance")):
+        if values.get(key) and values[key].get("value") is not None:
+            lines.insert(1, f"{what}: {_measured(values[key])}")
+    lines += ["", *(f"not known: {line}" for line in values["unknown"])]
+    return "\n".join([*lines, *([f"\npage: {page}"] if page else [])])

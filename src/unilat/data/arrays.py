@@ -47,7 +47,7 @@ def load_array(
 ) -> Pictures:
     """A ``.npy`` or ``.npz`` file; ``size`` None keeps the shorter side of its pictures."""
     source = printable(str(path))
-    arrays = _read_npz(path, source) if path.suffix == ".npz" else {"images": _read_npy(path, source)}
+    arrays = read_npz(path, source) if path.suffix == ".npz" else {"images": read_npy(path, source)}
     images, labels, held_out = _find(arrays, source)
     names = _class_names(arrays, labels, source)
     chosen = np.array(even_positions(len(images), limit))
@@ -67,7 +67,7 @@ def load_array(
     )
 
 
-def _read_npy(path: Path, source: str) -> np.ndarray:
+def read_npy(path: Path, source: str) -> np.ndarray:
     """A memory map of the array; object arrays (pickles) are refused by numpy itself."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -78,7 +78,7 @@ def _read_npy(path: Path, source: str) -> np.ndarray:
         raise UserError(f"{source}: not a .npy file of numbers ({printable(str(error), 80)})") from None
 
 
-def _read_npz(path: Path, source: str) -> dict[str, np.ndarray]:
+def read_npz(path: Path, source: str) -> dict[str, np.ndarray]:
     """All arrays of the archive, after its own directory and the arrays' headers have been believed by neither."""
     try:
         with zipfile.ZipFile(path) as archive:

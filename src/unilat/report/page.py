@@ -5,7 +5,7 @@ links.
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,16 @@ def write(run_folder: Path) -> Path:
     UserError if there is no run folder or the page cannot be written; an older report then stays as it was.
     """
     folder = Path(run_folder)
-    text = page(read(folder)).encode()
-    path = folder / "report.html"
+    return save(folder / "report.html", page(read(folder)))
+
+
+def save(path: Path, text: str) -> Path:
+    """Write a page whole or not at all; UserError where that fails, and an older page then stays as it was."""
     temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
         with os.fdopen(handle, "wb") as file:
-            file.write(text)
+            file.write(text.encode())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as problem:
@@ -57,25 +60,31 @@ def write(run_folder: Path) -> Path:
 
 def page(run: Contents) -> str:
     """The whole page as text."""
-    links = "".join(f'<a href="#{key}">{esc(name)}</a>' for key, _, name, _ in SECTIONS)
-    body = "".join(_section(key, title, part, run) for key, title, _, part in SECTIONS)
+    links = [(key, name) for key, _, name, _ in SECTIONS] + [("protocol", "Protocol"), ("origin", "Configuration")]
+    body = "".join(section(key, title, part, run) for key, title, _, part in SECTIONS)
+    title = f"{run.name}: report of a unilat run"
+    return shell(title, guarded(sections.head, run), links, f"{body}{_protocol(run)}{_origin(run)}", _last_line(run))
+
+
+def shell(title: str, head: str, links: Sequence[tuple[str, str]], main: str, footer: str) -> str:
+    """The page around its parts: ``head`` and ``main`` are HTML, the rest is text; ``links`` are (id, name)."""
+    nav = "".join(f'<a href="#{esc(key)}">{esc(name)}</a>' for key, name in links)
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(run.name)}: report of a unilat run</title><style>{CSS}</style></head><body>"
-        f'<header class="top">{_guarded(sections.head, run)}<nav aria-label="Contents">{links}'
-        '<a href="#protocol">Protocol</a><a href="#origin">Configuration</a></nav></header>'
-        f"<main>{body}{_protocol(run)}{_origin(run)}</main>"
-        f"<footer>{esc(_last_line(run))}</footer></body></html>\n"
+        f"<title>{esc(title)}</title><style>{CSS}</style></head><body>"
+        f'<header class="top">{head}<nav aria-label="Contents">{nav}</nav></header>'
+        f"<main>{main}</main><footer>{esc(footer)}</footer></body></html>\n"
     )
 
 
-def _section(key: str, title: str, part: Callable[[Contents], str], run: Contents) -> str:
-    return f'<section id="{key}"><h2>{esc(title)}</h2>{_guarded(part, run)}</section>'
+def section(key: str, title: str, part: Callable[[Any], str], run: Any) -> str:
+    """A section of the page; ``part(run)`` makes its HTML."""
+    return f'<section id="{key}"><h2>{esc(title)}</h2>{guarded(part, run)}</section>'
 
 
-def _guarded(part: Callable[[Contents], str], run: Contents) -> str:
+def guarded(part: Callable[[Any], str], run: Any) -> str:
     """``part(run)``; files that hold something unforeseen cost that part only, and the page says so."""
     try:
         return part(run)
@@ -159,15 +168,19 @@ def flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
 
 def _last_line(run: Contents) -> str:
     """Version, commit, machine and how far training came."""
-    known = [f"{key} {run.manifest[key]}" for key in ("unilat", "torch", "python") if run.manifest.get(key)]
-    if run.manifest.get("commit"):
-        known.append(f"commit {str(run.manifest['commit'])[:12]}")
-    threads = finite(run.manifest.get("threads"))
-    if threads:
-        known.append(f"{threads:.0f} threads" if threads != 1 else "1 thread")
-    if run.manifest.get("cpu"):
-        known.append(str(run.manifest["cpu"]))
+    known = machine(run.manifest)
     if entry(run.data, "sha256"):
         known.append(f"pictures sha256 {str(run.data['sha256'])[:12]}…")
     known += [words] if (words := training.seen(run)) else []
     return " · ".join(known)
+
+
+def machine(manifest: dict[str, Any]) -> list[str]:
+    """Versions, commit, threads and processor, a few words each."""
+    known = [f"{key} {manifest[key]}" for key in ("unilat", "torch", "python") if manifest.get(key)]
+    if manifest.get("commit"):
+        known.append(f"commit {str(manifest['commit'])[:12]}")
+    threads = finite(manifest.get("threads"))
+    if threads:
+        known.append(f"{threads:.0f} threads" if threads != 1 else "1 thread")
+    return known + ([str(manifest["cpu"])] if manifest.get("cpu") else [])

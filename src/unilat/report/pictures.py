@@ -13,7 +13,8 @@ SHOWN = 8
 MANY_CLASSES = 16
 
 
-def _strip(title: str, below: list[str], picture: str) -> str:
+def strip(title: str, below: list[str], picture: str) -> str:
+    """A title with lines below it, and HTML beside."""
     small = "".join(f"<small>{esc(line)}</small>" for line in below)
     return f'<div class="strip"><p>{esc(title)}{small}</p><div>{picture}</div></div>'
 
@@ -31,7 +32,7 @@ def reconstructions(run: Contents) -> str:
         return gone("There are no reconstructions in this run folder.")
     assert originals is not None
     count = min(SHOWN, len(originals))
-    strips = [_strip("Originals", ["held out"], _sheet(originals[:count], f"{count} held-out originals in a row"))]
+    strips = [strip("Originals", ["held out"], sheet(originals[:count], f"{count} held-out originals in a row"))]
     measured = entry(run.metrics, "by_steps")
     rows = [row for row in measured if isinstance(row, dict)] if isinstance(measured, list) else []
     quality = {calls: row for row in rows if (calls := finite(row.get("steps"))) is not None}
@@ -42,7 +43,7 @@ def reconstructions(run: Contents) -> str:
         words.append(f"distance {pretty(kernel, 3)}" if kernel is not None else "")
         words = [word for word in words if word]
         alt = f"the same {count} pictures decoded with {plural(steps, 'call')}" + "".join(f", {word}" for word in words)
-        strips.append(_strip(plural(steps, "decoder call"), words, _sheet(made[:count], alt)))
+        strips.append(strip(plural(steps, "decoder call"), words, sheet(made[:count], alt)))
     words = (
         "Each row decodes the same latents with more <strong>calls of the diffusion decoder</strong>. Few calls answer "
         "with an average, which PSNR rewards; many add detail, which a well-trained decoder gets right."
@@ -70,7 +71,8 @@ def _by_steps(run: Contents) -> dict[int, Tensor]:
     return found
 
 
-def _sheet(pictures: Tensor, alt: str, columns: int = 0) -> str:
+def sheet(pictures: Tensor, alt: str, columns: int = 0) -> str:
+    """Pictures in rows as an image."""
     return sheets.png(sheets.sheet(sheets.shrunk(pictures), columns or len(pictures)), alt)
 
 
@@ -85,7 +87,7 @@ def bit_map(run: Contents) -> str:
         parts.append(gone("There is no bit map in this run folder."))
     channels = run.arrays.get("channel_bits")
     if isinstance(channels, Tensor) and channels.ndim == 1 and len(channels):
-        parts.append(_channels(channels))
+        parts.append(by_channel(channels))
     return "".join(parts)
 
 
@@ -100,10 +102,10 @@ def _overlay(run: Contents, originals: Tensor, maps: Tensor) -> str:
     grid = f"{maps.shape[1]} × {maps.shape[2]}"
     dearest, cheapest = max(range(count), key=totals.__getitem__), min(range(count), key=totals.__getitem__)
     plain, alt = (
-        _sheet(originals, f"{count} held-out originals"),
+        sheet(originals, f"{count} held-out originals"),
         f"the same with the bits of {grid} latent positions as colour",
     )
-    colour = _sheet(sheets.laid_over(sheets.shrunk(originals), maps, top), alt)
+    colour = sheet(sheets.laid_over(sheets.shrunk(originals), maps, top), alt)
     under = _columns([f"{total:.0f}" for total in totals], count)
     gradient = ",".join(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in sheets.HEAT)
     scale = (
@@ -124,7 +126,8 @@ def _overlay(run: Contents, originals: Tensor, maps: Tensor) -> str:
     return how(words) + figure(f'<div class="maps">{left}{aside}</div>')
 
 
-def _channels(channels: Tensor) -> str:
+def by_channel(channels: Tensor) -> str:
+    """Bits of each latent channel as bars, most first."""
     values = channels.float().sort(descending=True).values
     total = float(values.sum())
     if not total > 0:
@@ -144,8 +147,8 @@ def _channels(channels: Tensor) -> str:
     return "<h3>Bits by latent channel</h3>" + how(words) + drawn
 
 
-def curve(run: Contents) -> str:
-    """The information curve: bits per unit of log-SNR."""
+def curve(run: Contents, noise: str = "the encoder's own noise") -> str:
+    """The information curve: bits per unit of log-SNR, up to where ``noise`` begins."""
     edges, values = run.arrays.get("curve_edges"), run.arrays.get("curve_bits")
     known = isinstance(edges, Tensor) and isinstance(values, Tensor) and edges.ndim == values.ndim == 1
     if not known or edges is None or values is None or len(edges) != len(values) + 1 or len(values) < 2:
@@ -182,8 +185,8 @@ def curve(run: Contents) -> str:
         "<strong>How to read it.</strong> Lift a latent out of noise, from left to right: the height says how many "
         "bits about the picture become visible at that noise level, and the area is all of them, "
         f"<strong>{pretty(total, 3)} bits</strong> for the average picture.{esc(end)} Bits on the left are coarse: "
-        "shape, class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where the "
-        "encoder's own noise begins, means that more bits would go into ever finer detail."
+        "shape, class, layout. Bits on the right are fine detail. A curve still climbing at its right edge, where "
+        f"{noise} begins, means that more bits would go into ever finer detail."
     )
     return how(words) + figure(drawn)
 
@@ -196,7 +199,7 @@ def samples(run: Contents) -> str:
     made = made[:64]
     names, rows = run.classes, []
     if not isinstance(labels, Tensor) or labels.ndim != 1 or len(labels) < len(made) or len(names) < 2:
-        grid = _sheet(made, f"{len(made)} new pictures", min(SHOWN, len(made)))
+        grid = sheet(made, f"{len(made)} new pictures", min(SHOWN, len(made)))
         return how("Drawn from noise by the base model and decoded; none was picked.") + figure(grid)
     known = [names[label] if 0 <= label < len(names) else f"class {label}" for label in labels[: len(made)].tolist()]
     intro = how("Drawn from noise by the base model for a class it was told, and decoded; none was picked.")
@@ -205,13 +208,13 @@ def samples(run: Contents) -> str:
         for name in sorted(set(known), key=lambda n: names.index(n) if n in names else len(names)):
             rows_of = [index for index, own in enumerate(known) if own == name]
             alt = f"{plural(min(SHOWN, len(rows_of)), 'sample')} of class {name}"
-            picture = _sheet(made[rows_of][:SHOWN], alt, most)
-            rows.append(_strip(name, [], picture))
+            picture = sheet(made[rows_of][:SHOWN], alt, most)
+            rows.append(strip(name, [], picture))
         return intro + figure("".join(rows), "named")
     for start in range(0, len(made), SHOWN):
         part = known[start : start + SHOWN]
         alt = "samples of " + ", ".join(part)
         rows.append(
-            _sheet(made[start : start + SHOWN], alt, SHOWN) + _columns(part, SHOWN) + '<div style="height:8px"></div>'
+            sheet(made[start : start + SHOWN], alt, SHOWN) + _columns(part, SHOWN) + '<div style="height:8px"></div>'
         )
     return intro + figure("".join(rows))

@@ -1,0 +1,137 @@
+"""How many bits are in somebody else's latents, where they sit, and what is wrong with the latents.
+
+::
+
+    pictures ──► their encoder ──► z ──► standardised by channel ──► + noise at λ₀ ──► a prior, trained here alone
+                     │                        │                                         bits, held out
+                     └─ posterior, scale      └─ dead channels, mean, correlation
+
+The bits are the rate (UL eq. 3) of the standardised latents with this library's fixed noise: an upper bound on what
+they tell of the picture at that noise, and so comparable between models. A dead channel counts as 0 bits.
+"""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from unilat.files import write_json, write_safetensors
+from unilat.report import audit as page
+from unilat.studies import record, subject
+from unilat.studies.channels import channels_of, scaling_of
+from unilat.studies.faults import Fault, find, sentence
+from unilat.studies.measures import (
+    AuditPlan,
+    Means,
+    Measured,
+    Progress,
+    diffusion_bits,
+    normal_bits,
+    patch,
+    reconstructions,
+)
+from unilat.studies.subject import Say, Subject
+from unilat.training.engine import manifest, pick_device
+from unilat.types import UserError
+
+__all__ = ["Audit", "AuditPlan", "Fault", "audit"]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found. ``values`` is what stands in audit.json, ``arrays`` what stands in audit.safetensors."""
+
+    values: dict[str, Any]
+    arrays: dict[str, Tensor]
+    faults: tuple[Fault, ...]
+    folder: Path | None
+    """Where the files and the page stand, or None."""
+
+    @property
+    def bits(self) -> float:
+        """Bits of a latent under the diffusion prior, held out."""
+        return self.values["bits"]["per_latent"]["value"]
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong and what to change."""
+        return self.values["sentence"]
+
+
+def audit(
+    model_or_latents: Any,
+    pictures: Any = None,
+    *,
+    decode: Callable[[Tensor], Tensor] | None = None,
+    out: str | Path | None = None,
+    size: int | None = None,
+    limit: int | None = 10_000,
+    samples: int | None = None,
+    seed: int = 0,
+    features: str = "auto",
+    plan: AuditPlan | None = None,
+    device: str = "auto",
+    say: Say = lambda line: None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Measure a folder of diffusers, a function ``encode(x) -> z`` or ``-> (mean, logvar)``, or an array of latents.
+
+    ``x`` is float32 ``[B, C, H, W]`` in [-1, 1]; ``decode(z) -> x``. ``pictures``: whatever ``unilat train`` takes, or
+    uint8 ``[N, C, S, S]``; for an array they may be left out. ``limit``: pictures encoded at most. ``samples``: latents
+    that the prior sees in training. ``out``: a folder that is gone on with; without one nothing is kept.
+
+    Raises :class:`UserError` with one line for what cannot be read or measured.
+    """
+    if (samples is not None and samples < 1) or (limit is not None and limit < subject.FEWEST):
+        raise UserError(f"an audit needs --samples of 1 at least and {subject.FEWEST} pictures, not {samples}, {limit}")
+    plan = AuditPlan(seed=seed) if plan is None else plan
+    if samples is not None:
+        plan = dataclasses.replace(plan, prior=dataclasses.replace(plan.prior, samples=samples))
+    with tempfile.TemporaryDirectory(prefix="unilat-audit-") as temporary:
+        folder = Path(temporary if out is None else out)
+        identity, place = dataclasses.asdict(plan), pick_device(device)
+        model = subject.model_of(model_or_latents, decode, place)
+        if model is None:
+            audited = subject.of_array(model_or_latents, folder, identity, size, pictures)
+        elif pictures is None:
+            raise UserError(f"{model.name} is a model: an audit needs pictures to encode, name them after it")
+        else:
+            shown = subject.pictures_of(pictures, size, model.channels, limit)
+            audited = subject.of_model(model, shown, folder, identity, place, say)
+        means = Means(plan=plan, folder=folder, features=features, device=device, say=say, progress=progress)
+        measured, faults = _measured(audited, means)
+        if out is None:
+            return Audit(measured.values, measured.arrays, faults, None)
+        write_safetensors(folder / "audit.safetensors", measured.arrays, {})
+        write_json(folder / "audit.json", measured.values)
+        page.write(folder)
+        return Audit(measured.values, measured.arrays, faults, folder)
+
+
+def _measured(audited: Subject, means: Means) -> tuple[Measured, tuple[Fault, ...]]:
+    """Everything that is measured, in the order of the record."""
+    channels = channels_of(audited.z, audited.logvar)
+    scaling = scaling_of(audited.declared, audited.z.shape[1])
+    into = Measured({"subject": record.about(audited)}, {"correlation": channels.correlation.float()})
+    into.unknown += record.unknown(audited)
+    normal_bits(audited, channels, means.plan, into)
+    diffusion_bits(audited, channels, means, into)
+    reconstructions(audited, means, into)
+    above = into.values.get("psnr", {}).get("above_mean")
+    faults = tuple(find(channels, scaling, into.values["bits"]["per_dimension"]["value"], above))
+    into.values |= {
+        "faults": [dataclasses.asdict(fault) for fault in faults],
+        "sentence": sentence(list(faults)),
+        "unknown": into.unknown,
+        "channels": record.table(channels, scaling, into.arrays["channel_bits"]),
+        "protocol": record.protocol(
+            means.plan, audited, patch(means.plan, (int((~channels.dead).sum()), *audited.z.shape[2:]))
+        ),
+        "plan": dataclasses.asdict(means.plan),
+        "manifest": manifest(),
+    }
+    return into, faults

@@ -1,0 +1,206 @@
+"""The measurements of an audit, one by one: bits under both priors, and what the model's own decoder makes of them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.data import to_bytes
+from unilat.maths.rate import LN2, RateTerms, terminal_kl
+from unilat.metrics import compare, feature_network, psnr
+from unilat.nets.vit import ViTConfig
+from unilat.studies.channels import Channels, posterior_kl, standardised
+from unilat.studies.prior import PriorPlan, fit_prior, measure
+from unilat.studies.subject import BATCH, Say, Subject
+from unilat.training.engine import pick_device
+from unilat.types import UserError
+
+CURVE_BINS = 30
+SHOWN = 8
+TOKENS = 256
+"""Tokens of the prior at most; finer latents are folded into patches."""
+TOKEN_NUMBERS = 16
+"""Numbers of the latent in a token at least, where the grid allows it. With 4 (16 tokens of 4) a prior stood 15 % above
+the closed form of correlated Gaussian latents, with 16 by 1.9 %, with all 64 in one by 0.6 %; width did not help."""
+RECONSTRUCTED = 500
+LOOSE = 0.05
+"""Share by which held-out bits may lie above those of the prior's own latents before the audit says so."""
+Progress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPlan:
+    """How an audit measures."""
+
+    lambda_0: float = 5.0
+    """Log-SNR of the noise that is added to the standardised latents."""
+    lambda_min: float = -10.0
+    """Log-SNR of the prior's highest noise."""
+    levels: int = 8
+    """Noise levels a held-out latent is measured at."""
+    seed: int = 0
+    """Seed of the split, the prior and the noise."""
+    prior: PriorPlan = field(
+        default_factory=lambda: PriorPlan(
+            vit=ViTConfig(channels=(128,), blocks=(3,)), samples=60_000, learning_rate=2e-3
+        )
+    )
+    """The prior and how it is fitted; of patch 1, :func:`patch` chooses the side of its patches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a measurement works with."""
+
+    plan: AuditPlan
+    folder: Path
+    """Where the prior's checkpoints lie."""
+    features: str
+    device: str
+    say: Say
+    progress: Progress | None
+
+
+@dataclass(eq=False)
+class Measured:
+    """What has been measured so far: ``values`` for audit.json, ``arrays`` for audit.safetensors."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    """What could not be known, a sentence each."""
+
+
+def _mean(numbers: Tensor, unit: str) -> dict[str, Any]:
+    numbers = numbers.double()
+    stderr = float(numbers.std() / math.sqrt(len(numbers))) if len(numbers) > 1 else None
+    return {"value": float(numbers.mean()), "stderr": stderr, "n": len(numbers), "unit": unit}
+
+
+def _per(nats: Tensor, subject: Subject) -> dict[str, Any]:
+    """Nats of each latent ``[N, ...]`` as bits for a latent, a number of it and, where they are known, a pixel."""
+    bits, dimensions = nats.double().flatten(1).sum(1) / LN2, math.prod(subject.z.shape[1:])
+    rows = {"per_latent": _mean(bits, "bits per latent"), "per_dimension": _mean(bits / dimensions, "bits per number")}
+    return rows | ({"per_pixel": _mean(bits / subject.pixels, "bits per pixel")} if subject.pixels else {})
+
+
+def normal_bits(subject: Subject, channels: Channels, plan: AuditPlan, into: Measured) -> None:
+    """Bits under N(0, 1), held out: of the model's posterior, and of the standardised latents with our noise."""
+    test, posterior = subject.test, None
+    if subject.logvar is not None and channels.kl is not None:
+        posterior = _per(posterior_kl(subject.z[test], subject.logvar[test]), subject)
+        into.arrays["channel_kl_bits"] = (channels.kl / LN2).float()
+    z = standardised(subject.z[test], channels)
+    into.values["normal"] = {"posterior": posterior, "noisy": _per(terminal_kl(z, plan.lambda_0), subject)}
+
+
+def diffusion_bits(subject: Subject, channels: Channels, means: Means, into: Measured) -> None:
+    """Bits of held-out latents under a diffusion prior trained on the others, with their map and curve."""
+    plan, train, test = means.plan, subject.train, subject.test
+    if bool(channels.dead.all()):
+        into.arrays["channel_bits"] = torch.zeros(len(channels.mean))
+        into.values["bits"] = _per(torch.zeros(len(test), 1), subject)
+        return
+    z = standardised(subject.z, channels)
+    vit = dataclasses.replace(plan.prior.vit, patch=patch(plan, z.shape[1:]))
+    prior = dataclasses.replace(plan.prior, seed=plan.seed, vit=vit)
+    means.say(f"training a prior on {len(train):,} latents of {' × '.join(map(str, z.shape[1:]))}")
+    denoise = fit_prior(
+        z[train],
+        prior,
+        means.folder / "prior",
+        lambda_0=plan.lambda_0,
+        lambda_min=plan.lambda_min,
+        progress=means.progress,
+        device=means.device,
+    )
+
+    def estimates(of: Tensor, levels: int) -> list[RateTerms]:
+        return measure(of, denoise, lambda_0=plan.lambda_0, lambda_min=plan.lambda_min, levels=levels, seed=plan.seed)
+
+    means.say(f"measuring {len(test):,} held-out latents")
+    held_out = estimates(z[test], plan.levels)
+    seen = torch.stack([terms.nats() for terms in estimates(z[train[: len(test)]], plan.levels)]).mean() / LN2
+    into.values["bits"] = _per(torch.stack([terms.nats() for terms in held_out]).mean(0)[:, None], subject)
+    into.values["bits"]["seen_per_latent"] = float(seen)
+    above = into.values["bits"]["per_latent"]["value"] / max(float(seen), 1e-9) - 1
+    if above > LOOSE:
+        into.unknown.append(
+            f"The prior saw {len(train):,} latents and spends {100 * above:.0f} % more bits on held-out ones than on "
+            "those: with more data the bound would be lower; how much is not known."
+        )
+    _spread(held_out, channels, plan, into.arrays)
+    if subject.pictures is not None:
+        each = estimates(z[test[:SHOWN]].repeat_interleave(64, 0), 1)[0]
+        into.arrays["bit_maps"] = _grid((each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2)
+        into.arrays["bits_each"] = into.arrays["bit_maps"].flatten(1).sum(1)
+
+
+def _spread(estimates: list[RateTerms], channels: Channels, plan: AuditPlan, arrays: dict[str, Tensor]) -> None:
+    """The same bits by channel, by place and by noise level."""
+    edges = torch.linspace(plan.lambda_min, plan.lambda_0, CURVE_BINS + 1)
+    dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
+    terminal = torch.stack([terms.terminal.flatten(1).sum(1).mean() for terms in estimates]).mean()[None] / LN2
+    by_channel = torch.zeros(len(channels.mean))
+    by_channel[~channels.dead] = dimensions.flatten(1).sum(1)
+    arrays["channel_bits"], arrays["bit_map"] = by_channel, _grid(dimensions.sum(0)[None])[0]
+    arrays["curve_edges"], arrays["terminal_bits"] = edges, terminal
+    arrays["curve_bits"] = torch.stack([terms.curve(edges) for terms in estimates]).mean(0) / LN2
+
+
+def _grid(maps: Tensor) -> Tensor:
+    """Maps ``[N, *grid]`` as ``[N, h, w]``: one row for one axis, frames summed for three."""
+    return maps[:, None] if maps.ndim == 2 else maps.sum(1) if maps.ndim == 4 else maps
+
+
+def patch(plan: AuditPlan, latent: Sequence[int]) -> int:
+    """Side of the prior's patches for latents ``(C, *grid)``: the plan's own, or if that is 1 the smallest that fits.
+
+    It divides every side of the grid and leaves at most ``TOKENS`` tokens of at least ``TOKEN_NUMBERS`` numbers; where
+    none does both, the largest that divides.
+    """
+    channels, grid = latent[0], latent[1:]
+    if plan.prior.vit.patch != 1:
+        return plan.prior.vit.patch
+    fits = [side for side in range(1, min(grid) + 1) if all(length % side == 0 for length in grid)]
+    folded = [(side, side ** len(grid)) for side in fits]
+    good = [side for side, n in folded if math.prod(grid) <= TOKENS * n and channels * n >= TOKEN_NUMBERS]
+    return good[0] if good else fits[-1]
+
+
+@torch.no_grad()
+def reconstructions(subject: Subject, means: Means, into: Measured) -> None:
+    """PSNR and kernel distance of what the model's own decoder makes of held-out latents, without our noise."""
+    if subject.pictures is None:
+        return
+    test = subject.test[:RECONSTRUCTED]
+    original = subject.pictures.images[test]
+    into.arrays["originals"] = original[:SHOWN]
+    if subject.model is None:
+        return
+    place, made = pick_device(means.device), []
+    for part in subject.z[test].split(BATCH):
+        x = subject.model.decode(part.to(place))
+        if x is None:
+            into.unknown.append("There is no decoder at hand: what the latents keep of a picture is not known.")
+            return
+        made.append(to_bytes(x.float().cpu().nan_to_num(0.0)))
+    pictures = torch.cat(made)
+    if pictures.shape != original.shape:
+        raise UserError(f"the decoder returned {list(pictures.shape[1:])} for pictures of {list(original.shape[1:])}")
+    into.arrays["reconstructions"] = pictures[:SHOWN]
+    mean = subject.pictures.images[subject.train].float().mean(0).round().to(torch.uint8)
+    decibels = psnr(original, pictures)
+    above = float((decibels - psnr(original, mean.expand_as(original).contiguous())).mean())
+    into.values["psnr"] = _mean(decibels, "dB") | {"above_mean": above}
+    network = feature_network(means.features)
+    if network is None:
+        into.unknown.append("No feature network was used, so the reconstructions have no distance: 'unilat[metrics]'.")
+        return
+    means.say(f"features of {len(original)} pictures")
+    into.values["kernel"] = compare(network(original), network(pictures), protocol=network.protocol)["kernel"]

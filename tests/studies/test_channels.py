@@ -1,0 +1,102 @@
+"""Statistics of latents by channel, against latents whose mean, scale, noise and correlation are known."""
+
+import math
+
+import pytest
+import torch
+
+from unilat.studies.channels import channels_of, own_level, posterior_kl, scaling_of, standardised
+from unilat.types import UserError
+
+MEANS, STDS = torch.tensor([0.0, 3.0, -1.0]), torch.tensor([1.0, 0.2, 7.0])
+
+
+def _latents(count: int = 4000, seed: int = 0) -> torch.Tensor:
+    """Independent Gaussian latents ``[count, 3, 2, 5]`` with ``MEANS`` and ``STDS``."""
+    noise = torch.randn(count, 3, 2, 5, generator=torch.Generator().manual_seed(seed))
+    return MEANS.view(1, 3, 1, 1) + STDS.view(1, 3, 1, 1) * noise
+
+
+def test_means_scales_and_correlations():
+    """Kills statistics over the wrong axes, of one batch, or with standard deviation and variance mixed up."""
+    z = _latents()
+    z[:, 2] = 0.6 * z[:, 2] - 0.8 * 7.0 / 0.2 * (z[:, 1] - 3.0)
+    found = channels_of(z)
+    assert torch.allclose(found.mean.float(), torch.tensor([0.0, 3.0, -0.6]), atol=0.15)
+    assert torch.allclose(found.std.float(), STDS, rtol=0.02) and torch.allclose(found.spread.float(), STDS, rtol=0.02)
+    assert float(found.correlation[1, 2]) == pytest.approx(-0.8, abs=0.02)
+    assert float(found.correlation[0, 1]) == pytest.approx(0.0, abs=0.02)
+    assert found.noise is None and found.capacity is None and not bool(found.dead.any())
+
+
+def test_standardised_latents_have_mean_0_and_variance_1():
+    """Kills a division by the variance, statistics of another channel, and dead channels that are blown up to 1."""
+    z = _latents()
+    z[:, 1] = 3.0 + 1e-6 * z[:, 1]
+    found = channels_of(z)
+    unit = standardised(z, found)
+    assert tuple(unit.shape) == (4000, 2, 2, 5)
+    assert torch.allclose(unit.mean((0, 2, 3)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(unit.std((0, 2, 3)), torch.ones(2), atol=1e-4)
+
+
+def test_a_channel_that_varies_by_place_alone_is_dead():
+    """Kills a spread that is taken over places too: a fixed pattern tells nothing about the picture."""
+    z = _latents()
+    z[:, 0] = torch.linspace(-3, 3, 10).view(1, 2, 5)
+    found = channels_of(z)
+    assert found.dead.tolist() == [True, False, False]
+    assert float(found.std[0]) > 1 and float(found.spread[0]) < 1e-6
+
+
+def test_with_a_posterior_its_noise_decides():
+    """Kills a threshold on the scale: a narrow channel is alive under little noise, a wide one dead under much."""
+    z = _latents()
+    z[:, 1] = 3.0 + (z[:, 1] - 3.0) * 0.01  # standard deviation 0.002, 3,500 times below the widest
+    logvar = torch.tensor([math.log(100.0), math.log(1e-10), math.log(0.49)]).view(1, 3, 1, 1).expand_as(z)
+    found = channels_of(z, logvar)
+    assert found.dead.tolist() == [True, False, False]
+    assert channels_of(z).dead.tolist() == [False, True, False]
+    assert found.capacity is not None
+    assert float(found.capacity[2]) == pytest.approx(0.5 * math.log2(1 + 49 / 0.49), rel=0.01)
+    assert own_level(found)[2] == pytest.approx(math.log(49 / 0.49), abs=0.05)
+    assert own_level(channels_of(z)) == [None, None, None]
+
+
+def test_posterior_kl_is_that_of_two_normals():
+    """Kills a lost ½, a lost −1 and a wrong sign of the log-variance."""
+    mean, logvar = torch.tensor([0.5, -2.0, 0.0]), torch.tensor([-1.0, 0.3, 0.0])
+    posterior = torch.distributions.Normal(mean, (0.5 * logvar).exp())
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0))
+    assert torch.allclose(posterior_kl(mean, logvar), expected, atol=1e-6)
+    z, logvars = _latents(50), torch.full((50, 3, 2, 5), -1.0)
+    found = channels_of(z, logvars)
+    assert found.kl is not None
+    assert torch.allclose(found.kl, posterior_kl(z, logvars).double().sum((2, 3)).mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("declared", "shift", "factor"),
+    [
+        ({}, [0.0, 0.0], [1.0, 1.0]),
+        ({"scaling_factor": 0.5, "shift_factor": 0.25}, [0.25, 0.25], [0.5, 0.5]),
+        (
+            {"scaling_factor": 0.5, "latents_mean": [1.0, 2.0], "latents_std": [4.0, 0.25]},
+            [1.0, 2.0],
+            [0.125, 2.0],
+        ),
+    ],
+)
+def test_scale_and_shift_as_diffusers_pipelines_use_them(declared: dict, shift: list[float], factor: list[float]):
+    """Kills a division by scaling_factor, a shift after the scale and latents_std as a factor."""
+    found = scaling_of(declared, 2)
+    assert found.shift.tolist() == shift and found.factor.tolist() == factor
+
+
+@pytest.mark.parametrize(
+    "declared", [{"latents_std": [1.0, 0.0]}, {"scaling_factor": -1.0}, {"latents_mean": [1.0] * 5}]
+)
+def test_scales_that_no_latents_have(declared: dict):
+    """Kills a division by zero, and broadcasting over channels that are not there."""
+    with pytest.raises(UserError):
+        scaling_of(declared, 2)

@@ -1,0 +1,116 @@
+"""Every fault is found where it was planted, and none where there is none."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from unilat.studies.channels import channels_of, scaling_of
+from unilat.studies.faults import Fault, find, sentence
+
+
+def _clean(seed: int = 0) -> Tensor:
+    """Latents ``[3000, 4, 3, 2]``, mean within 0.2 of 0, standard deviation 0.8 to 1.3, channels correlated by 0.5."""
+    noise = torch.randn(3000, 5, 3, 2, generator=torch.Generator().manual_seed(seed))
+    z = math.sqrt(0.5) * noise[:, :4] + math.sqrt(0.5) * noise[:, 4:]
+    scale, mean = torch.tensor([0.8, 1.0, 1.3, 0.9]), torch.tensor([0.1, -0.2, 0.0, 0.05])
+    return z * scale.view(1, 4, 1, 1) + mean.view(1, 4, 1, 1)
+
+
+def _found(z: Tensor, logvar: Tensor | None = None, declared: dict | None = None, **more: float) -> list[Fault]:
+    return find(channels_of(z, logvar), scaling_of(declared or {}, z.shape[1]), **more)
+
+
+def _kinds(faults: list[Fault]) -> list[str]:
+    return [fault.kind for fault in faults]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_found_in_clean_latents(seed: int):
+    """Kills limits that sound latents break, with and without a posterior and a scale that fits."""
+    z = _clean(seed)
+    assert _found(z, bits_per_dimension=2.0, psnr_above_mean=8.0) == []
+    assert _found(z * 5.5, torch.full_like(z, -3.0), {"scaling_factor": 1 / 5.5}) == []
+    assert sentence([]) == "Nothing wrong found."
+
+
+@pytest.mark.parametrize("posterior", [False, True])
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_a_dead_channel(posterior: bool, level: float):
+    """Kills a dead channel that is told as a fault of scale or mean as well, or whose number is not told."""
+    z = _clean()
+    z[:, 2] = level + 1e-7 * z[:, 2]
+    faults = _found(z, torch.full_like(z, -6.0) if posterior else None)
+    assert _kinds(faults) == ["dead"] and faults[0].channels == (2,)
+    assert "Channel 2 of 4 is dead" in sentence(faults) and "Train with one channel fewer" in sentence(faults)
+
+
+@pytest.mark.parametrize(
+    ("times", "declared"), [(10.0, {"scaling_factor": 1.0}), (0.1, {}), (1.0, {"scaling_factor": 0.1})]
+)
+def test_a_scale_off_by_ten(times: float, declared: dict):
+    """Kills a scale that is judged without the model's factor, and advice that does not bring it to 1."""
+    z = _clean() * times
+    faults = _found(z, declared=declared)
+    assert _kinds(faults) == ["scale"] and not faults[0].channels
+    advised = float(faults[0].change.split("by ")[-1].split(",")[0].split("to ")[-1])
+    assert float((z * advised).std((0, 2, 3)).square().mean().sqrt()) == pytest.approx(1.0, rel=1e-3)
+    assert ("Set scaling_factor" in faults[0].change) == bool(declared)
+
+
+def test_one_channel_at_another_scale():
+    """Kills a scale that is judged over all channels together only."""
+    z = _clean()
+    z[:, 3] *= 0.3
+    faults = _found(z)
+    assert _kinds(faults) == ["scale"] and faults[0].channels == (3,) and "latents_std" in faults[0].change
+
+
+def test_a_mean_far_from_zero():
+    """Kills a mean that is judged in raw units: 3 standard deviations at any scale, with the shift that mends it."""
+    z = _clean() * 20.0
+    z[:, 1] += 60.0
+    faults = _found(z, declared={"scaling_factor": 0.05})
+    assert _kinds(faults) == ["mean"] and faults[0].channels == (1,)
+    mean = float(z[:, 1].mean())
+    assert f"{mean:.3g} in raw latents" in faults[0].change
+    z = _clean() * 20.0 + 60.0
+    assert _kinds(_found(z, declared={"scaling_factor": 0.05, "shift_factor": 60.0})) == []
+
+
+def test_two_channels_that_say_the_same():
+    """Kills correlation by its sign, and the diagonal told as a pair."""
+    z = _clean()
+    z[:, 3] = -0.9 * z[:, 0] + 0.02 * z[:, 3]
+    faults = _found(z)
+    assert _kinds(faults) == ["correlated"] and faults[0].channels == (0, 3) and "-" in faults[0].says
+
+
+def test_a_collapsed_posterior():
+    """Kills a collapse that is told as dead channels or as scale: the posterior is the prior, the means are noise."""
+    z = _clean() * 1e-3
+    assert _kinds(_found(z, torch.zeros_like(z), {"scaling_factor": 1000.0})) == ["collapsed"]
+    faint = _clean() * 0.15  # alive, each channel just above the limit of a dead one, and useless together
+    assert _kinds(_found(faint, torch.zeros_like(faint), {"scaling_factor": 7.0})) == ["collapsed"]
+
+
+def test_a_collapse_that_only_values_or_bits_show():
+    """Kills a collapse that is looked for in a posterior alone."""
+    assert _kinds(_found(torch.full((100, 3, 2, 2), 4.2))) == ["collapsed"]
+    assert _kinds(_found(_clean(), bits_per_dimension=0.01)) == ["collapsed"]
+
+
+def test_a_decoder_that_learns_nothing():
+    """Kills reconstructions that are never compared with the one mean picture."""
+    assert _kinds(_found(_clean(), psnr_above_mean=0.1)) == ["blind"]
+
+
+def test_several_faults_come_worst_first_and_all():
+    """Kills an audit that stops at the first fault."""
+    z = _clean() * 10.0
+    z[:, 0] = 0.0
+    z[:, 1] += 100.0
+    faults = _found(z)
+    assert _kinds(faults) == ["dead", "scale", "mean"]
+    assert sentence(faults).count(".") >= 6
