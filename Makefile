@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-verify bench-paper-tables clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-verify bench-audit bench-codelength bench-paper-tables clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's b
 
 bench-paper-tables: $(STAMP)  ## The paper's Tables 2 to 6 at the scale of two cores (hours; goes on where it stopped)
 	$(BIN)/python benchmarks/paper_tables.py $(ARGS)
+
+bench-audit: $(STAMP)  ## Audits: planted faults, Gaussian latents: benchmarks/results/audit.json and .md
+	$(BIN)/python benchmarks/audit.py $(ARGS)
+
+bench-codelength: $(STAMP)  ## Latent bits + decoder bits against a pixel model, PNG, WebP and JPEG XL
+	$(BIN)/python benchmarks/codelength.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
