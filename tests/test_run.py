@@ -332,7 +332,7 @@ def test_no_class_is_lost_to_calibration(tmp_path: Path) -> None:
     path = write_pictures(tmp_path / "lone.npz", 200, labels)
     config = small(path)
     config = replace(config, data=replace(config.data, calibration=100))
-    pictures = run.load_pictures(str(path), size=16)
+    pictures = run.read_pictures(config.data, None)
     train, calibration, test = run.split_pictures(config, pictures)
     assert set(pictures.labels[train].tolist()) == set(range(21))
     assert len(calibration) > 5 and not set(train.tolist()) & {*calibration.tolist(), *test.tolist()}
