@@ -133,6 +133,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoencoder__decoder__strides": ()}, "--autoencoder.decoder: 1 levels .* and 1 strides"),
     ({"base__vit__blocks": (1, 2, 3)}, "--base.vit: 2 levels"),
     ({"autoencoder__prior__channels": (35,)}, "--autoencoder.prior: attention heads of 16 channels do not divide 35"),
+    ({"stage1__control__gain": math.nan}, "--stage1.control.gain must be a number"),
+    ({"stage1__control__proportional": math.inf}, "--stage1.control.proportional must be a number"),
     ({"evaluation__decoder_steps": 0}, "--evaluation.decoder-steps must be 1 or more"),
     ({"evaluation__step_counts": (2, 0)}, "--evaluation.step-counts must be 1 or more each"),
     ({"evaluation__rate_levels": 0}, "--evaluation.rate-levels must be 1 or more"),

@@ -230,7 +230,8 @@ def _check_numbers(config: RunConfig) -> None:
     for name in shares:
         if not 0 <= values[name] <= 1:
             raise UserError(f"{_option(name)} must lie between 0 and 1, not {values[name]}")
-    for name in ("autoencoder.bias", "base.bias", "evaluation.guidance"):
+    free = ("autoencoder.bias", "base.bias", "evaluation.guidance")
+    for name in (*free, "stage1.control.gain", "stage1.control.proportional"):
         if not math.isfinite(values[name]):
             raise UserError(f"{_option(name)} must be a number, not {values[name]}")
     low, high = config.evaluation.decoder_range

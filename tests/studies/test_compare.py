@@ -220,16 +220,17 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, -1e300, 10**400])
 def test_values_of_the_wrong_kind_never_stop_the_comparison(tmp_path: Path, value: object) -> None:
-    """Every part of metrics.json, and the other files, replaced by something else."""
+    """Kills a page that is not written when parts of metrics.json or the other files are something else."""
     runs = [make(tmp_path / name) for name in "ab"]
     metrics = json.loads((runs[1] / "metrics.json").read_text())
     inside = {key: dict.fromkeys(part, value) for key, part in metrics.items() if isinstance(part, dict)}
     for spoilt in ({**metrics, **inside}, dict.fromkeys(metrics, value)):
         (runs[1] / "metrics.json").write_text(json.dumps(spoilt))
-        compare(runs, tmp_path / "page.html")
+        assert len(compare(runs, tmp_path / "page.html")["runs"]) == 2
     for name in ("data", "config", "manifest"):
         (runs[1] / f"{name}.json").write_text(json.dumps(dict.fromkeys(["source", "stage1", "cpu", "data"], value)))
-    compare(runs, tmp_path / "page.html")
+    assert len(compare(runs, tmp_path / "page.html")["runs"]) == 2
+    assert (tmp_path / "page.html").read_text("utf-8").rstrip().endswith("</html>")
 
 
 def test_pictures_stand_together_only_where_they_are_the_same(tmp_path: Path) -> None:
