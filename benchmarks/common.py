@@ -1,5 +1,6 @@
 """What every benchmark shares: the machine, the rows, and the two result files."""
 
+import argparse
 import datetime
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,19 @@ def train_two_at_a_time(work: Path, jobs: Mapping[str, Sequence[str]]) -> None:
                 running.remove((name, process))
                 if process.returncode:
                     raise SystemExit(f"{name} ended with {process.returncode}: see {work / name}.log")
+
+
+def gather(name: str, protocol: str, work: Path, parts: Mapping[str, Callable[[], list[dict[str, Any]]]]) -> None:
+    """Command line of a benchmark in parts: run parts without rows (those named anew), write what there is."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("part", nargs="*", choices=[*parts, "report", []])
+    chosen = parser.parse_args().part
+    work.mkdir(parents=True, exist_ok=True)
+    for part in chosen or parts:
+        path = work / f"{part}.json"
+        if part != "report" and (chosen or not path.is_file()):
+            path.write_text(json.dumps(parts[part](), indent=2), "utf-8")
+    paths = [work / f"{part}.json" for part in parts]
+    rows = [one for path in paths if path.is_file() for one in json.loads(path.read_text("utf-8"))]
+    print(write(name, protocol, rows).with_suffix(".md").read_text("utf-8"))

@@ -7,17 +7,15 @@ Each part leaves its rows in runs/bench-main/PART.json; the last step gathers th
 Runs have one thread each and go two at a time; ``default``, which is timed, has both threads and the machine to itself.
 """
 
-import argparse
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, row, train_two_at_a_time, unilat, write
+from common import ROOT, gather, row, train_two_at_a_time, unilat
 
 WORK = ROOT / "runs" / "bench-main"
 SETS = ("glyphs", "fashion-mnist", "emoji")
@@ -208,22 +206,5 @@ PROTOCOL = (
 )
 
 
-def main(chosen: Iterable[str]) -> None:
-    """Run the parts that have no rows yet (all of ``chosen`` anew), and write what there is."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    for name in chosen or PARTS:
-        path = WORK / f"{name}.json"
-        if name != "report" and (chosen or not path.is_file()):
-            path.write_text(json.dumps(PARTS[name](), indent=2), "utf-8")
-    rows: Rows = []
-    for name in PARTS:
-        path = WORK / f"{name}.json"
-        rows += json.loads(path.read_text("utf-8")) if path.is_file() else []
-    path = write("main", PROTOCOL, rows)
-    print(Path(path.with_suffix(".md")).read_text("utf-8"))
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, "report", []])
-    main(parser.parse_args().part)
+    gather("main", PROTOCOL, WORK, PARTS)

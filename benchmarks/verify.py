@@ -6,14 +6,13 @@
 Each part leaves its rows in runs/bench-verify/PART.json; the last step gathers them in results/verify.{json,md}.
 """
 
-import argparse
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, row, unilat, write
+from common import ROOT, gather, row, unilat
 
 WORK = ROOT / "runs" / "bench-verify"
 Rows = list[dict[str, Any]]
@@ -97,22 +96,5 @@ PROTOCOL = (
 )
 
 
-def main(chosen: Iterable[str]) -> None:
-    """Run the parts that have no rows yet (all of ``chosen`` anew), and write what there is."""
-    WORK.mkdir(parents=True, exist_ok=True)
-    for name in chosen or PARTS:
-        path = WORK / f"{name}.json"
-        if name != "report" and (chosen or not path.is_file()):
-            path.write_text(json.dumps(PARTS[name](), indent=2), "utf-8")
-    rows: Rows = []
-    for name in PARTS:
-        path = WORK / f"{name}.json"
-        rows += json.loads(path.read_text("utf-8")) if path.is_file() else []
-    path = write("verify", PROTOCOL, rows)
-    print(path.with_suffix(".md").read_text("utf-8"))
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*PARTS, "report", []])
-    main(parser.parse_args().part)
+    gather("verify", PROTOCOL, WORK, PARTS)
