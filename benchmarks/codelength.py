@@ -51,6 +51,7 @@ def trained(data: str) -> Run:
     folder = WORK / data
     words = ("--bpp", "0.3", "--stage1.samples", str(STAGE1), "--stage2.samples", "0", "--out", str(folder))
     words += ("--evaluation.features", "none", "--evaluation.classifier-samples", "0")
+    words += ("--autoencoder.decoder-start", "data")
     if not (folder / "report.html").is_file():
         code = unilat("train", data, *words, threads=1, log=WORK / f"{data}.log").wait()
         if code:

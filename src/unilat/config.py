@@ -65,6 +65,8 @@ class Stage1Config:
     """Start with latents of unit scale, from the first batch."""
     prior_warmup: int = 0
     """Pictures over which the rate's gradient into the encoder rises from zero, so that the prior learns first."""
+    follow_every: int = 1_600
+    """Pictures between two looks at the latents' covariance, on which the prior builds."""
     calibrate_every: int = 3_200
     """Pictures between two measurements on the calibration pictures."""
     control: ControlConfig = field(default_factory=ControlConfig)
@@ -101,8 +103,8 @@ class EvaluationConfig:
     """Pictures generated for the distance."""
     rate_levels: int = 8
     """Noise levels drawn for each held-out picture when its bits are measured."""
-    decoder_steps: int = 2
-    """Network calls of the decoder for a picture; a decoder trained for minutes is at its best with 2 (LOG.md)."""
+    decoder_steps: int = 1
+    """Network calls of the decoder for a picture; a decoder trained for minutes is at its best with 1 (LOG.md)."""
     decoder_range: tuple[float, float] = (-6.0, 3.0)
     """Log-SNR of the decoder's first and last call; the last one's answer is the picture."""
     step_counts: tuple[int, ...] = (1, 2, 4, 8)
@@ -210,7 +212,8 @@ def _check_numbers(config: RunConfig) -> None:
         "data.held_out_at_most": 1, "data.calibration": 0, "autoencoder.latent_channels": 1, "stage1.prior_warmup": 0,
         "autoencoder.prior.patch": 1, "autoencoder.prior.head_width": 1, "autoencoder.decoder.head_width": 1,
         "base.vit.patch": 1, "base.vit.head_width": 1,
-        "stage1.samples": 1, "stage1.batch": 1, "stage1.calibrate_every": 1, "stage2.samples": 0, "stage2.batch": 1,
+        "stage1.samples": 1, "stage1.batch": 1, "stage1.calibrate_every": 1, "stage1.follow_every": 1,
+        "autoencoder.covariance_up_to": 0, "stage2.samples": 0, "stage2.batch": 1,
         "evaluation.pictures": 1, "evaluation.samples": 1, "evaluation.rate_levels": 1,
         "evaluation.decoder_steps": 1, "evaluation.base_steps": 1,
     }  # fmt: skip
@@ -313,3 +316,8 @@ def _flatten(values: dict[str, Any], place: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flatten(value, f"{place}{name}.") if isinstance(value, dict) else {place + name: value}
     return flat
+
+
+def latent_grid(config: RunConfig) -> tuple[int, ...]:
+    """Sides of the latents of the configured pictures."""
+    return tuple(config.data.size // step for step in config.autoencoder.encoder.factor)

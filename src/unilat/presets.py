@@ -23,6 +23,7 @@ _IMAGENET = RunConfig(
         encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2),) * 3),
         prior   = ViTConfig(channels=(1024,), blocks=(8,), head_width=64),
         decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2),) * 3, width=1024, depth=8, head_width=64, dropout=0.1),
+        decoder_start = "data",
     ),
     stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
     base        = BaseConfig(vit=ViTConfig(channels=(512, 1024), blocks=(6, 16), head_width=64, dropout=0.1)),
@@ -37,6 +38,7 @@ _KINETICS = replace(
         encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2, 2), (2, 2, 2), (1, 1, 1)), patch=(1, 2, 2)),
         prior   = ViTConfig(channels=(1024,), blocks=(8,), head_width=64),
         decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2, 2), (2, 2, 2), (1, 1, 1)), patch=(1, 2, 2), width=1024, depth=8, head_width=64, dropout=0.1),
+        decoder_start = "data",
     ),
 )
 _SMALL = RunConfig(

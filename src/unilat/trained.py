@@ -69,9 +69,7 @@ class Run:
     @functools.cached_property
     def latent_shape(self) -> tuple[int, ...]:
         """``(C, *grid)`` of one latent."""
-        size = self.config.data.size
-        grid = (size // step for step in self.config.autoencoder.encoder.factor)
-        return (self.config.autoencoder.latent_channels, *grid)
+        return (self.config.autoencoder.latent_channels, *configuration.latent_grid(self.config))
 
     @property
     def pixels(self) -> int:
@@ -270,7 +268,7 @@ def build_autoencoder(
 ) -> Autoencoder:
     """The networks of stage 1; ``mean`` and ``std`` of the data come with the weights if not given."""
     mean, std = torch.zeros(channels) if mean is None else mean, torch.ones(channels) if std is None else std
-    return Autoencoder(config.autoencoder, channels, mean, std, charge)
+    return Autoencoder(config.autoencoder, channels, mean, std, charge, configuration.latent_grid(config))
 
 
 def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
@@ -312,7 +310,7 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     channels = channels or config.data.channels or 3
     ae, size = config.autoencoder, config.data.size
     with torch.device("meta"):
-        autoencoder = Autoencoder(ae, channels)
+        autoencoder = build_autoencoder(config, channels)
         base = build_base(config, [""] * classes)
     patch = ae.encoder.patch
     frames = 1 if len(patch) == 2 else 16
@@ -325,9 +323,9 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
     costs: dict[str, tuple[Cost, int, int]] = {
         "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
-        "prior": (cost(autoencoder.prior.net, z, level, None), config.stage1.samples, config.stage1.batch),
+        "prior": (cost(autoencoder.prior, z, level, None), config.stage1.samples, config.stage1.batch),
         "decoder": (
-            cost(autoencoder.decoder.net, x, level, autoencoder.condition(z)),
+            cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
             config.stage1.samples,
             config.stage1.batch,
         ),

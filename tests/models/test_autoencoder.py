@@ -12,6 +12,7 @@ from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, Stage1Losses
+from unilat.nets.decoder import START
 
 from .fixed import Fixed, autoencoder
 
@@ -42,15 +43,15 @@ def test_rate_ends_at_lambda_0(lambda_0: float, lambda_min: float) -> None:
     assert float(nats.mean()) == pytest.approx(exact, rel=0.015)
 
 
-@pytest.mark.parametrize("bias", [-2.0, 1.5])
-def test_decoder_loss_of_gaussian_data_is_its_integral(bias: float) -> None:
+@pytest.mark.parametrize(("bias", "start"), [(-2.0, "data"), (1.5, "data"), (1.5, "latent")])
+def test_decoder_loss_of_gaussian_data_is_its_integral(bias: float, start: str) -> None:
     """Kills: the weight's sign (it must fall as λ rises), e^λ or the density left out, the range of the prior used.
 
     ½ ∫ sigmoid(b − λ) e^λ mmse(λ) dλ with mmse = s² σ² / (α² s² + σ²), and the untrained decoder exact.
     """
     mean, std = torch.tensor([0.3, -0.2, 0.0]), torch.tensor([0.5, 0.2, 1.0])
-    config = autoencoder(fresh=True, bias=bias, lambda_max=8.0).config
-    model = Autoencoder(config, 3, mean, std)
+    config = autoencoder(fresh=True, bias=bias, lambda_max=8.0, decoder_start=start).config
+    model = Autoencoder(config, 3, mean, std / math.exp(START) if start == "latent" else std)
     x = mean.view(3, 1, 1) + std.view(3, 1, 1) * torch.randn(512, 3, 8, 16)
     with torch.no_grad():
         loss = model.reconstruction(x, torch.zeros(512, 5, 2, 4), draws(512))
@@ -113,7 +114,7 @@ def test_decoder_is_given_z_0() -> None:
     """Kills: the clean latent, or the prior's ẑ, handed to the decoder while training (a known mistake of ports)."""
     model, x = autoencoder(), signal(2)
     given: list[Tensor] = []
-    model.decoder.net.register_forward_pre_hook(lambda module, inputs: given.append(inputs[2]))
+    model.decoder.register_forward_pre_hook(lambda module, inputs: given.append(inputs[2]))
     z = model.encode(x)
     noise = [torch.randn_like(z), torch.randn_like(z), torch.randn_like(x)]
     model.losses(x, Fixed(torch.tensor([0.1, 0.6, 0.97]), list(noise)))  # type: ignore[arg-type]
@@ -218,7 +219,7 @@ def test_decoding_makes_so_many_calls_and_hears_z_0(steps: int) -> None:
     """Kills: a call more than was asked for, a decoder deaf to z_0, a result that keeps noise."""
     model, z_0, x_1 = autoencoder(), signal(2, 5, coarse=True), signal(2, seed=7)
     calls: list[tuple[Tensor, Tensor]] = []
-    model.decoder.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
+    model.decoder.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
     made = model.decode(z_0, x_1, steps, (-5.0, 4.0))
     assert len(calls) == steps and all(torch.equal(call[1], z_0) for call in calls)
     assert [float(call[0][0]) for call in calls] == pytest.approx([-5.0, -0.5, 4.0][:steps])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unilat.cli import main
 from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -21,6 +22,7 @@ from unilat.training.plan import Schedule
 from unilat.types import UserError
 
 CONFIG = AutoencoderConfig(
+    decoder_start="data",
     latent_channels=2,
     encoder=EncoderConfig(channels=(8,), blocks=(1,), strides=(), patch=(4, 4)),
     prior=ViTConfig(channels=(16,), blocks=(1,), head_width=16),
@@ -40,9 +42,20 @@ def shaken(channels: int) -> Autoencoder:
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture
-def run(tiny_run: Path) -> Run:
-    return load(tiny_run)
+@pytest.fixture(scope="module")
+def run(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose decoder starts from the data's statistics: the one that a pixel model can go on from."""
+    folder = tmp_path_factory.mktemp("runs") / "data-start"
+    words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(folder)]
+    words += ["--autoencoder.decoder-start", "data", "--stage2.samples", "0"]
+    assert main([*words, "--stage1.samples", "256"]) == 0
+    return load(folder)
+
+
+def test_a_decoder_drawn_from_the_latent_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    """Kills weights that are taken over by the wrong network."""
+    with pytest.raises(UserError, match="decoder-start data"):
+        train_pixels(load(tiny_run), torch.zeros(4, 1, 16, 16, dtype=torch.uint8), tmp_path, FEW)
 
 
 def pictures(run: Run, count: int = 24) -> torch.Tensor:

@@ -35,6 +35,7 @@ CONFIG = Stage1Config(
     clip=1.0,
     unit_scale=True,
     prior_warmup=40,
+    follow_every=64,
     calibrate_every=64,
     control=CONTROL,
 )  # everything said: this file is about the objective, not about the presets
@@ -58,7 +59,7 @@ def stage(config: Stage1Config = CONFIG) -> AutoencoderStage:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Autoencoder(networks, 1, torch.zeros(1), torch.full((1,), 0.5))
+        model = Autoencoder(networks, 1, torch.zeros(1), torch.full((1,), 0.5), grid=(4, 4))
     data = pictures()
     model.start_at_unit_scale(data[:16].float() / 127.5 - 1)
     return AutoencoderStage(model, data[:20], data[20:], config)

@@ -14,6 +14,7 @@ The encoder's noise is the prior's lowest noise, so R is an upper bound in nats 
 
 import functools
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ from unilat.models.price import Charge, price
 from unilat.models.price import Kind as PriceKind
 from unilat.models.reconstruction import Kind as ReconstructionKind
 from unilat.models.reconstruction import reconstruction
+from unilat.nets.decoder import Decoder, readers
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder, EncoderConfig
+from unilat.nets.gaussian import denoiser_of
 from unilat.nets.uvit import UViT, UViTConfig
 from unilat.nets.vit import ViT, ViTConfig
 
@@ -61,6 +64,10 @@ class AutoencoderConfig:
     """What trains the decoder: the diffusion loss (UL), or a squared error in one call (as a VAE)."""
     perceptual: float = 0.0
     """Weight of a perceptual distance beside the squared error."""
+    decoder_start: Literal["latent", "data"] = "latent"
+    """The Gaussian whose exact denoiser the untrained decoder is: one drawn from the latent, or the data's (EDM)."""
+    covariance_up_to: int = 1024
+    """Most numbers a latent may have for the prior to build on their whole covariance; 0 never."""
     prior: ViTConfig = field(default_factory=ViTConfig)
     """The diffusion prior, trained with the encoder."""
     decoder: UViTConfig = field(default_factory=UViTConfig)
@@ -86,7 +93,8 @@ class Stage1Losses:
 class Autoencoder(nn.Module):
     """Encoder, prior and decoder; ``x`` is ``[B, channels, *grid]`` in [-1, 1].
 
-    ``mean`` and ``std`` are those of the data, one number a channel, for the decoder's preconditioning.
+    ``mean`` and ``std`` are those of the data, one number a channel, for the decoder's preconditioning; ``grid`` is the
+    latents', where the prior shall know their covariance.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Autoencoder(nn.Module):
         mean: float | Tensor = 0.0,
         std: float | Tensor = 1.0,
         charge: Charge | None = None,
+        grid: tuple[int, ...] | None = None,
     ):
         super().__init__()
         axes = len(config.encoder.patch)
@@ -104,11 +113,15 @@ class Autoencoder(nn.Module):
         self.charge = charge or self.price.charge
         self.asked = reconstruction(config.decoder_loss, config.perceptual)
         self.encoder = Encoder(config.encoder, channels, config.latent_channels, config.learned_variance)
-        self.prior = Denoiser(ViT(config.prior, config.latent_channels, axes), axes)
+        shape = (config.latent_channels, *grid) if grid and config.price != "normal" else ()
+        self.prior = denoiser_of(ViT(config.prior, config.latent_channels, axes), axes, shape, config.covariance_up_to)
         if config.price == "normal":  # untrained it is the exact denoiser of N(0, I), and stays it
             self.prior.requires_grad_(False)
         heard = config.latent_channels + (config.random_end is not None)
-        self.decoder = Denoiser(UViT(config.decoder, channels, heard), axes, mean, std)
+        if config.decoder_start == "latent":
+            self.decoder = Decoder(config.decoder, config.encoder, channels, heard, mean, std)
+        else:
+            self.decoder = Denoiser(UViT(config.decoder, channels, heard), axes, mean, std)
 
     @functools.cached_property
     def rate_levels(self) -> Table:
@@ -197,11 +210,9 @@ class Autoencoder(nn.Module):
         knows, with the noise of log-SNR λ₀ + 2 ln scale.
         """
         self.encoder.rescale(scale)
-        self.prior.mean.mul_(scale)
-        self.prior.std.mul_(scale)
-        for name, parameter in self.decoder.named_parameters():
-            if name.startswith("net.latents.") and name.endswith(".weight"):
-                parameter[:, : self.config.latent_channels].div_(scale)
+        self.prior.rescale(scale)
+        for layer in readers(self.decoder):
+            layer.weight[:, : self.config.latent_channels].div_(scale)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:

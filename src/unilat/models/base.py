@@ -19,6 +19,7 @@ from unilat.maths.samplers import dpmpp_2m, uniform_grid
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
 from unilat.nets.denoiser import Denoiser
+from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 
 
@@ -54,7 +55,7 @@ class Base(nn.Module):
         super().__init__()
         self.config, self.classes = config, classes
         self.lambda_min, self.lambda_0 = lambda_min, lambda_0
-        self.denoise = Denoiser(ViT(config.vit, channels, axes, classes), axes, mean, std)
+        self.denoise: LatentDenoiser = Denoiser(ViT(config.vit, channels, axes, classes), axes, mean, std)
 
     @functools.cached_property
     def levels(self) -> Table:

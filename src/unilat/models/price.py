@@ -16,6 +16,7 @@ from torch import Tensor
 from unilat.maths.levels import Levels
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import RateTerms, normal_kl, rate_terms, terminal_kl
+from unilat.nets.denoiser import Denoiser
 
 if TYPE_CHECKING:
     from unilat.models.autoencoder import Autoencoder
@@ -66,7 +67,9 @@ class NormalPrice:
 
     def rate(self, model: "Autoencoder", z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
         """``KL[z_0 | z || the prior]``; levels and noise are not needed."""
-        kl = normal_kl(z, model.config.lambda_0, model.prior.mean, model.prior.std)
+        prior = model.prior
+        assert isinstance(prior, Denoiser), "a normal prior has no covariance"
+        kl = normal_kl(z, model.config.lambda_0, prior.mean, prior.std)
         return RateTerms(torch.zeros_like(z), kl, levels.lambda_t)
 
     def charge(self, model: "Autoencoder", x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:

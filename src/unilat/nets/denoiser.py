@@ -9,6 +9,7 @@ mean m and standard deviation s the network sees inputs of unit variance and is 
 scaled together leave F as it is. For m = 0, s = 1 this is v prediction, x̂ = α x_t − σ v̂ with F = −v̂.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -37,17 +38,30 @@ class Denoiser(nn.Module):
     ):
         super().__init__()
         self.net, self.precision = net, precision
-        self.register_buffer("mean", _per_channel(mean, axes))
-        self.register_buffer("std", _per_channel(std, axes))
+        self.register_buffer("mean", per_channel(mean, axes))
+        self.register_buffer("std", per_channel(std, axes))
 
     def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
         alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
         scale = torch.rsqrt(alpha_t.square() * self.std.square() + sigma_t.square())
         centred = (x_t - alpha_t * self.mean) * scale
-        with torch.autocast(x_t.device.type, self.precision, enabled=self.precision != torch.float32):
-            output = self.net(centred, logsnr + 2 * self.std.log().mean(), cond)
-        return self.mean + self.std * (scale * alpha_t * self.std * centred + scale * sigma_t * output.float())
+        output = call(self.net, self.precision, centred, logsnr + 2 * self.std.log().mean(), cond)
+        return self.mean + self.std * (scale * alpha_t * self.std * centred + scale * sigma_t * output)
+
+    @torch.no_grad()
+    def rescale(self, scale: float) -> None:
+        """Become the denoiser of the same data times ``scale``: the old one at λ + 2 ln scale."""
+        self.mean.mul_(scale)
+        self.std.mul_(scale)
 
 
-def _per_channel(value: float | Tensor, axes: int) -> Tensor:
+def call(net: nn.Module, precision: torch.dtype, *inputs: Any) -> Tensor:
+    """``net(*inputs)`` in its own precision, answered in float32."""
+    low = precision != torch.float32
+    with torch.autocast(inputs[0].device.type, precision) if low else contextlib.nullcontext():
+        return net(*inputs).float()
+
+
+def per_channel(value: float | Tensor, axes: int) -> Tensor:
+    """``[1, C, 1, …]`` of a number or one a channel, a copy."""
     return torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, *[1] * axes).clone()

@@ -43,12 +43,13 @@ class UViTConfig:
 
 
 class UViT(nn.Module):
-    """``(x_t [B, C, *grid], λ [B], z_0 [B, latent_channels, *coarse]) -> [B, C, *grid]``.
+    """``(x_t [B, C + shown, *grid], λ [B], z_0 [B, latent_channels, *coarse]) -> [B, C, *grid]``.
 
-    The latent enters twice: among the transformer's tokens, and laid on the grid of every convolution level.
+    The latent enters twice: among the transformer's tokens, and laid on the grid of every convolution level. ``shown``:
+    channels beside those of x_t that the input has.
     """
 
-    def __init__(self, config: UViTConfig, channels: int, latent_channels: int):
+    def __init__(self, config: UViTConfig, channels: int, latent_channels: int, shown: int = 0):
         super().__init__()
         self.config = config
         axes, widths = len(config.patch), config.channels
@@ -56,7 +57,7 @@ class UViT(nn.Module):
         folded = channels * math.prod(config.patch)
         below = (*widths[1:], config.width)
         self.embed = Embedding(embedding)
-        self.stem = convolution(axes, folded, widths[0])
+        self.stem = convolution(axes, (channels + shown) * math.prod(config.patch), widths[0])
         self.latents = nn.ModuleList(
             convolution(axes, latent_channels, width, kernel=3) for width in (*widths, config.width)
         )

@@ -19,6 +19,7 @@ from unilat.maths.codelength import CodelengthTerms, codelength_terms
 from unilat.maths.levels import Draws, rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
+from unilat.nets.denoiser import Denoiser
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
 from unilat.trained import BATCH, Run
 from unilat.training.engine import fit, key
@@ -49,6 +50,7 @@ def train_pixels(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "pixels"))
         old = run.autoencoder.decoder
+        assert isinstance(old, Denoiser)
         model = PixelDenoiser(ae, pictures.shape[1], old.mean.flatten().cpu(), old.std.flatten().cpu())
     if latent:
         model.continue_from(old)
@@ -155,6 +157,10 @@ def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
     ae = run.config.autoencoder
     if ae.learned_variance or ae.random_end is not None:
         raise UserError(f"{run.folder}: a codelength is told for latents whose noise is fixed at λ₀")
+    if ae.decoder_start != "data":
+        raise UserError(
+            f"{run.folder}: a codelength is told for decoders trained with --autoencoder.decoder-start data"
+        )
     run.pictures(pictures)  # refuses what is not uint8 of the run's size
     if not len(pictures):
         raise UserError("there are no pictures to measure")

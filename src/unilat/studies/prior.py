@@ -21,6 +21,7 @@ from unilat.maths.levels import Draws, Table, rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import RateTerms, rate_terms
 from unilat.nets.denoiser import Denoiser
+from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 from unilat.trained import measure_rate
 from unilat.training.engine import Schedule, fit, key
@@ -82,7 +83,7 @@ class PriorStage:
 
     name = "prior"
 
-    def __init__(self, model: Denoiser, z: Tensor, *, lambda_0: float, lambda_min: float):
+    def __init__(self, model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float):
         self.model, self.z, self.count = model, z, len(z)
         self.lambda_0, self.lambda_min = lambda_0, lambda_min
         self.levels = rate_table(lambda_min, lambda_0)
@@ -119,7 +120,7 @@ class PriorStage:
             raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
 
 
-def new_prior(z: Tensor, plan: PriorPlan, start: Denoiser | None = None) -> Denoiser:
+def new_prior(z: Tensor, plan: PriorPlan, start: LatentDenoiser | None = None) -> LatentDenoiser:
     """A prior for ``z [N, C, *grid]``, untrained; with ``start`` a larger one that equals it exactly for now."""
     axes, channels = z.dim() - 2, z.shape[1]
     fold = plan.vit.patch * 2 ** (len(plan.vit.channels) - 1)
@@ -131,8 +132,9 @@ def new_prior(z: Tensor, plan: PriorPlan, start: Denoiser | None = None) -> Deno
     if start is None:
         flat = z.transpose(0, 1).flatten(1)
         return Denoiser(net, axes, flat.mean(1), flat.std(1).clamp_min(0.01))
-    start = copy.deepcopy(start).to("cpu").requires_grad_(True)
-    return Denoiser(Both(start.net, net), axes, start.mean.flatten(), start.std.flatten(), start.precision)
+    larger = copy.deepcopy(start).to("cpu").requires_grad_(True)
+    larger.net = Both(larger.net, net)
+    return larger
 
 
 def fit_prior(
@@ -142,10 +144,10 @@ def fit_prior(
     *,
     lambda_0: float = 5.0,
     lambda_min: float = -10.0,
-    start: Denoiser | None = None,
+    start: LatentDenoiser | None = None,
     progress: Progress | None = None,
     device: str = "auto",
-) -> Denoiser:
+) -> LatentDenoiser:
     """Fit a prior on latents ``z`` float32 ``[N, C, *grid]`` of 1, 2 or 3 axes; averaged weights, in eval mode.
 
     Goes on from the newest checkpoint in ``folder``; a finished fit is only read. With ``start`` the fitted model is

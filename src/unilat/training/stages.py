@@ -14,6 +14,7 @@ from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
+from unilat.nets.gaussian import GaussianDenoiser
 from unilat.training.engine import Schedule
 from unilat.types import UserError
 
@@ -50,6 +51,8 @@ class AutoencoderStage:
 
     def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
         """Move the loss factor; stop when it has long been at its limit, because no factor reaches the wanted bits."""
+        if samples // self.config.follow_every > self.samples // self.config.follow_every:
+            self.follow(samples)
         self.samples = samples
         used = self.controller.factor
         self.controller.update(metrics["bpp"], self.config.batch)
@@ -62,6 +65,20 @@ class AutoencoderStage:
                 + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
             )
         return {"loss_factor": used, "target": self.config.bpp or math.nan}
+
+    @torch.no_grad()
+    def follow(self, samples: int) -> None:
+        """Bring the prior's covariance halfway to that of some training pictures' latents, the same on resuming."""
+        prior = self.model.prior
+        if not isinstance(prior, GaussianDenoiser):
+            return
+        draws = Draws.keyed(0, samples, 0, 256)
+        count = min(self.count, max(1024, 2 * prior.mean.numel()))
+        chosen = torch.randperm(self.count, generator=torch.Generator().manual_seed(samples))[:count]
+        z = []
+        for part in self.pictures[chosen].split(256):
+            z.append(self.model.posterior(to_unit(part).to(prior.mean.device)).draw(draws.normal))
+        prior.follow(torch.cat(z), 0.5)
 
     def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
         """Bits per pixel of the averaged weights on the calibration pictures."""

@@ -1,0 +1,106 @@
+"""The diffusion decoder: a denoiser of x that starts as the exact one of a Gaussian drawn from the latent.
+
+A small network, the encoder's mirror image, draws a mean and a standard deviation of every number of x from z_0; the
+UViT corrects the exact denoiser of ``N(m, diag s²)``. With ``v = α² s² + σ²``, all per number of x,
+
+    x̂ = m(z_0) + α s² / v · (x_t − α m) + σ s / √v · F( (x_t − α m) / √v, λ + ln s₀², z_0, m, s )
+
+(EDM's preconditioning, arXiv 2206.00364, with moments that depend on the latent.) At the noisiest level x̂ = m: what the
+latent says is heard at once, and where it says that nothing is left open (s small), x_t's noise does not come through.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unilat.maths.noise import alpha, expand, sigma
+from unilat.nets.denoiser import Denoiser, call, per_channel
+from unilat.nets.encoder import EncoderConfig
+from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, zero_
+from unilat.nets.uvit import UViT, UViTConfig
+
+START = math.log(0.3)
+"""ln of s over the data's standard deviation, before training."""
+SPAN = (-6.0, 1.0)
+"""Range of the same."""
+READING = 8.0
+"""How much stronger than usual the latent is read at first: one of few bits has deviations of 0.1 to 0.5."""
+
+
+class Drawing(nn.Module):
+    """``z_0 [B, latent_channels, *coarse] -> [B, 2 C, *grid]``: the encoder's levels the other way round."""
+
+    def __init__(self, config: EncoderConfig, channels: int, latent_channels: int):
+        super().__init__()
+        axes, widths = len(config.patch), config.channels[::-1]
+        self.strides = (*config.strides[: len(widths) - 1][::-1], config.patch)
+        self.stem = convolution(axes, latent_channels, widths[0])
+        with torch.no_grad():
+            self.stem.weight.mul_(READING)
+        self.levels = nn.ModuleList(
+            Stack(axes, width, count) for width, count in zip(widths, config.blocks[::-1], strict=True)
+        )
+        self.ups = nn.ModuleList(
+            convolution(axes, width, finer * math.prod(stride))
+            for width, finer, stride in zip(widths, (*widths[1:], 2 * channels), self.strides, strict=True)
+        )
+        zero_(self.ups[-1])
+        self.norm = normalisation(widths[-1])
+
+    def forward(self, z_BCX: Tensor) -> Tensor:
+        h_BCX = self.stem(z_BCX)
+        for index, (level, up) in enumerate(zip(self.levels, self.ups, strict=True)):
+            h_BCX = level(h_BCX)
+            if index == len(self.levels) - 1:
+                h_BCX = self.norm(h_BCX)
+            h_BCX = split_patches(up(h_BCX), self.strides[index])
+        return h_BCX
+
+
+class Decoder(nn.Module):
+    """``denoise(x_t, logsnr, z_0) -> x_hat``; ``mean`` and ``std`` are those of the data, a number or one a channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        config: UViTConfig,
+        encoder: EncoderConfig,
+        channels: int,
+        latent_channels: int,
+        mean: float | Tensor = 0.0,
+        std: float | Tensor = 1.0,
+        precision: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        axes = len(config.patch)
+        self.precision = precision
+        self.drawing = Drawing(encoder, channels, latent_channels)
+        self.net = UViT(config, channels, latent_channels, shown=2 * channels)
+        self.register_buffer("mean", per_channel(mean, axes))
+        self.register_buffer("std", per_channel(std, axes))
+
+    def gaussian(self, z_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(m, s, drawn)``: mean and standard deviation of x, each ``[B, C, *grid]``, and what they are made of."""
+        drawn = call(self.drawing, self.precision, z_0)
+        mean, log_std = drawn.chunk(2, dim=1)
+        return self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp(), drawn
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, z_0: Tensor) -> Tensor:
+        mean, std, drawn = self.gaussian(z_0)
+        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
+        scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
+        centred = (x_t - alpha_t * mean) * scale
+        level = logsnr + 2 * (self.std.log().mean() + START)
+        output = call(self.net, self.precision, torch.cat([centred, drawn], dim=1), level, z_0)
+        return mean + std * scale * (alpha_t * std * centred + sigma_t * output)
+
+
+def readers(decoder: Decoder | Denoiser) -> list[Convolution]:
+    """The layers that read the latent: what must change when its scale does."""
+    net = decoder.net
+    assert isinstance(net, UViT)
+    stems = [decoder.drawing.stem] if isinstance(decoder, Decoder) else []
+    return [*stems, *(layer for layer in net.latents if isinstance(layer, Convolution))]
