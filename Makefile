@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-verify bench-audit bench-codelength bench-paper-tables clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ help-texts: $(STAMP)  ## Write docs/help/*.txt again after the command line chan
 
 bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
 	$(BIN)/python benchmarks/main.py $(ARGS)
+
+bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (hours; goes on where it stopped)
+	$(BIN)/python benchmarks/headline.py $(ARGS)
 
 bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's bound: benchmarks/results/verify.json and .md
 	$(BIN)/python benchmarks/verify.py $(ARGS)

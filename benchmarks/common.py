@@ -35,6 +35,68 @@ def row(
     return {"what": what, "value": value, "unit": unit, "stderr": stderr, "n": n, "goal": shown, "holds": holds}
 
 
+Rows = list[dict[str, Any]]
+Measures = Mapping[str, tuple[str, Callable[[dict[str, Any]], float | None]]]
+MEASURES: Measures = {
+    "bits": ("bits per pixel", lambda found: found["bits"]["measured"]),
+    "base bits": ("bits per pixel", lambda found: (found.get("base_bits") or {}).get("value")),
+    "PSNR": ("dB", lambda found: found["psnr"]["value"]),
+    "reconstruction": ("kernel distance", lambda found: found["reconstruction"]["kernel"]["value"]),
+    "generation": ("kernel distance", lambda found: ((found.get("generation") or {}).get("kernel") or {}).get("value")),
+}
+"""What is read from a run's ``metrics.json``: the unit and where it stands; None where the run has none."""
+
+
+def over_seeds(work: Path, name: str, seeds: Sequence[int], measures: Measures = MEASURES) -> dict[str, list[float]]:
+    """Each measure of the finished runs ``work/name-sSEED``."""
+    paths = [work / f"{name}-s{seed}" / "metrics.json" for seed in seeds]
+    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+    values = {what: [get(run) for run in runs] for what, (_, get) in measures.items()}
+    return {what: [value for value in found if value is not None] for what, found in values.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean, NaN of nothing."""
+    return sum(values) / len(values) if values else math.nan
+
+
+def error(values: Sequence[float]) -> float | None:
+    """Standard error over seeds, where there are two or more."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def lines(label: str, found: Mapping[str, Sequence[float]], measures: Measures = MEASURES) -> Rows:
+    """One row a measure, means over seeds."""
+    return [
+        row(f"{label}: {what}", mean(values), measures[what][0], stderr=error(values), n=len(values))
+        for what, values in found.items()
+        if values
+    ]
+
+
+def difference(what: str, left: Sequence[float], right: Sequence[float], unit: str = "", goal: float = 0.0) -> Rows:
+    """``mean(left) − mean(right)``, which is to be at least ``goal``, with the error of the difference."""
+    if not left or not right:
+        return []
+    errors = (error(left), error(right))
+    spread = math.hypot(*[one for one in errors if one is not None]) if None not in errors else None
+    n = min(len(left), len(right))
+    return [row(what, mean(left) - mean(right), unit, goal=goal, at_least=True, stderr=spread, n=n)]
+
+
+def interpolated(wanted: float, points: Sequence[tuple[float, float]]) -> float:
+    """``y`` at ``x = wanted`` of the straight lines through the points ``(x, y)``; NaN outside them."""
+    ordered = sorted(points)
+    for (low, y_low), (high, y_high) in zip(ordered, ordered[1:], strict=False):
+        if low <= wanted <= high:
+            share = (wanted - low) / (high - low) if high > low else 0.0
+            return (1 - share) * y_low + share * y_high
+    return math.nan
+
+
 def machine() -> dict[str, Any]:
     """The hardware and software a result was made on."""
     from unilat.training.engine import manifest

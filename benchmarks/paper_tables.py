@@ -8,13 +8,23 @@ time. Distances are kernel distances of the packaged network: they compare among
 """
 
 import argparse
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from common import ROOT, row, train_two_at_a_time, write
+from common import (
+    ROOT,
+    Rows,
+    difference,
+    error,
+    interpolated,
+    lines,
+    mean,
+    over_seeds,
+    row,
+    train_two_at_a_time,
+    write,
+)
 
 WORK = ROOT / "runs" / "bench-paper-tables"
 SEEDS = (0, 1)
@@ -31,7 +41,6 @@ CHANNELS = (2, 4, 16, 32)
 SINGLE = "--stage2.samples 0 --evaluation.sample-from prior --autoencoder.prior.blocks 6".split()
 GRIDS = {"16": (2, 2, 4), "4": (8, 32, 1)}
 """Side of the latent: the encoder's patch, the channels that keep the capacity, the patch that keeps 16 tokens."""
-Rows = list[dict[str, Any]]
 Jobs = dict[str, Sequence[str]]
 
 
@@ -71,64 +80,19 @@ def jobs(table: str) -> Jobs:
     return found
 
 
-MEASURES = {
-    "bits": ("bits per pixel", lambda found: found["bits"]["measured"]),
-    "base bits": ("bits per pixel", lambda found: (found.get("base_bits") or {}).get("value")),
-    "PSNR": ("dB", lambda found: found["psnr"]["value"]),
-    "reconstruction": ("kernel distance", lambda found: found["reconstruction"]["kernel"]["value"]),
-    "generation": ("kernel distance", lambda found: ((found.get("generation") or {}).get("kernel") or {}).get("value")),
-}
-
-
 def measured(name: str, seeds: Sequence[int] = SEEDS) -> dict[str, list[float]]:
     """Each measure of the finished runs ``name-sSEED``."""
-    paths = [WORK / f"{name}-s{seed}" / "metrics.json" for seed in seeds]
-    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
-    values = {what: [get(run) for run in runs] for what, (_, get) in MEASURES.items()}
-    return {what: [value for value in found if value is not None] for what, found in values.items()}
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean, NaN of nothing."""
-    return sum(values) / len(values) if values else math.nan
-
-
-def error(values: Sequence[float]) -> float | None:
-    """Standard error over seeds, where there are two or more."""
-    if len(values) < 2:
-        return None
-    centre = mean(values)
-    return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1) / len(values))
-
-
-def lines(label: str, name: str) -> Rows:
-    """One row a measure, means over seeds."""
-    found = measured(name)
-    return [
-        row(f"{label}: {what}", mean(values), MEASURES[what][0], stderr=error(values), n=len(values))
-        for what, values in found.items()
-        if values
-    ]
+    return over_seeds(WORK, name, seeds)
 
 
 def trend(text: str, left: Sequence[float], right: Sequence[float]) -> Rows:
-    """``mean(left) − mean(right)``, which the paper's trend says is positive, with the error of the difference."""
-    if not left or not right:
-        return []
-    errors = (error(left), error(right))
-    spread = math.hypot(*[one for one in errors if one is not None]) if None not in errors else None
-    what, n = f"TREND {text}", min(len(left), len(right))
-    return [row(what, mean(left) - mean(right), "", goal=0.0, at_least=True, stderr=spread, n=n)]
+    """``mean(left) − mean(right)``, which the paper's trend says is positive."""
+    return difference(f"TREND {text}", left, right)
 
 
 def at_equal(wanted: float, points: Sequence[tuple[float, float]]) -> float:
     """Bits at which a curve of ``(distance, bits)`` reaches ``wanted``, linear in ln bits; NaN outside it."""
-    ordered = sorted(points)
-    for (low, bits_low), (high, bits_high) in zip(ordered, ordered[1:], strict=False):
-        if low <= wanted <= high:
-            share = (wanted - low) / (high - low)
-            return math.exp((1 - share) * math.log(bits_low) + share * math.log(bits_high))
-    return math.nan
+    return math.exp(interpolated(wanted, [(distance, math.log(bits)) for distance, bits in points]))
 
 
 def table2() -> Rows:
@@ -137,7 +101,7 @@ def table2() -> Rows:
     small = {bpp: measured(f"ul-{bpp:g}") for bpp in TARGETS}
     medium = {bpp: measured(f"medium-{bpp:g}") for bpp in TARGETS}
     for bpp in TARGETS:
-        rows += lines(f"Table 2, {bpp:g} bits per pixel, small base", f"ul-{bpp:g}")
+        rows += lines(f"Table 2, {bpp:g} bits per pixel, small base", measured(f"ul-{bpp:g}"))
         found = medium[bpp]["generation"]
         if found:
             what = f"Table 2, {bpp:g} bits per pixel, medium base: generation"
@@ -166,10 +130,10 @@ def table2() -> Rows:
 
 def table5() -> Rows:
     """Prior against decoder."""
-    rows = lines("Table 5, diffusion prior, MSE decoder", "mse")
+    rows = lines("Table 5, diffusion prior, MSE decoder", measured("mse"))
     normal = {bpp: measured(f"normal-{bpp:g}") for bpp in NORMAL}
     for bpp in NORMAL:
-        rows += lines(f"Table 5, normal prior, {bpp:g} bits of KL, diffusion decoder", f"normal-{bpp:g}")
+        rows += lines(f"Table 5, normal prior, {bpp:g} bits of KL, diffusion decoder", measured(f"normal-{bpp:g}"))
     ours, mse = measured(f"ul-{AT:g}"), measured("mse")
     for what, paper in (("reconstruction", "1.1 against 0.86"), ("generation", "2.4 against 1.4")):
         rows += trend(
@@ -209,7 +173,7 @@ def table6() -> Rows:
     """Ablations at equal bits."""
     ours, rows = measured(f"ul-{AT:g}"), []
     for name, (label, paper) in ABLATIONS.items():
-        rows += lines(f"Table 6, {label}", name)
+        rows += lines(f"Table 6, {label}", measured(name))
         rows += trend(
             f"T6 (paper: {paper}): {label} generates farther than ours",
             measured(name)["generation"],
@@ -223,7 +187,7 @@ def table3() -> Rows:
     rows: Rows = []
     ours = measured(f"ul-{AT:g}", (0,))
     for count in CHANNELS:
-        rows += lines(f"Table 3, {count} channels at 8×8", f"channels-{count}")
+        rows += lines(f"Table 3, {count} channels at 8×8", measured(f"channels-{count}"))
     few = measured("channels-2", (0,))
     return rows + trend(
         "T3 (paper: yes): 2 channels reconstruct farther than 8", few["reconstruction"], ours["reconstruction"]
@@ -235,7 +199,7 @@ def table4() -> Rows:
     rows: Rows = []
     ours = measured(f"ul-{AT:g}", (0,))
     for side in GRIDS:
-        rows += lines(f"Table 4, grid of {side}×{side}", f"grid-{side}")
+        rows += lines(f"Table 4, grid of {side}×{side}", measured(f"grid-{side}"))
         rows += trend(
             f"T4 (paper: yes): a grid of {side} generates farther than 8",
             measured(f"grid-{side}", (0,))["generation"],

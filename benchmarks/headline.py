@@ -1,0 +1,306 @@
+"""Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
+
+    make bench-headline                           everything: 96 runs, hours on two cores, goes on where it stopped
+    python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
+
+32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; three more runs take that
+autoencoder and train base models for other budgets. Runs have one thread each and go two at a time. Distances are
+kernel distances of the packaged network: they compare among these rows, never with a published FID.
+"""
+
+import argparse
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import (
+    MEASURES,
+    ROOT,
+    Measures,
+    Rows,
+    difference,
+    error,
+    interpolated,
+    lines,
+    mean,
+    over_seeds,
+    row,
+    train_two_at_a_time,
+    write,
+)
+
+WORK = ROOT / "runs" / "bench-headline"
+SEEDS = (0, 1)
+LADDER_SEEDS = (0, 1)
+"""Seeds whose autoencoders have base models of all budgets; those of the others have ``OWN`` alone."""
+SCALE = (
+    "--data.at-most 20000 --stage1.samples 16000 --evaluation.classifier-samples 0 "
+    "--evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600"
+).split()
+BUDGETS = (6_000, 12_000, 24_000, 48_000)
+OWN = 24_000
+"""Latents that a base model sees in training, and how many in the autoencoder's own run."""
+DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
+BITS = {"fashion-mnist": (0.1, 0.2, 0.4), "emoji": (0.2, 0.4, 0.8)}
+FACTORS = (10, 32, 100)
+"""One over the KL-VAE's KL weights."""
+METHODS = ("UL", "KL-VAE")
+BASE_GOAL, WHOLE_GOAL, PSNR_GOAL = 2.0, 1.2, 2.0
+Jobs = dict[str, Sequence[str]]
+ONCE = "PSNR of one decoder call"
+SHOWN: Measures = {
+    **{what: how for what, how in MEASURES.items() if what != "generation"},
+    ONCE: ("dB", lambda found: next((one["psnr"] for one in found["by_steps"] if one["steps"] == 1), None)),
+}
+
+
+def configurations(data: str, method: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Of each autoencoder, by the name of its runs, the words for it in a row and its options."""
+    if method == "UL":
+        bits = {bpp: ("--bpp", f"{bpp:g}") for bpp in BITS[data]}
+        return {f"{data}-ul-{bpp:g}": (f"UL {bpp:g} bits per pixel", words) for bpp, words in bits.items()}
+    factors = {factor: ("--preset", "kl-vae", "--loss-factor", f"{factor}") for factor in FACTORS}
+    return {f"{data}-kl-{factor}": (f"KL-VAE weight 1/{factor}", words) for factor, words in factors.items()}
+
+
+def of_budget(name: str, budget: int) -> str:
+    """Name of the runs of an autoencoder with a base model of ``budget`` latents, without the seed."""
+    return name if budget == OWN else f"{name}-base{budget}"
+
+
+def jobs(data: str, seed: int, budgets: Iterable[int]) -> Jobs:
+    """Names and options of the runs of all autoencoders of a data set and seed with base models of these budgets."""
+    found: Jobs = {}
+    for budget in budgets:
+        for method in METHODS:
+            for name, (_, words) in configurations(data, method).items():
+                taken = () if budget == OWN else ("--stage1.autoencoder", str(WORK / f"{name}-s{seed}"))
+                ends = (*SCALE, "--stage2.samples", f"{budget}", "--seed", f"{seed}", *taken)
+                found[f"{of_budget(name, budget)}-s{seed}"] = (data, *DATA[data], *words, *ends)
+    return found
+
+
+def whole(data: str, budgets: Sequence[int]) -> list[int]:
+    """Seeds whose runs of these budgets are all done, so that means are over equal seeds; where none, all seeds."""
+    found = [s for s in SEEDS if all((WORK / name / "metrics.json").is_file() for name in jobs(data, s, budgets))]
+    return found or list(SEEDS)
+
+
+def run_flops(parts: Sequence[str]) -> Measures:
+    """What reads the training FLOPs of these parts of a run; a KL-VAE has no prior that is trained."""
+    return {"FLOPs": ("FLOP", lambda found: float(sum(found["training_flops"].get(part, 0) for part in parts)))}
+
+
+def stage1_flops(data: str, method: str) -> float:
+    """Training FLOPs of encoder, prior and decoder in the autoencoders' own runs, which are equal within a method."""
+    return mean(
+        [
+            one
+            for name in configurations(data, method)
+            for one in over_seeds(WORK, name, SEEDS, run_flops(("encoder", "prior", "decoder")))["FLOPs"]
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class Best:
+    """The configuration of a method that generates nearest with a base model of one budget."""
+
+    label: str
+    flops: float
+    """Training FLOPs of the base model."""
+    distances: list[float]
+    """One a seed."""
+
+
+Envelope = dict[int, Best]
+
+
+def envelope(data: str, method: str, seeds: Sequence[int], budgets: Sequence[int] = BUDGETS) -> Envelope:
+    """The method at its best, the lowest mean distance over ``seeds``, by the budget of the base model."""
+    measures = {"generation": MEASURES["generation"], **run_flops(("base",))}
+    found: Envelope = {}
+    for budget in budgets:
+        each = [
+            Best(label, mean(values["FLOPs"]), values["generation"])
+            for name, (label, _) in configurations(data, method).items()
+            for values in [over_seeds(WORK, of_budget(name, budget), seeds, measures)]
+            if values["generation"]
+        ]
+        if each:
+            found[budget] = min(each, key=lambda one: mean(one.distances))
+    return found
+
+
+def reached(wanted: float, points: Sequence[tuple[float, float]]) -> tuple[float, int]:
+    """FLOPs at which a curve ``(FLOPs, distance)`` first comes down to ``wanted``, linear in ln FLOPs, and the sign of
+    what they may be off by: −1 where it begins below (they are at most these), 1 where it never does (they are more).
+    """
+    for index, (flops, distance) in enumerate(points):
+        if distance <= wanted:
+            last = points[max(index - 1, 0) : index + 1]
+            crossing = [(height, math.log(place)) for place, height in last]
+            return (math.exp(interpolated(wanted, crossing)), 0) if index else (flops, -1)
+    return points[-1][0], 1
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """FLOPs of the KL-VAE over those of UL at one distance."""
+
+    value: float
+    bound: str
+    """What the value is of the truth; empty where it is the truth."""
+
+    def __str__(self) -> str:
+        return f"{self.bound} {self.value:.3g}".strip()
+
+
+def ratio(wanted: float, curves: Mapping[str, Sequence[tuple[float, float]]], added: Mapping[str, float]) -> Ratio:
+    """The ratio at ``wanted`` with ``added`` FLOPs each; a curve that begins below or ends above bounds it."""
+    (ours, below), (theirs, above) = (reached(wanted, curves[method]) for method in METHODS)
+    signs = {above, -below} - {0}
+    bound = {(): "", (1,): "at least", (-1,): "at most"}.get(tuple(signs), "not known, smallest budgets give")
+    return Ratio((theirs + added["KL-VAE"]) / (ours + added["UL"]), bound)
+
+
+def at_equal_distance(data: str, seeds: Sequence[int], added: Mapping[str, float]) -> dict[str, Ratio]:
+    """By the words for a distance, the ratio there: what the KL-VAE reaches with its largest budget, and, where UL
+    never does, the lowest that UL reaches. Nothing where the methods share fewer than two budgets."""
+    best = {method: envelope(data, method, seeds) for method in METHODS}
+    shared = [budget for budget in BUDGETS if all(budget in found for found in best.values())]
+    if len(shared) < 2:
+        return {}
+    curves = {m: [(found[b].flops, mean(found[b].distances)) for b in shared] for m, found in best.items()}
+    target, lowest = curves["KL-VAE"][-1][1], min(distance for _, distance in curves["UL"])
+    last = best["KL-VAE"][shared[-1]].label
+    found = {f"the KL-VAE's after {shared[-1]:,} latents ({last}, {target:.3g})": ratio(target, curves, added)}
+    if lowest > target:
+        found[f"UL's lowest, as it never comes down to the KL-VAE's ({lowest:.3g})"] = ratio(lowest, curves, added)
+    return found
+
+
+def work_rows(data: str, what: str, goal: float, added: Mapping[str, float]) -> Rows:
+    """Ratios of work: of the mean curves, with the goal, and the mean of what each seed alone says, with its error."""
+    rows: Rows = []
+    seeds = whole(data, BUDGETS)
+    alone = {seed: list(at_equal_distance(data, (seed,), added).values()) for seed in seeds}
+    for index, (distance, found) in enumerate(at_equal_distance(data, seeds, added).items()):
+        each = {seed: ratios[index] for seed, ratios in alone.items() if len(ratios) > index}
+        text = f"{data}: {what} to equal distance, KL-VAE over UL, at {distance}"
+        text += f": {found.bound} this" if found.bound else ""
+        aim = None if index else goal
+        rows.append(row(text, found.value, "ratio", goal=aim, at_least=aim is not None, n=len(seeds)))
+        values = [one.value for one in each.values()]
+        if values:
+            told = ", ".join(f"seed {seed} {one}" for seed, one in each.items())
+            text = f"{data}: {what}, the same ratio seed by seed, each at its own such distance ({told}), mean"
+            rows.append(row(text, mean(values), "ratio", stderr=error(values), n=len(values)))
+    return rows
+
+
+def psnr_rows(data: str, what: str, goal: float | None) -> Rows:
+    """PSNR of UL less that of each KL-VAE at the KL-VAE's base bits, seed by seed, where UL's range holds them."""
+    rows: Rows = []
+    curves = {
+        seed: [
+            (math.log(max(bits, 1e-9)), psnr)
+            for name in configurations(data, "UL")
+            for found in [over_seeds(WORK, name, (seed,), SHOWN)]
+            for bits, psnr in zip(found["base bits"], found[what], strict=True)
+        ]
+        for seed in SEEDS
+    }
+    for name, (label, _) in configurations(data, "KL-VAE").items():
+        gains, told = [], []
+        for seed, curve in curves.items():
+            found = over_seeds(WORK, name, (seed,), SHOWN)
+            for bits, psnr in zip(found["base bits"], found[what], strict=True) if curve else ():
+                gain = interpolated(math.log(max(bits, 1e-9)), curve) - psnr
+                ends = [math.exp(end) for end in (min(curve)[0], max(curve)[0])]
+                outside = "" if math.isfinite(gain) else ", outside: left out"
+                told.append(f"seed {seed} at {bits:.3g}, UL has {ends[0]:.3g} to {ends[1]:.3g}{outside}")
+                gains += [gain] if math.isfinite(gain) else []
+        if told:
+            text = f"{data}: {what} at equal base bits, UL less {label} ({'; '.join(told)})"
+            value, aim = (mean(gains), goal) if gains else (None, None)
+            rows.append(row(text, value, "dB", goal=aim, at_least=True, stderr=error(gains), n=len(gains)))
+    if goal is not None and rows and all(one["value"] is None for one in rows):
+        text = f"{data}: {what} at equal base bits, no KL-VAE lies in UL's range"
+        rows.append(row(text, None, "dB", goal=goal, at_least=True, n=0))
+    return rows
+
+
+def at_each_budget(data: str) -> Rows:
+    """Generation distance of the best KL-VAE less that of the best UL."""
+    rows: Rows = []
+    for budget in BUDGETS:
+        best = [envelope(data, method, whole(data, [budget]), [budget]).get(budget) for method in METHODS]
+        ours, theirs = best
+        if ours and theirs:
+            pair = f"best KL-VAE ({theirs.label}) less best UL ({ours.label})"
+            text = f"{data}: generation after {budget:,} latents, {pair}"
+            rows += difference(text, theirs.distances, ours.distances, "kernel distance")
+    return rows
+
+
+def report(data: str) -> Rows:
+    """All rows of a data set, of whatever runs there are."""
+    rows: Rows = []
+    for method in METHODS:
+        for name, (label, _) in configurations(data, method).items():
+            rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, SHOWN), SHOWN)
+            for budget in BUDGETS:
+                measure = f"generation after {budget:,} latents"
+                measures: Measures = {measure: MEASURES["generation"]}
+                found = over_seeds(WORK, of_budget(name, budget), SEEDS, measures)
+                rows += lines(f"{data}, {label}", found, measures)
+    added = {method: stage1_flops(data, method) for method in METHODS}
+    for method, flops in added.items():
+        rows += [row(f"{data}, {method}: training FLOPs, stage 1", flops, "FLOP")] if math.isfinite(flops) else []
+        for budget, one in envelope(data, method, SEEDS).items():
+            rows.append(row(f"{data}, {method}: training FLOPs, base, {budget:,} latents", one.flops, "FLOP"))
+    rows += at_each_budget(data)
+    rows += work_rows(data, "base FLOPs", BASE_GOAL, dict.fromkeys(METHODS, 0.0))
+    rows += work_rows(data, "base and stage 1 FLOPs", WHOLE_GOAL, added)
+    return [*rows, *psnr_rows(data, "PSNR", PSNR_GOAL), *psnr_rows(data, ONCE, None)]
+
+
+PROTOCOL = (
+    "32×32 pictures (20,000 read at most; emoji has 3,391), `small` networks, stage 1 of 16,000 pictures, one thread. "
+    "UL: diffusion prior and decoder, λ₀ = 5, wanted bits. KL-VAE: preset `kl-vae`, squared error in one decoder call, "
+    "no perceptual or adversarial term, λ₀ = 10, three KL weights; equal encoder (plus outputs for its variance) and "
+    "decoder, no trained prior. Both: one base model, trained with EMA and its own learning rate decay at each budget. "
+    "Up to 600 held-out pictures (emoji: a tenth of all) against as many samples, guidance 1, 2 decoder calls of UL; "
+    "kernel distance of efficientnet-lite0 features at 128×128, comparable among the rows of one data set only. "
+    "`bits`: by the run's own price (UL: its prior; KL-VAE: its KL term). `base bits`, one measure for both: the "
+    "bound on what the noisy latent tells under the base model of 24,000 latents; a base model that fits worse makes "
+    "it looser, and the λ₀ differ, so PSNR at equal base bits favours the side with the tighter bound. UL's PSNR is "
+    "linear in ln base bits between its configurations and not continued beyond them. FLOPs are those of linear "
+    "projections, convolutions and attention (two a multiply-add), training = 3 × forward; encoding the latents and "
+    "measuring are not counted. 'Best' is the lowest mean distance of three configurations at a budget, chosen on the "
+    "samples that are reported. FLOPs to a distance: where these best points, joined straight in ln FLOPs, first come "
+    "down to it, stage 1 added afterwards. A curve that begins below the distance counts with its smallest budget, one "
+    "that never reaches it with its largest: the ratio is then a bound, its row says so, and means over seeds contain "
+    "such bounds as they are. Standard errors are over seeds; of two seeds they have one degree of freedom. "
+    "Comparisons of distances use seeds whose runs are complete, where there are any."
+)
+
+
+def main(chosen: Iterable[str]) -> None:
+    """Train what is missing and write what there is."""
+    chosen = list(chosen) or list(DATA)
+    for seed in SEEDS:
+        for data in [name for name in DATA if name in chosen]:
+            train_two_at_a_time(WORK, jobs(data, seed, [OWN]))
+            if seed in LADDER_SEEDS:  # only now: these take the autoencoders of those
+                train_two_at_a_time(WORK, jobs(data, seed, [budget for budget in BUDGETS if budget != OWN]))
+    rows = [one for data in DATA for one in report(data)]
+    print(Path(write("headline", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="*", choices=[*DATA, "report", []])
+    main(parser.parse_args().part)
