@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unilat import presets
-from unilat.config import RunConfig, capacity, check, differences, from_json, to_dict, to_json
+from unilat.config import RunConfig, capacity, check, differences, from_json, normal_floor, to_dict, to_json
 from unilat.types import UserError
 
 
@@ -139,6 +139,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"evaluation__step_counts": (2, 0)}, "--evaluation.step-counts must be 1 or more each"),
     ({"evaluation__rate_levels": 0}, "--evaluation.rate-levels must be 1 or more"),
     ({"evaluation__pictures": 0}, "--evaluation.pictures must be 1 or more"),
+    ({"evaluation__guidance": 1e30}, "guidance beyond 1000 is no guidance"),
+    ({"autoencoder__encoder__patch": (0, 0)}, "patches and strides .* must be 1 or more"),
+    ({"autoencoder__decoder__width": 0}, "--autoencoder.decoder.width must be 1 or more"),
+    ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
+    ({"autoencoder__price": "normal", "stage1__bpp": 0.5}, r"a KL term to N\(0, I\) stands at 0.724 bits per pixel"),
 ]
 
 
@@ -212,3 +217,14 @@ def test_what_would_fail_only_after_training_is_refused_before(part: str, values
     config = presets.get("tiny")
     with pytest.raises(UserError, match=says):
         check(replace(config, **{part: replace(getattr(config, part), **values)}))
+
+
+def test_a_normal_prior_s_floor_is_the_closed_form() -> None:
+    """Kills: nats told as bits, and a floor where a learned variance can fill the prior.
+
+    ½ (σ² − 1 − ln σ²) at λ₀ = 5 is 2.0067 nats, 2.895 bits, and `small` has half a latent number a pixel.
+    """
+    small = changed(presets.get("small"), autoencoder__price="normal", stage1__bpp=1.5)
+    assert normal_floor(small) == pytest.approx(1.4476, abs=2e-4)
+    check(small)
+    assert normal_floor(changed(small, autoencoder__learned_variance=True)) == 0.0

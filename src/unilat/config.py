@@ -199,6 +199,12 @@ def check(config: RunConfig) -> None:
             f"carries at unit variance ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} "
             "or more"
         )
+    floor = normal_floor(config)
+    if config.stage1.bpp is not None and ae.price == "normal" and config.stage1.bpp <= floor:
+        raise UserError(
+            f"a KL term to N(0, I) stands at {floor:.3g} bits per pixel for an empty latent with the noise of "
+            f"λ₀ = {ae.lambda_0:g}: ask for more than that, or add --autoencoder.learned-variance"
+        )
     _check_variants(ae)
     if not -math.inf < ae.lambda_min < ae.lambda_0 <= ae.lambda_max < math.inf:
         raise UserError(
@@ -214,6 +220,7 @@ def _check_numbers(config: RunConfig) -> None:
         "base.vit.patch": 1, "base.vit.head_width": 1,
         "stage1.samples": 1, "stage1.batch": 1, "stage1.calibrate_every": 1, "stage1.follow_every": 1,
         "autoencoder.covariance_up_to": 0, "stage2.samples": 0, "stage2.batch": 1,
+        "autoencoder.decoder.width": 1, "autoencoder.decoder.depth": 0,
         "evaluation.pictures": 1, "evaluation.samples": 1, "evaluation.rate_levels": 1,
         "evaluation.decoder_steps": 1, "evaluation.base_steps": 1,
     }  # fmt: skip
@@ -233,6 +240,14 @@ def _check_numbers(config: RunConfig) -> None:
     for name in shares:
         if not 0 <= values[name] <= 1:
             raise UserError(f"{_option(name)} must lie between 0 and 1, not {values[name]}")
+    cells = [config.autoencoder.encoder.patch, *config.autoencoder.encoder.strides]
+    cells += [config.autoencoder.decoder.patch, *config.autoencoder.decoder.strides]
+    if any(side < 1 for cell in cells for side in cell):
+        raise UserError("patches and strides of --autoencoder.encoder and .decoder must be 1 or more along each axis")
+    if abs(config.evaluation.guidance) > 1000:
+        raise UserError(
+            f"--evaluation.guidance beyond 1000 is no guidance: 1 to 5 is usual, not {config.evaluation.guidance:g}"
+        )
     free = ("autoencoder.bias", "base.bias", "evaluation.guidance")
     for name in (*free, "stage1.control.gain", "stage1.control.proportional"):
         if not math.isfinite(values[name]):
@@ -298,6 +313,19 @@ def capacity(config: RunConfig) -> float:
     """Bits per pixel of a latent of unit variance, ``½ log2(1 + e^λ₀)`` a dimension: what the noise λ₀ lets through."""
     ae = config.autoencoder
     return ae.latent_channels / math.prod(ae.encoder.factor) * 0.5 * math.log2(1 + math.exp(ae.lambda_0))
+
+
+def normal_floor(config: RunConfig) -> float:
+    """Bits per pixel that a normal prior charges for latents that say nothing, ``½ (σ² − 1 − ln σ²)`` a dimension.
+
+    Of the fixed noise at λ₀; a learned variance can fill the prior, so it has no floor.
+    """
+    ae = config.autoencoder
+    if ae.learned_variance:
+        return 0.0
+    variance = 1 / (1 + math.exp(ae.lambda_0))
+    nats = 0.5 * (variance - 1 - math.log(variance))
+    return ae.latent_channels / math.prod(ae.encoder.factor) * nats / math.log(2)
 
 
 def _refuse_unknown(kind: Any, values: Any, place: str) -> None:

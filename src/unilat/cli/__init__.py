@@ -19,13 +19,10 @@ from unilat.cli.parse import parse, root_help, version
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(root_help())
-        return 0 if words else 2
-    if words[0] == "--version":
-        print(version())
-        return 0
     try:
+        if not words or words[0] in ("-h", "--help", "help", "--version"):
+            print(version() if words and words[0] == "--version" else root_help(), flush=True)
+            return 0 if words else 2
         command = parse(words)
         command.execute()
     except SystemExit as stop:  # tyro after a message of its own; training after it has saved

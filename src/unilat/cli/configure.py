@@ -130,7 +130,8 @@ def _start(options: Train) -> RunConfig:
     else:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
-    config = replace(config, data=replace(config.data, source=options.data))
+    source = str(Path(options.data)) if Path(options.data).exists() else options.data  # `folder/` is `folder`
+    config = replace(config, data=replace(config.data, source=source))
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.bpp is not None and options.loss_factor is not None:

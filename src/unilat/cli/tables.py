@@ -19,7 +19,9 @@ def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str
     for name, unit in (("psnr", " dB"), ("ssim", "")):
         if metrics.get(name):
             calls = metrics[name].get("steps")
-            where = f"{metrics[name]['n']} pictures" + (f", {calls} decoder calls" if calls else "")
+            where = f"{metrics[name]['n']} pictures" + (
+                f", {calls} decoder call{'s' if calls > 1 else ''}" if calls else ""
+            )
             rows.append((name.upper(), "", _measured(metrics[name], unit), where))
     for name in ("reconstruction", "generation"):
         for kind, shown in _DISTANCES.items():

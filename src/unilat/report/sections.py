@@ -82,7 +82,7 @@ def _tiles(run: Contents) -> str:
     tiles: list[tuple[str, str, str]] = []
     psnr, steps = finite(entry(run.metrics, "psnr", "value")), finite(entry(run.metrics, "psnr", "steps"))
     if psnr is not None:
-        calls = f"; {steps:.0f} decoder calls" if steps else ""
+        calls = f"; {plural(int(steps), 'decoder call')}" if steps else ""
         tiles.append(
             ("Reconstruction, PSNR", f"{psnr:.1f} <small>dB</small>", f"more is closer to the original{calls}")
         )
@@ -126,7 +126,7 @@ def _row(what: str, value: str, note: str) -> str:
 def _on(row: dict[str, Any], *more: str) -> str:
     count = finite(row.get("n"))
     steps = finite(row.get("steps"))
-    words = [plural(int(count), "picture") if count else "", f"{steps:.0f} decoder calls" if steps else "", *more]
+    words = [plural(int(count), "picture") if count else "", plural(int(steps), "decoder call") if steps else "", *more]
     return ", ".join(word for word in words if word)
 
 
