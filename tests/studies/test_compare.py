@@ -92,6 +92,8 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
         ("metrics", "classifier.protocol", "a larger network", {"classifier_samples", "classifier_real"}),
         ("config", "evaluation.guidance", 3.0, {"generation_kernel", "generation_frechet64", "classifier_samples"}),
         ("config", "evaluation.rate_levels", 9, {"bits", "bits_off"}),
+        ("config", "autoencoder.price", "normal", {"bits", "bits_off"}),
+        ("config", "autoencoder.lambda_0", 4.0, {"bits", "bits_off"}),
         ("manifest", "threads", 7, {"minutes_stage1", "minutes_stage2", "minutes_all"}),
     ],
 )

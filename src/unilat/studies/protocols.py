@@ -72,8 +72,13 @@ def _number(run: Contents, row: Any, protocol: Parts, value: str = "value", stde
 def _bits(run: Contents, what: str) -> Number | None:
     """Bits wanted, bits measured, or how far the one is from the other."""
     row = entry(run.metrics, "bits")
-    levels = {"noise levels a picture": _told(run.config, "evaluation", "rate_levels")}
-    found = _number(run, row, levels)
+    normal = entry(run.config, "autoencoder", "price") == "normal"
+    how: Parts = {
+        "noise levels a picture": _told(run.config, "evaluation", "rate_levels"),
+        "price": "KL to N(0, I)" if normal else "diffusion prior",
+        "log-SNR of the fixed noise": _told(run.config, "autoencoder", "lambda_0"),
+    }
+    found = _number(run, row, how)
     wanted = finite(entry(row, "wanted")) if row else finite(entry(run.config, "stage1", "bpp"))
     if what == "measured" or (what == "off" and (found is None or not wanted)):
         return found if what == "measured" else None
