@@ -344,3 +344,14 @@ def test_two_trainings_on_one_folder(whole: Path, source: Path) -> None:
 
     with lock(whole), pytest.raises(UserError, match="another process"):
         run.train(small(source), whole)
+
+
+def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -> None:
+    """Kills: a KeyError for a file that lost its keys."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(tiny_run, folder)
+    facts = read_json(folder / "data.json")
+    del facts["classes"]
+    (folder / "data.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): delete it"):
+        run.load(folder)

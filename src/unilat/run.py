@@ -147,7 +147,8 @@ def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, T
         "converted": pictures.converted,
     }
     path = folder / "data.json"
-    if path.is_file() and read_json(path)["sha256"] != pictures.sha256:
+    before = read_json(path) if path.is_file() else {}
+    if isinstance(before, dict) and before.get("sha256", pictures.sha256) != pictures.sha256:
         raise UserError(
             f"{pictures.source} has changed since {folder} was begun: choose another --out, or bring the pictures back"
         )

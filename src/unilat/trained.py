@@ -43,6 +43,12 @@ class Run:
         self.folder, self.device = Path(folder), pick_device(device)
         self.config = read_config(self.folder)
         self.data: dict[str, Any] = read_json(self.folder / "data.json")
+        missing = {"channels", "classes", "sha256", "source"} - set(self.data if isinstance(self.data, dict) else ())
+        if missing:
+            raise UserError(
+                f"{self.folder / 'data.json'} is damaged ({', '.join(sorted(missing))} missing): delete it and go on with "
+                "`unilat train`, which writes it again"
+            )
         tensors, _ = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
         self.autoencoder = build_autoencoder(self.config, self.data["channels"])
         _fill(self.autoencoder, tensors, self.folder / "autoencoder.safetensors")

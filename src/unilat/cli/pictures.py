@@ -1,5 +1,6 @@
 """The commands that pass pictures through a run: encode, decode, reconstruct, sample."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,13 +76,19 @@ def sample(options: "Sample", output: Output) -> None:
 
 
 def write_each(images: Tensor, folder: Path) -> None:
-    """``folder/00000.png`` and so on, in the order of ``images`` uint8 [N, C, H, W]."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
-            _pillow(image).save(folder / f"{index:05}.png")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
+    """``folder/00000.png`` and so on, in the order of ``images`` uint8 [N, C, H, W].
+
+    Refuses a run folder, and one where pictures of an earlier call would be left among these.
+    """
+    if (folder / "config.json").is_file():
+        raise UserError(f"{folder} is a run folder: choose another --out for the pictures")
+    left = [path for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= len(images)]
+    if left:
+        raise UserError(
+            f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another --out"
+        )
+    for index, image in enumerate(images):
+        _save(_pillow(image), folder / f"{index:05}.png")
 
 
 def write_sheet(images: Tensor, path: Path) -> None:
@@ -94,10 +101,19 @@ def write_sheet(images: Tensor, path: Path) -> None:
     for index, image in enumerate(images):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
+    _save(_pillow(sheet), path)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all; raises :class:`UserError` where it cannot."""
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _pillow(sheet).save(path)
+        picture.save(part, format="PNG")
+        part.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
