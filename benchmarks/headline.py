@@ -43,7 +43,7 @@ OWN = 24_000
 """Latents that a base model sees in training, and how many in the autoencoder's own run."""
 DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
 BITS = {"fashion-mnist": (0.1, 0.2), "emoji": (0.2, 0.4)}
-FACTORS = (10, 32, 100)
+FACTORS = (3, 10, 32)
 """One over the KL-VAE's KL weights."""
 METHODS = ("UL", "KL-VAE")
 BASE_GOAL, WHOLE_GOAL, PSNR_GOAL = 2.0, 1.2, 2.0

@@ -46,8 +46,8 @@ class Run:
         missing = {"channels", "classes", "sha256", "source"} - set(self.data if isinstance(self.data, dict) else ())
         if missing:
             raise UserError(
-                f"{self.folder / 'data.json'} is damaged ({', '.join(sorted(missing))} missing): delete it and go on with "
-                "`unilat train`, which writes it again"
+                f"{self.folder / 'data.json'} is damaged ({', '.join(sorted(missing))} missing): delete it and go on "
+                "with `unilat train`, which writes it again"
             )
         tensors, _ = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
         self.autoencoder = build_autoencoder(self.config, self.data["channels"])
