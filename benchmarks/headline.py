@@ -1,6 +1,6 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
 
-    make bench-headline                           everything: 40 runs, an hour on two cores, goes on where it stopped
+    make bench-headline                           everything: 48 runs, an hour on two cores, goes on where it stopped
     python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
 
 32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; one more run takes that
@@ -42,7 +42,7 @@ BUDGETS = (6_000, 24_000)
 OWN = 24_000
 """Latents that a base model sees in training, and how many in the autoencoder's own run."""
 DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
-BITS = {"fashion-mnist": (0.1, 0.2), "emoji": (0.2, 0.4)}
+BITS = {"fashion-mnist": (0.05, 0.1, 0.2), "emoji": (0.1, 0.2, 0.4)}
 FACTORS = (3, 10, 32)
 """One over the KL-VAE's KL weights."""
 METHODS = ("UL", "KL-VAE")

@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from unilat.cli.studies import Audit, Compare, Verify
+from unilat.cli.studies import Audit, Bench, Compare, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -281,6 +281,7 @@ COMMANDS: dict[str, type[Command]] = {
     "verify": Verify,
     "compare": Compare,
     "audit": Audit,
+    "bench": Bench,
     "data get": DataGet,
     "data look": DataLook,
 }

@@ -1,4 +1,4 @@
-"""The commands that check and compare numbers: `verify`, `compare`, `audit`."""
+"""The commands that check and compare numbers: `verify`, `compare`, `audit`, `bench`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from tyro.conf import DisallowNone, Positional, arg
 
 if TYPE_CHECKING:
     from unilat.cli.output import Output
+    from unilat.config import RunConfig
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
 
@@ -160,3 +161,55 @@ class Audit:
             )
             page = found.folder / "audit.html" if found.folder else None
             output.result(found.values | {"page": page}, audit_table(found.values, page))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Time a configuration here: what a step costs, where its time goes, how long a run takes.
+
+        unilat bench
+        unilat bench small --size 64
+        unilat bench runs/photos
+
+    Some real steps of both stages on random pictures, then every network alone, beside a matrix
+    product: its share is the part of the machine's matrix rate that the network reaches. Nothing is
+    read, nothing is kept. The minutes are those of training; reading pictures and the evaluation at
+    the end come on top, as does whatever else the machine is doing then."""
+
+    config: Positional[
+        Annotated[str, arg(metavar="CONFIG", help="A preset, a run folder, or a config.json. By default `small`.")]
+    ] = "small"
+    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
+    """Side of the square pictures, with a preset; networks gain a level for each doubling."""
+    channels: int = 3
+    """1 for grey pictures, 3 for colour; a run folder's own."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Measure and print the table."""
+        from unilat.cli.output import Output
+        from unilat.cli.tables import bench_table
+        from unilat.studies.bench import bench
+
+        with Output(self.json) as output:
+            config, channels = self._settings()
+            found = bench(config, channels, output.say)
+            output.result(found, bench_table(found))
+
+    def _settings(self) -> "tuple[RunConfig, int]":
+        """The configuration and the channels of its pictures."""
+        from unilat import presets
+        from unilat.config import from_json
+        from unilat.files import read_json
+        from unilat.trained import read_config
+        from unilat.types import UserError
+
+        path = Path(self.config)
+        if self.config in presets.PRESETS or not path.exists():
+            config = presets.get(self.config, size=self.size)
+            return config, config.data.channels or self.channels
+        if self.size is not None:
+            raise UserError(f"--size goes with a preset; {path} has a size of its own")
+        config = read_config(path) if path.is_dir() else from_json(path.read_text("utf-8", "replace"))
+        known = read_json(path / "data.json") if (path / "data.json").is_file() else {}
+        return config, known.get("channels") or config.data.channels or self.channels

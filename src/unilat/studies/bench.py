@@ -1,0 +1,151 @@
+"""What a run of a configuration will cost on this machine, before it is started.
+
+Stage by stage some real steps of the engine on random pictures are timed, then each network's own forward and backward
+pass, and a matrix product beside them: ``share = training FLOPs / seconds / (FLOPs a second of the matrix product)``.
+"""
+
+import math
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unilat import config as configuration
+from unilat.config import RunConfig
+from unilat.trained import build_autoencoder, build_base, describe
+from unilat.training.engine import fit, manifest, pick_device
+from unilat.training.plan import Stage
+from unilat.training.stages import AutoencoderStage, BaseStage, schedule
+from unilat.types import UserError
+
+WARM, TIMED = 3, 8
+"""Steps that are not counted, and steps whose median is told."""
+CLASSES = 10
+PICTURES = 512
+"""Random pictures and latents to draw batches from."""
+Say = Callable[[str], None]
+
+
+def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, device: str = "auto") -> dict[str, Any]:
+    """Time ``config`` on pictures of ``channels`` channels. Seconds are medians; FLOPs as :func:`describe` counts them.
+
+    Returns ``machine``, ``matrix_gflops`` (a second, float32), ``parts`` (ms and GFLOPs an example, share of the
+    matrix rate), ``stages`` (ms a step, examples a second, minutes of the whole stage), ``peak_mib`` of this process
+    and ``minutes``. Reading pictures and the evaluation at the end are not in it. Raises :class:`UserError` for what
+    ``unilat train`` would refuse.
+    """
+    configuration.check(config)
+    if channels not in (1, 3):
+        raise UserError(f"--channels must be 1 (grey) or 3 (colour), not {channels}")
+    if len(config.autoencoder.encoder.patch) != 2:
+        raise UserError("this configuration is for video, and only pictures are trained so far: take another one")
+    place = pick_device(device)
+    counted = describe(config, channels, CLASSES)["parts"]
+    torch.manual_seed(0)
+    size, shape = config.data.size, (config.autoencoder.latent_channels, *configuration.latent_grid(config))
+    pictures = torch.randint(0, 256, (PICTURES, channels, size, size), dtype=torch.uint8)
+    labels = torch.arange(PICTURES) % CLASSES
+    autoencoder = build_autoencoder(config, channels).to(place)
+    autoencoder.start_at_unit_scale(pictures[:64].to(place).float() / 127.5 - 1)
+    base = build_base(config, [str(index) for index in range(CLASSES)]).to(place)
+    say("timing the parts")
+    before = _matrix_rate(place)
+    parts = _parts(config, autoencoder, base, shape, channels, place)
+    rate = max(before, _matrix_rate(place))
+    for name, part in parts.items():
+        part["gflops"] = counted[name]["forward_flops"] * 3 / 1e9
+        part["share"] = part["gflops"] / (part["ms"] / 1e3) / rate
+    stages: dict[str, dict[str, float]] = {}
+    say("timing stage 1")
+    steady = replace(config.stage1, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
+    stages["stage1"] = _steps(AutoencoderStage(autoencoder, pictures, pictures[:0], steady), config.stage1, place)
+    if config.stage2.samples:
+        say("timing stage 2")
+        stages["stage2"] = _steps(BaseStage(base, torch.randn(PICTURES, *shape), labels), config.stage2, place)
+    return {
+        "machine": manifest(str(place)),
+        "matrix_gflops": rate,
+        "parts": parts,
+        "stages": stages,
+        "minutes": sum(stage["minutes"] for stage in stages.values()),
+        "peak_mib": _peak(place),
+    }
+
+
+def _parts(
+    config: RunConfig, autoencoder: Any, base: Any, shape: tuple[int, ...], channels: int, place: torch.device
+) -> dict[str, dict[str, float]]:
+    """Milliseconds an example of each network's forward and backward pass, in batches as they are trained."""
+    one, two, size = config.stage1.batch, config.stage2.batch, config.data.size
+    x, z = torch.randn(one, channels, size, size, device=place), torch.randn(one, *shape, device=place)
+    level, latents = torch.zeros(one, device=place), torch.randn(two, *shape, device=place)
+    cond = torch.zeros(two, dtype=torch.int64, device=place)
+    calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {"encoder": (autoencoder.encoder, (x,))}
+    if config.autoencoder.price != "normal":
+        calls["prior"] = (autoencoder.prior, (z, level))
+    calls["decoder"] = (autoencoder.decoder, (x, level, autoencoder.condition(z)))
+    if config.stage2.samples:
+        calls["base"] = (base.denoise, (latents, torch.zeros(two, device=place), cond))
+    return {name: {"ms": 1e3 * _seconds(_pass(*call), place) / len(call[1][0])} for name, call in calls.items()}
+
+
+def _pass(net: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
+    def once() -> None:
+        net.zero_grad(set_to_none=True)
+        net(*inputs).square().mean().backward()
+
+    return once
+
+
+def _matrix_rate(place: torch.device, side: int = 1024) -> float:
+    """GFLOPs a second of a float32 matrix product."""
+    left, right = torch.randn(side, side, device=place), torch.randn(side, side, device=place)
+    return 2 * side**3 / 1e9 / _seconds(lambda: torch.mm(left, right), place)
+
+
+def _seconds(call: Callable[[], Any], place: torch.device) -> float:
+    """Median seconds of a call, after some that warm up."""
+    found = []
+    for _ in range(WARM + TIMED):
+        _wait(place)
+        start = time.perf_counter()
+        call()
+        _wait(place)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[WARM:])
+
+
+def _steps(stage: Stage, plan: Any, place: torch.device) -> dict[str, float]:
+    """Some real steps of the engine: gradients, clipping, optimiser, averaging and the log, but no checkpoint."""
+    times: list[float] = []
+
+    def note(told: dict[str, Any]) -> None:
+        _wait(place)
+        times.append(time.perf_counter())
+
+    count = WARM + TIMED
+    timed = replace(schedule(plan), samples=plan.batch * (count + 1))
+    with tempfile.TemporaryDirectory() as folder:
+        fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, device=place.type)
+    step = statistics.median(after - before for before, after in zip(times[WARM - 1 :], times[WARM:], strict=False))
+    minutes = math.ceil(plan.samples / plan.batch) * step / 60
+    return {"ms": 1e3 * step, "examples_per_second": plan.batch / step, "minutes": minutes}
+
+
+def _wait(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
+def _peak(place: torch.device) -> float:
+    """Largest memory so far in MiB: of the device where it has its own, else of the process."""
+    if place.type == "cuda":
+        return torch.cuda.max_memory_allocated(place) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
