@@ -165,7 +165,7 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Time a configuration here: what a step costs, where its time goes, how long a run takes.
+    """Time a configuration here: what a step costs, and how long a run takes.
 
         unilat bench
         unilat bench small --size 64
