@@ -27,7 +27,7 @@ def main(run: Path, out: Path) -> None:
     bits, calls = metrics["bits"], metrics["psnr"]["steps"]
     parts = {
         "held-out originals": strip(arrays["originals"], 8),
-        f"through {bits['measured']:.3f} bits per pixel and back, {calls} decoder calls": strip(
+        f"through {bits['measured']:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}": strip(
             arrays[f"reconstructions_{calls}"], 8
         ),
         "samples of the base model": strip(arrays["samples"][:32], 8),
