@@ -52,7 +52,9 @@ class Stage1Config:
     batch: int = 32
     """Pictures a step."""
     learning_rate: float = 1.5e-3
-    """Peak learning rate of Adam."""
+    """Peak learning rate."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: orthogonal steps for the networks' inner matrices, AdamW for the rest. adamw: for all."""
     warmup: int = 2_000
     """Pictures over which the learning rate rises from zero."""
     decay: float = 0.4
@@ -81,8 +83,10 @@ class Stage2Config:
     """Latents seen in training; 0 leaves stage 2 out."""
     batch: int = 64
     """Latents a step."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of Adam."""
+    learning_rate: float = 4e-3
+    """Peak learning rate."""
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """muon: orthogonal steps for the networks' inner matrices, AdamW for the rest. adamw: for all."""
     warmup: int = 4_000
     """Latents over which the learning rate rises from zero."""
     decay: float = 0.4

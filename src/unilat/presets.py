@@ -25,9 +25,9 @@ _IMAGENET = RunConfig(
         decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2),) * 3, width=1024, depth=8, head_width=64, dropout=0.1),
         decoder_start = "data",
     ),
-    stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
+    stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, optimizer="adamw", warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
     base        = BaseConfig(vit=ViTConfig(channels=(512, 1024), blocks=(6, 16), head_width=64, dropout=0.1)),
-    stage2      = Stage2Config(samples=400_000_000, batch=2048, learning_rate=2e-4, warmup=4_000_000, ema_halflife=4_000_000),
+    stage2      = Stage2Config(samples=400_000_000, batch=2048, learning_rate=2e-4, optimizer="adamw", warmup=4_000_000, ema_halflife=4_000_000),
     evaluation  = EvaluationConfig(pictures=50_000, samples=50_000, decoder_steps=50, base_steps=50),
 )
 _KINETICS = replace(

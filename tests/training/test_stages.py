@@ -29,6 +29,7 @@ CONFIG = Stage1Config(
     samples=160,
     batch=8,
     learning_rate=1e-3,
+    optimizer="adamw",
     warmup=16,
     decay=0.5,
     ema_halflife=16,
@@ -196,7 +197,7 @@ def test_the_schedule_is_the_configurations() -> None:
     """Kills: a setting that the engine never hears of."""
     for config in (CONFIG, Stage2Config(samples=300, batch=7, learning_rate=3e-4, warmup=11, decay=0.2, clip=0.5)):
         made = schedule(config)
-        for name in ("batch", "samples", "learning_rate", "warmup", "decay", "ema_halflife", "clip"):
+        for name in ("batch", "samples", "learning_rate", "optimizer", "warmup", "decay", "ema_halflife", "clip"):
             assert getattr(made, name) == getattr(config, name)
 
 

@@ -6,7 +6,7 @@ the run that was not, and several processes see the batches that one would see. 
 
     indices = batch_indices(count, batch, seed, step)[rows of this process]
     loss [b], metrics = stage.losses(stage.batch(indices), draws)
-    → gradients → Σ over processes → all finite? → clip → AdamW → EMA → the stage's own move
+    → gradients → Σ over processes → all finite? → clip → AdamW, Muon → EMA → the stage's own move
 
 Exit codes after a signal, with the step finished and saved: SIGINT 130, SIGUSR1 138, SIGTERM 143 (128 + its number).
 This is the only file that imports torch.distributed.
@@ -149,7 +149,7 @@ def _losses(state: State, world: World, first: int, last: int) -> tuple[Tensor, 
 def _step(state: State, world: World, number: int) -> tuple[dict[str, float], int]:
     """One step. Returns the means over the global batch, and the signal to stop for: this process's or another's."""
     schedule, total = state.schedule, state.schedule.batch
-    state.optimizer.zero_grad(set_to_none=True)
+    state.forget_gradients()
     loss, metrics, _ = _losses(state, world, *world.rows(total))
     (loss.sum() / total).backward()
     for parameter in state.trained:
@@ -166,9 +166,7 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
     if norm > schedule.clip:
         torch._foreach_mul_(grads, schedule.clip / norm)  # pyright: ignore[reportPrivateImportUsage]
     rate = schedule.rate(state.samples + total)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
+    state.move(rate)
     state.step += 1
     state.ema.update(total, state.samples)
     told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
@@ -196,7 +194,7 @@ def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
     else:
         bad.fill_(1)
         what = f"the gradient's norm over the batch is {norm}"
-    state.optimizer.zero_grad(set_to_none=True)
+    state.forget_gradients()
     indices = batch_indices(state.stage.count, total, state.seed, state.step)[bad.cpu() > 0].tolist()
     named = ", ".join(map(str, indices[:16])) + (f" and {len(indices) - 16} more" if len(indices) > 16 else "")
     raise UserError(

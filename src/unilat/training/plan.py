@@ -49,6 +49,8 @@ class Schedule:
     samples: int
     """Length of the run; the last step may go beyond it by less than a batch."""
     learning_rate: float
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """``muon``: Muon for the inner matrices (``training/muon.py``), AdamW for the rest, at one learning rate."""
     warmup: int = 0
     """Samples over which the learning rate rises linearly from 0."""
     decay: float = 0.0

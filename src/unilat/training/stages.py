@@ -163,6 +163,7 @@ def schedule(config: Stage1Config | Stage2Config) -> Schedule:
         batch=config.batch,
         samples=config.samples,
         learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
         warmup=config.warmup,
         decay=config.decay,
         ema_halflife=config.ema_halflife,

@@ -1,7 +1,7 @@
 """Everything that moves during a fit, to a checkpoint and back."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from unilat.training import checkpoint
 from unilat.training.ema import EMA
+from unilat.training.muon import Muon, is_inner
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = {Muon: ("momentum_buffer",), torch.optim.AdamW: ("exp_avg", "exp_avg_sq")}
 _FREE = ("log_every", "save_every", "keep")
 
 
@@ -38,7 +39,7 @@ class State:
     names: list[str] = field(init=False)
     trained: list[Tensor] = field(init=False)
     ema: EMA = field(init=False)
-    optimizer: torch.optim.AdamW = field(init=False)
+    optimizers: list[torch.optim.Optimizer] = field(init=False)
 
     def __post_init__(self) -> None:
         module = self.stage.model.to(self.device).train()
@@ -49,28 +50,46 @@ class State:
             raise ValueError(f"{self.stage.name}: the model has no parameters to train")
         self.names, self.trained = list(trained), list(trained.values())
         self.ema = EMA(self.model, self.schedule.ema_halflife)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.trained if p.ndim > 1], "weight_decay": self.schedule.weight_decay},
-                {"params": [p for p in self.trained if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=0.0,
-            betas=self.schedule.betas,
-            eps=self.schedule.epsilon,
-            fused=True,
-        )
+        plan = self.schedule
+        inner = [p for p in self.trained if plan.optimizer == "muon" and is_inner(p)]
+        rest = set(self.trained).difference(inner)
+        groups = [
+            {"params": [p for p in self.trained if p in rest and p.ndim > 1], "weight_decay": plan.weight_decay},
+            {"params": [p for p in self.trained if p in rest and p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizers = [torch.optim.AdamW(groups, lr=0.0, betas=plan.betas, eps=plan.epsilon, fused=True)]
+        if inner:
+            self.optimizers.append(Muon(inner, lr=0.0, weight_decay=plan.weight_decay))
 
     @property
     def samples(self) -> int:
         """Samples seen."""
         return self.step * self.schedule.batch
 
+    def move(self, rate: float) -> None:
+        """One step of the weights along their gradients, at the learning rate ``rate``."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def forget_gradients(self) -> None:
+        """Drop all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _moments(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer, tuple[str, ...]]]:
+        """Each trained parameter, its optimiser, and the names of what that one keeps of it."""
+        owner = {p: each for each in self.optimizers for group in each.param_groups for p in group["params"]}
+        for name, parameter in zip(self.names, self.trained, strict=True):
+            yield name, parameter, owner[parameter], _MOMENTS[type(owner[parameter])]
+
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors by group. Adam's step count is not among them: it is the run's own."""
         moments = {}
-        for name, parameter in zip(self.names, self.trained, strict=True):
-            held = self.optimizer.state.get(parameter, {})
-            for moment in _MOMENTS:
+        for name, parameter, optimizer, kinds in self._moments():
+            held = optimizer.state.get(parameter, {})
+            for moment in kinds:
                 moments[f"{name}.{moment}"] = held[moment] if held else torch.zeros_like(parameter)
         return {"model": self.model, "optimizer": moments, "ema": self.ema.tensors}
 
@@ -105,10 +124,12 @@ class State:
             for group in ("model", "ema"):
                 for name, tensor in mine[group].items():
                     tensor.copy_(found.tensors[group][name])
-        for name, parameter in zip(self.names, self.trained, strict=True):
-            held = found.tensors["optimizer"]
-            moments = {m: torch.zeros_like(parameter).copy_(held[f"{name}.{m}"]) for m in _MOMENTS}
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(found.step), device=self.device), **moments}
+        held = found.tensors["optimizer"]
+        for name, parameter, optimizer, kinds in self._moments():
+            moments = {kind: torch.zeros_like(parameter).copy_(held[f"{name}.{kind}"]) for kind in kinds}
+            if isinstance(optimizer, torch.optim.AdamW):
+                moments["step"] = torch.tensor(float(found.step), device=self.device)
+            optimizer.state[parameter] = moments
         self.stage.load_state(found.state["stage"])
         self.step = self.saved = found.step
         self.seconds = float(found.state["clock"]["seconds"])

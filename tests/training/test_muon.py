@@ -1,0 +1,120 @@
+"""Muon against the singular value decomposition, and a run with both optimisers stopped and resumed."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unilat.training import checkpoint
+from unilat.training.engine import fit
+from unilat.training.muon import RMS, Muon, is_inner, orthogonal
+from unilat.training.state import State
+
+from .toy import Toy, schedule
+
+
+def matrices(count: int, rows: int, columns: int, lowest: float = 0.02) -> Tensor:
+    """Matrices of known singular values: ``lowest`` to 1, before they are scaled by 0.1 to 10."""
+    generator = torch.Generator().manual_seed(rows + columns)
+    least = min(rows, columns)
+    u = torch.linalg.qr(torch.randn(count, rows, least, generator=generator))[0]
+    v = torch.linalg.qr(torch.randn(count, columns, least, generator=generator))[0]
+    values = torch.logspace(math.log10(lowest), 0, least)
+    return (u * values) @ v.mT * torch.logspace(-1, 1, count)[:, None, None]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 5), (4, 9), (9, 4)])
+def test_singular_values_near_one_and_the_same_singular_vectors(rows: int, columns: int) -> None:
+    """Kills: a coefficient, a matrix taken the wrong way round, one norm for all matrices, a step left out."""
+    given = matrices(3, rows, columns)
+    got = orthogonal(given)
+    assert got.shape == given.shape
+    values = torch.linalg.svdvals(got)
+    assert float(values.min()) > 0.72 and float(values.max()) < 1.28
+    product = given.mT @ got  # V S U^T U S' V^T: symmetric, no negative eigenvalue
+    torch.testing.assert_close(product, product.mT, atol=1e-4, rtol=1e-4)
+    assert float(torch.linalg.eigvalsh(product).min()) > -1e-4
+
+
+def test_no_gradient_no_direction() -> None:
+    """Kills: 0 / 0."""
+    assert torch.equal(orthogonal(torch.zeros(2, 4, 6)), torch.zeros(2, 4, 6))
+
+
+def test_steps_follow_the_formula() -> None:
+    """Kills: momentum without its look ahead, a buffer not kept, decay at another rate, weights mixed up in a stack."""
+    torch.manual_seed(1)
+    weights = [nn.Parameter(torch.randn(shape)) for shape in ((4, 6), (4, 2, 3), (5, 3), (4, 6))]
+    optimizer = Muon(weights, lr=0.1, momentum=0.8, weight_decay=0.5)
+    mine = [weight.detach().clone() for weight in weights]
+    buffers = [torch.zeros_like(weight) for weight in weights]
+    for _ in range(3):
+        for index, weight in enumerate(weights):
+            gradient = torch.randn_like(weight)
+            weight.grad = gradient.clone()
+            buffers[index] = 0.8 * buffers[index] + 0.2 * gradient
+            ahead = 0.2 * gradient + 0.8 * buffers[index]
+            matrix = orthogonal(ahead.reshape(1, len(weight), -1))[0].view_as(weight)
+            mine[index] = (1 - 0.1 * 0.5) * mine[index] - 0.1 * RMS * math.sqrt(max(len(weight), 6)) * matrix
+        mine[2] = mine[2] + 0.1 * RMS * (math.sqrt(6) - math.sqrt(5)) * _last(weights[2], buffers[2])  # 5 × 3: its own
+        optimizer.step()
+        for weight, expected in zip(weights, mine, strict=True):
+            torch.testing.assert_close(weight.detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def _last(weight: Tensor, buffer: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return orthogonal((0.2 * weight.grad + 0.8 * buffer)[None])[0]
+
+
+def test_a_step_is_as_long_as_the_learning_rate_says() -> None:
+    """Kills: a scale that depends on the gradient's, or on the matrix's smaller side."""
+    for shape in ((64, 64), (64, 256), (256, 64)):
+        weight = nn.Parameter(torch.zeros(shape))
+        weight.grad = matrices(1, *shape, lowest=0.5)[0] * 1e-3
+        Muon([weight], lr=0.01).step()
+        wanted = 0.01 * RMS * math.sqrt(min(shape) * max(shape) / (shape[0] * shape[1]))
+        assert float(weight.detach().square().mean().sqrt()) == pytest.approx(wanted, rel=0.28)
+
+
+def test_inner_matrices() -> None:
+    """Kills: vectors, tables and narrow first and last layers given to Muon; a kernel's axes not counted as columns."""
+    inner = [(64, 64), (64, 8, 3, 3), (384, 128)]
+    others = [(64,), (4096,), (128, 32, 1, 1), (32, 64, 3, 3), (11, 128), (6, 128)]
+    assert all(is_inner(torch.zeros(shape)) for shape in inner)
+    assert not any(is_inner(torch.zeros(shape)) for shape in others)
+
+
+class Wide(Toy):
+    """The toy with one inner matrix."""
+
+    def __init__(self) -> None:
+        super().__init__(width=64)
+        torch.manual_seed(4)
+        out = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), self.model.out)
+        self.model.out = out  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_resumed_at_every_step_with_both_optimisers(tmp_path: Path) -> None:
+    """Kills: Muon's momentum left out of a checkpoint, or given to another weight."""
+    plan = schedule(optimizer="muon")
+    fit(Wide(), plan, tmp_path / "whole", 7)
+    whole = checkpoint.load(tmp_path / "whole")
+    assert whole is not None
+    assert [name for name in whole.tensors["optimizer"] if "momentum" in name] == ["out.0.weight.momentum_buffer"]
+    for step in (1, 4, 7):
+        fit(Wide(), plan, tmp_path / str(step), 7, stop_at=step)
+        fit(Wide(), plan, tmp_path / str(step), 7)
+        again = checkpoint.load(tmp_path / str(step))
+        assert again is not None and again.fingerprint() == whole.fingerprint()
+
+
+def test_each_weight_has_one_optimiser() -> None:
+    """Kills: a weight that both move, or neither; Muon where it was not asked for."""
+    for name, counts in (("muon", [5, 1]), ("adamw", [6])):
+        state = State(Wide(), schedule(optimizer=name), 0, torch.device("cpu"), 1)
+        owned = [[p for group in each.param_groups for p in group["params"]] for each in state.optimizers]
+        assert [len(weights) for weights in owned] == counts
+        assert len({id(p) for weights in owned for p in weights}) == len(state.trained) == 6
