@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-audit: $(STAMP)  ## Audits: planted faults, Gaussian latents: benchmarks/r
 
 bench-codelength: $(STAMP)  ## Latent bits + decoder bits against a pixel model, PNG, WebP and JPEG XL
 	$(BIN)/python benchmarks/codelength.py $(ARGS)
+
+bench-training: $(STAMP)  ## What the training recipe is worth: Muon against AdamW in stage 1 (quarter of an hour)
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
