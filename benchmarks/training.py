@@ -3,9 +3,9 @@
     make bench-training                      nine runs of about three minutes, two at a time; goes on where it stopped
     python benchmarks/training.py report     what the runs that are there say
 
-Fashion-MNIST at 0.2 bits per pixel, the `small` networks, three seeds, one thread a run. Muon's products make a step
-dearer, so AdamW is also given the pictures that take it as long. Minutes are of runs that go two at a time: they
-compare with each other only.
+Fashion-MNIST at 0.2 bits per pixel, the `small` networks, three seeds (n says how many are done), one thread a run.
+Muon's products make a step dearer, so AdamW is also given the pictures that take it as long. Minutes are of runs that
+go two at a time: they compare with each other only.
 """
 
 import argparse
