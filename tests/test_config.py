@@ -120,6 +120,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"stage2__samples": -1}, "--stage2.samples must be 0 or more"),
     ({"stage2__batch": 0}, "--stage2.batch must be 1 or more"),
     ({"base__label_dropout": 1.1}, "--base.label-dropout must lie between 0 and 1"),
+    ({"base__token_dropping": -0.5}, "--base.token-dropping must lie between 0 and 1"),
+    ({"base__token_dropping": 0.5}, "--base.token-dropping spares .* --base.vit.blocks 3 or more there, not 1"),
     ({"autoencoder__decoder__dropout": -0.1}, "--autoencoder.decoder.dropout must lie between 0 and 1"),
     ({"autoencoder__latent_channels": 0}, "--autoencoder.latent-channels must be 1 or more"),
     ({"autoencoder__lambda_0": 11.0}, "lambda_min < lambda_0 <= lambda_max must hold, not -10.0, 11.0, 10.0"),

@@ -1,5 +1,6 @@
 """The paper's presets, built without memory, and docs/presets.md, which ``python tests/test_presets.py`` writes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,26 @@ def test_training_counts_three_passes_of_every_example(told: dict[str, dict[str,
     for part, row in told["imagenet-512"]["parts"].items():
         samples = (config.stage2 if part == "base" else config.stage1).samples
         assert row["training_flops"] == 3 * samples * row["forward_flops"]
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["small", "imagenet-512"])
+def test_dropped_tokens_save_what_the_middle_blocks_would_cost(name: str, share: float) -> None:
+    """Kills: training counted as if nothing were dropped, ends that save too, sampling counted with fewer tokens."""
+    config = presets.get(name)
+    plain = describe(config)["parts"]
+    told = describe(replace(config, base=replace(config.base, token_dropping=share)))["parts"]
+    width, blocks = config.base.vit.channels[-1], config.base.vit.blocks[-1]
+    tokens = 16 if name == "small" else 256
+    kept = max(1, round((1 - share) * tokens))
+    saved = (blocks - 2) * sum(
+        sign * count * (24 * width**2 + 4 * count * width) for sign, count in ((1, tokens), (-1, kept))
+    )
+    trained = plain["base"]["training_flops"] - told["base"]["training_flops"]
+    assert trained == 3 * config.stage2.samples * saved > 0
+    assert told["base"]["forward_flops"] == plain["base"]["forward_flops"]
+    assert told["base"]["memory_mib"] < plain["base"]["memory_mib"]
+    assert {**told, "base": None} == {**plain, "base": None}
 
 
 def test_counting_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,8 +230,8 @@ def _check_numbers(config: RunConfig) -> None:
     }  # fmt: skip
     positive = ("stage1.bpp", "stage1.loss_factor", "stage1.learning_rate", "stage1.clip", "stage2.learning_rate",
                 "stage2.clip", "stage1.control.smoothing", "stage1.control.start")  # fmt: skip
-    shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.vit.dropout",
-              "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
+    shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.token_dropping",
+              "base.vit.dropout", "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
     values = _flatten(dataclasses.asdict(config))
     if config.data.at_most is not None and config.data.at_most < 1:
         raise UserError(f"--data.at-most must be 1 or more, not {config.data.at_most}")
@@ -298,6 +298,11 @@ def _check_networks(config: RunConfig) -> None:
         for width in widths:
             if width % max(1, width // net.head_width):
                 raise UserError(f"--{name}: attention heads of {net.head_width} channels do not divide {width}")
+    if config.base.token_dropping and vit.blocks[-1] < 3:
+        raise UserError(
+            "--base.token-dropping spares the first and the last block of the coarsest level: give --base.vit.blocks "
+            f"3 or more there, not {vit.blocks[-1]}"
+        )
 
 
 def _cell(config: RunConfig) -> int:

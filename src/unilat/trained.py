@@ -337,6 +337,8 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
         ),
         "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
     }
+    kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
+    trained = {"base": cost(base.denoise.net, z, level, (label, kept))} if config.base.token_dropping else {}
     if ae.price == "normal":
         del costs["prior"]
     if config.evaluation.sample_from == "prior":
@@ -345,8 +347,8 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
         name: {
             "parameters": one.parameters,
             "forward_flops": one.forward_flops,
-            "training_flops": one.training_flops(samples),
-            "memory_mib": (one.activation_bytes * batch + 20 * one.parameters) / 2**20,
+            "training_flops": trained.get(name, one).training_flops(samples),
+            "memory_mib": (trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
         }
         for name, (one, samples, batch) in costs.items()
     }

@@ -7,9 +7,13 @@ import torch
 from torch import Tensor
 
 from nets.samples import shaken, vit
+from unilat.maths.denoising import denoising_loss
 from unilat.maths.levels import Draws
+from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
+from unilat.maths.weighting import sigmoid_weight
 from unilat.models.base import Base, BaseConfig
+from unilat.nets.vit import ViTConfig
 
 MEAN, STD = torch.tensor([0.5, -1.0, 0.0]), torch.tensor([0.05, 0.3, 2.0])
 
@@ -123,3 +127,59 @@ def test_labels_are_lost_by_row_of_the_global_batch() -> None:
     whole = model.losses(z, labels, Draws.keyed(0, 3, 0, 6))
     part = model.losses(z[4:], labels[4:], Draws.keyed(0, 3, 4, 6))
     torch.testing.assert_close(part, whole[4:], rtol=1e-4, atol=1e-3)
+
+
+def _dropping(share: float) -> Base:
+    """A base of one level of 4 blocks that drops a share of its 16 tokens in training, weights shaken."""
+    config = BaseConfig(vit=ViTConfig(channels=(16,), blocks=(4,), head_width=16, patch=2), token_dropping=share)
+    model = Base(config, 3, 2, 7, lambda_min=-10.0, lambda_0=5.0, mean=MEAN, std=STD).eval()
+    shaken(model.denoise.net, scale=0.1)
+    return model
+
+
+LATENTS = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+LABELS = torch.arange(6)
+
+
+def test_without_dropping_the_loss_is_what_it_was() -> None:
+    """Kills: a draw more or earlier than before, a network called otherwise: equal to the last bit, written out."""
+    model, by_hand = _dropping(0.0), draws(6)
+    loss = model.losses(LATENTS, LABELS, own := draws(6))
+    levels = model.levels.sample(by_hand.strata(6))
+    z_t = diffuse(LATENTS, by_hand.normal(LATENTS), levels.lambda_t)
+    cond = torch.where(by_hand.uniform(6) < 0.1, 7, LABELS)
+    z_hat = model.denoise(z_t, levels.lambda_t, cond)
+    weight = sigmoid_weight(levels.lambda_t, model.config.bias)
+    assert torch.equal(loss, denoising_loss(LATENTS, z_hat, levels, weight))
+    assert torch.equal(own.generator.get_state(), by_hand.generator.get_state())
+
+
+def test_dropping_so_little_that_all_stay_changes_no_loss() -> None:
+    """Kills: places drawn before noise or labels, or tokens put back elsewhere: blocks do not see an order."""
+    plain, all_kept, half = (_dropping(share).losses(LATENTS, LABELS, draws(6)) for share in (0.0, 0.03, 0.5))
+    torch.testing.assert_close(all_kept, plain, rtol=1e-4, atol=1e-4)
+    assert (half - plain).abs().amin() > 1e-3
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.25, 12), (0.5, 8), (0.9, 2), (1.0, 1)])
+def test_kept_places_are_drawn_by_row_of_the_global_batch(share: float, kept: int) -> None:
+    """Kills: places that two halves of a batch share, or draw from elsewhere, and the share kept for that dropped."""
+    model = _dropping(share)
+    calls: list[tuple[Tensor, Tensor]] = []
+    model.denoise.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[2]))
+    model.losses(LATENTS, LABELS, Draws.keyed(0, 3, 0, 6))
+    for first, last in ((0, 3), (3, 6)):
+        model.losses(LATENTS[first:last], LABELS[first:last], Draws.keyed(0, 3, first, 6))
+    whole, *halves = (keep for _, keep in calls)
+    assert whole.shape == (6, kept) and torch.equal(torch.cat(halves), whole)
+    assert all(len(set(row)) == kept and set(row) <= set(range(16)) for row in whole.tolist())
+    assert not torch.equal(whole[0], whole[3])
+    model.losses(LATENTS, LABELS, Draws.keyed(0, 4, 0, 6))
+    assert not torch.equal(calls[-1][1], whole)
+
+
+def test_sampling_drops_nothing() -> None:
+    """Kills: tokens dropped where a latent is made."""
+    one, other = _dropping(0.75), _dropping(0.0)
+    z_1, labels = torch.randn(3, 3, 8, 8), torch.tensor([1, 5, 0])
+    assert torch.equal(one.sample(z_1, labels, steps=3), other.sample(z_1, labels, steps=3))

@@ -131,3 +131,44 @@ def test_dropout_is_for_training_only() -> None:
         assert torch.equal(module(x, e), module(x, e))
         module.train()
         assert not torch.equal(module(x, e), module(x, e))
+
+
+def _dropping() -> tuple[Transformer, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Five blocks, tokens on a grid of 12, an embedding, and 5 kept places of each of 3 examples, in no order."""
+    net = shaken(Transformer(16, 5, 8, head_width=8))
+    assert isinstance(net, Transformer)
+    keep = torch.stack([torch.randperm(12, generator=torch.Generator().manual_seed(row))[:5] for row in range(3)])
+    return net, torch.randn(3, 16, 3, 4), torch.randn(3, 8), keep
+
+
+def test_what_is_dropped_passes_the_middle_unchanged() -> None:
+    """Kills: dropped tokens put back as zeros or in another place: with a middle that does nothing, nothing is lost.
+
+    The blocks between the first and the last are closed by gates of zero, so dropping must not change a bit.
+    """
+    net, x, e, keep = _dropping()
+    torch.nn.init.zeros_(net.modulate.weight)
+    torch.nn.init.zeros_(net.modulate.bias)
+    for block in list(net.blocks)[1:-1]:
+        torch.nn.init.zeros_(block.get_parameter("offset"))
+    assert torch.equal(net(x, e, keep), net(x, e)) and not torch.equal(net(x, e), x)
+
+
+def test_kept_tokens_see_each_other_alone_in_the_middle() -> None:
+    """Kills: a middle that sees all tokens or those of another example, an end that sees some, a block left out."""
+    net, x, e, keep = _dropping()
+    first, *middle, last = net.blocks
+    modulation, tokens = net.modulate(e).view(3, 6, 16), first(x.flatten(2).mT, net.modulate(e).view(3, 6, 16))
+    for row, places in enumerate(keep):
+        kept = tokens[row : row + 1, places]
+        for block in middle:
+            kept = block(kept, modulation[row : row + 1])
+        tokens = tokens.index_put((torch.tensor(row), places), kept[0])
+    torch.testing.assert_close(net(x, e, keep).flatten(2).mT, last(tokens, modulation), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_two_blocks_have_no_middle(blocks: int) -> None:
+    """Kills: a first or a last block that misses tokens where there is nothing between them."""
+    net, (_, x, e, keep) = shaken(Transformer(16, blocks, 8, head_width=8)), _dropping()
+    assert torch.equal(net(x, e, keep), net(x, e))

@@ -33,6 +33,8 @@ class BaseConfig:
     """b of the weight sigmoid(b − λ)."""
     label_dropout: float = 0.1
     """Share of examples trained without their class, for classifier-free guidance."""
+    token_dropping: float = 0.0
+    """Share of tokens that skip all blocks of the coarsest level but its first and last, in training only (TREAD)."""
 
 
 class Base(nn.Module):
@@ -66,12 +68,20 @@ class Base(nn.Module):
             self.lambda_0,
         )
 
+    def kept(self, grid: tuple[int, ...]) -> int:
+        """Tokens of the coarsest level, at least one, that all its blocks see in training on a grid of latents."""
+        tokens = self.config.vit.tokens(grid)
+        return max(1, tokens - round(self.config.token_dropping * tokens))
+
     def losses(self, z: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """The sigmoid-weighted loss, nats per example ``[B]``; some examples lose their label."""
         levels = self.levels.sample(draws.strata(len(z)).to(z.device))
         z_t = diffuse(z, draws.normal(z), levels.lambda_t)
         unlabelled = draws.uniform(len(z)).to(z.device) < self.config.label_dropout
         cond = torch.where(unlabelled, self.classes, labels) if self.classes else None
+        if self.config.token_dropping:
+            order = draws.normal(z.new_empty(len(z), self.config.vit.tokens(z.shape[2:]))).argsort(1)
+            cond = cond, order[:, : self.kept(z.shape[2:])]
         z_hat = self.denoise(z_t, levels.lambda_t, cond)
         return denoising_loss(z, z_hat, levels, sigmoid_weight(levels.lambda_t, self.config.bias))
 

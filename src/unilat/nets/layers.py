@@ -158,7 +158,11 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks on the tokens of a grid, with one shared modulation: ``[B, D, *grid] -> [B, D, *grid]``."""
+    """Blocks on the tokens of a grid, with one shared modulation: ``[B, D, *grid] -> [B, D, *grid]``.
+
+    ``keep_BK``: places of the tokens that the blocks between the first and the last see; the others pass those by
+    unchanged (TREAD, arXiv 2501.04765). Other tokens of an example, but as many of each.
+    """
 
     def __init__(self, width: int, blocks: int, embedding: int, head_width: int, dropout: float = 0.0):
         super().__init__()
@@ -166,9 +170,15 @@ class Transformer(nn.Module):
         self.modulate = zero_(nn.Linear(embedding, 6 * width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(blocks))
 
-    def forward(self, x_BDX: Tensor, e_BE: Tensor) -> Tensor:
+    def forward(self, x_BDX: Tensor, e_BE: Tensor, keep_BK: Tensor | None = None) -> Tensor:
         modulation_B6D = self.modulate(e_BE).view(len(x_BDX), 6, -1)
-        x_BLD = x_BDX.flatten(2).transpose(1, 2)
-        for block in self.blocks:
+        x_BLD = all_BLD = x_BDX.flatten(2).transpose(1, 2)
+        place_BKD = None if keep_BK is None else keep_BK[:, :, None].expand(-1, -1, x_BLD.shape[2])
+        last = len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            if place_BKD is not None and 1 == index < last:
+                all_BLD, x_BLD = x_BLD, x_BLD.gather(1, place_BKD)
+            if place_BKD is not None and 1 < index == last:
+                x_BLD = all_BLD.scatter(1, place_BKD, x_BLD)
             x_BLD = block(x_BLD, modulation_B6D)
         return x_BLD.transpose(1, 2).reshape(x_BDX.shape)

@@ -1,5 +1,6 @@
 """The ViT of the prior (one level) and of the base model (two levels), UL Sec. 5.1, for 1, 2 or 3 axes."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,20 @@ class ViTConfig:
     dropout: float = 0.0
     """Dropout in attention and MLP outputs."""
 
+    def tokens(self, grid: tuple[int, ...]) -> int:
+        """Tokens of the coarsest level on a grid of latents."""
+        return math.prod(side // (self.patch * 2 ** (len(self.channels) - 1)) for side in grid)
+
+
+Condition = Tensor | tuple[Tensor | None, Tensor] | None
+"""What a ViT is told: labels ``[B]`` or None, or in training ``(labels, keep)`` with the kept tokens ``[B, K]``."""
+
 
 class ViT(nn.Module):
     """``(z_t [B, C, *grid], λ [B], labels [B] or None) -> [B, C, *grid]``, the raw output behind a denoiser.
 
-    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them.
+    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them. Tokens
+    are dropped in the coarsest level alone.
     """
 
     def __init__(self, config: ViTConfig, channels: int, axes: int, classes: int = 0):
@@ -60,7 +70,8 @@ class ViT(nn.Module):
         self.norm = normalisation(widths[0])
         self.head = zero_(convolution(axes, widths[0], folded, kernel=1))
 
-    def forward(self, z_BCX: Tensor, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, z_BCX: Tensor, logsnr: Tensor, cond: Condition = None) -> Tensor:
+        labels, keep_BK = cond if isinstance(cond, tuple) else (cond, None)
         e_BE = self.embed(logsnr, labels)
         h_BDX, skips = self.stem(merge_patches(z_BCX, self.patch)), []
         fold = (2,) * (z_BCX.dim() - 2)
@@ -69,7 +80,9 @@ class ViT(nn.Module):
                 skips.append(h_BDX)
                 h_BDX = self.downs[index - 1](merge_patches(h_BDX, fold))
             position_LD = self.positions[index](tuple(h_BDX.shape[2:]), h_BDX)
-            h_BDX = level(h_BDX + position_LD.T.reshape(1, -1, *h_BDX.shape[2:]), e_BE)
+            coarsest = index == len(self.before) - 1
+            h_BDX = h_BDX + position_LD.T.reshape(1, -1, *h_BDX.shape[2:])
+            h_BDX = level(h_BDX, e_BE, keep_BK if coarsest else None)
         for up, level in zip(reversed(self.ups), reversed(self.after), strict=True):
             h_BDX = level(torch.add(skips.pop(), split_patches(up(h_BDX), fold)), e_BE)
         return split_patches(self.head(self.norm(h_BDX)), self.patch)
