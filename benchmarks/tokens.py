@@ -1,6 +1,6 @@
 """What dropping tokens is worth to the base model: equal latents, equal time, and fewer latents in its place.
 
-    python benchmarks/tokens.py              an autoencoder and five base models a seed, two at a time; goes on
+    python benchmarks/tokens.py              an autoencoder and four base models a seed, two at a time; goes on
     python benchmarks/tokens.py report       what the runs that are there say
 
 Base models of one frozen autoencoder a seed (Fashion-MNIST at 0.2 bits per pixel), the `small` networks, three seeds (n
