@@ -83,7 +83,7 @@ class Stage2Config:
     """Latents seen in training; 0 leaves stage 2 out."""
     batch: int = 64
     """Latents a step."""
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     """Peak learning rate."""
     optimizer: Literal["muon", "adamw"] = "adamw"
     """muon: orthogonal steps for the networks' inner matrices, AdamW for the rest. adamw: for all."""
