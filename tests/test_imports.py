@@ -16,10 +16,10 @@ RANKS = (
     ("models",),
     ("config", "presets"),
     ("data", "metrics", "report"),
-    ("training",),
+    ("training", "building"),
     ("trained", "interop"),
     ("evaluation",),
-    ("run",),
+    ("run", "distill"),
     ("studies",),
     ("cli", "__main__"),
 )

@@ -111,6 +111,8 @@ class EvaluationConfig:
     """Network calls of the decoder for a picture; a decoder trained for minutes is at its best with 1 (LOG.md)."""
     decoder_range: tuple[float, float] = (-6.0, 3.0)
     """Log-SNR of the decoder's first and last call; the last one's answer is the picture."""
+    decoder_temperature: float = 0.2
+    """Standard deviation of the noise a picture is decoded from: 1 as in training, less leaves out grain (LOG.md)."""
     step_counts: tuple[int, ...] = (1, 2, 4, 8)
     """Step counts at which reconstructions are shown and measured."""
     base_steps: int = 20
@@ -259,6 +261,10 @@ def _check_numbers(config: RunConfig) -> None:
     low, high = config.evaluation.decoder_range
     if not -math.inf < low < high < math.inf:
         raise UserError(f"--evaluation.decoder-range must rise from noisy to clean, -6 3 for example, not {low} {high}")
+    if not 0 <= config.evaluation.decoder_temperature <= 1:
+        raise UserError(
+            f"--evaluation.decoder-temperature must lie between 0 and 1, not {config.evaluation.decoder_temperature}"
+        )
     if not 1 < config.stage1.control.limit < math.inf:
         raise UserError(f"--stage1.control.limit must be more than 1, not {config.stage1.control.limit}")
     if config.data.channels not in (None, 1, 3):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unilat.building import describe
 from unilat.data import Pictures
 from unilat.files import read_json, write_json, write_safetensors
 from unilat.maths.levels import rate_table
@@ -15,7 +16,7 @@ from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
-from unilat.trained import Run, describe, measure_rate, read_pictures
+from unilat.trained import Run, measure_rate, read_pictures
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -32,7 +33,8 @@ def evaluate(
 
     ``pictures``: what the run was trained from, where it is at hand already.
 
-    On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report.
+    On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
+    where a network is distilled, ``metrics-fast.json`` alone.
     Returns the metrics: each number with its standard error, count and protocol.
     """
     if source is None and pictures is None:
@@ -58,7 +60,9 @@ def evaluate(
         "ssim": SSIM_PROTOCOL,
         "features": features.protocol if features else None,
     }
-    if source is None:
+    if source is None and run.distilled:
+        write_json(run.folder / "metrics-fast.json", metrics)
+    elif source is None:
         write_safetensors(run.folder / "evaluation.safetensors", arrays, {})
         write_json(run.folder / "metrics.json", metrics)
     return metrics
@@ -138,8 +142,8 @@ def _reconstructions(
     run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
 ) -> dict[str, Any]:
     """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
-    once = run.config.autoencoder.decoder_loss == "mse"  # one call, whatever the number
-    chosen = 1 if once else run.config.evaluation.decoder_steps
+    once = run.config.autoencoder.decoder_loss == "mse" or run.few_decoder is not None  # its own number of calls
+    chosen = run.decoder_steps
     rows, head = [], {}
     for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
         made = run.reconstruct(test, steps=steps)
@@ -177,7 +181,7 @@ def _generations(
     found: dict[str, Any] = {"generation": None, "classifier": None}
     if features is not None and real is not None:
         how = run.config.evaluation
-        calls = f"guidance {how.guidance:g}, {how.base_steps} calls of the base and {how.decoder_steps} of the decoder"
+        calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
         protocol = f"{features.protocol}; {calls}; classes in turn"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unilat import config as configuration
+from unilat.building import build_autoencoder, build_base, describe
 from unilat.config import RunConfig
 from unilat.data import Pictures, to_unit
 from unilat.evaluation import evaluate
@@ -29,9 +30,6 @@ from unilat.models.price import Charge
 from unilat.report import page
 from unilat.trained import (
     Run,
-    build_autoencoder,
-    build_base,
-    describe,
     load,
     read_config,
     read_pictures,

@@ -11,12 +11,13 @@
 import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from unilat import config as configuration
+from unilat.building import build_autoencoder, build_base
 from unilat.config import DataConfig, RunConfig
 from unilat.data import Pictures, split, to_bytes, to_unit
 from unilat.data import load as load_pictures
@@ -24,22 +25,24 @@ from unilat.files import read_json, read_safetensors
 from unilat.maths.levels import Draws, Table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, RateTerms, rate_terms
-from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base, prior_as_base
+from unilat.models.distill import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
-from unilat.models.price import Charge
-from unilat.nets.cost import Cost, cost
 from unilat.training.engine import key, pick_device
 from unilat.types import Denoiser, UserError
 
+Speed = Literal["full", "fast"]
 BATCH = 250
 """Pictures through a network at once outside training."""
 
 
 class Run:
-    """A trained autoencoder and, where stage 2 is done, its base model. Pictures are uint8 ``[N, C, H, W]``."""
+    """A trained autoencoder and, where stage 2 is done, its base model. Pictures are uint8 ``[N, C, H, W]``.
 
-    def __init__(self, folder: Path, device: str = "auto"):
+    ``decoder`` and ``base``: the networks as they were trained, or those that `unilat distill` made of them.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
         self.config = read_config(self.folder)
         self.data: dict[str, Any] = read_json(self.folder / "data.json")
@@ -66,6 +69,27 @@ class Run:
             self.base.eval().requires_grad_(False).to(self.device)
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()
+        self.few_decoder = self._few("decoder", self.autoencoder.decoder) if decoder == "fast" else None
+        self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
+
+    def _few(self, part: str, teacher: torch.nn.Module) -> FewSteps:
+        return FewSteps.load(few_steps_path(self.folder, part), teacher)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether any network is one that `unilat distill` made."""
+        return self.few_decoder is not None or self.few_base is not None
+
+    @property
+    def decoder_steps(self) -> int:
+        """Calls of the decoder for a picture, where nobody asks for another number."""
+        once = self.config.autoencoder.decoder_loss == "mse"
+        return self.few_decoder.calls if self.few_decoder else 1 if once else self.config.evaluation.decoder_steps
+
+    @property
+    def base_steps(self) -> int:
+        """Calls of the base model for a latent, by the same rule."""
+        return self.few_base.calls if self.few_base else self.config.evaluation.base_steps
 
     @property
     def classes(self) -> list[str]:
@@ -139,7 +163,9 @@ class Run:
         latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
         if tuple(latents.z.shape[1:]) != self.latent_shape:
             raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
-        steps = _positive(self.config.evaluation.decoder_steps if steps is None else steps, "--steps")
+        evaluation, steps = self.config.evaluation, _positive(self.decoder_steps if steps is None else steps, "--steps")
+        if self.few_decoder and steps != self.few_decoder.calls:
+            raise UserError(f"the fast decoder was distilled for --steps {self.few_decoder.calls}, not {steps}")
         made = []
         for first in range(0, len(latents), BATCH):
             z = latents.z[first : first + BATCH]
@@ -147,8 +173,12 @@ class Run:
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
             x_1 = noise_of(makers, (self.data["channels"], self.config.data.size, self.config.data.size))
-            span = self.config.evaluation.decoder_range
-            x = self.autoencoder.decode(z.to(self.device), x_1.to(self.device), steps, span)
+            z_0, x_1 = z.to(self.device), x_1.to(self.device)
+            if self.few_decoder:
+                x = self.few_decoder.sample(x_1, self.autoencoder.condition(z_0))
+            else:
+                x_1 = evaluation.decoder_temperature * x_1
+                x = self.autoencoder.decode(z_0, x_1, steps, evaluation.decoder_range)
             made.append(to_bytes(x.cpu()))
         return torch.cat(made)
 
@@ -178,16 +208,22 @@ class Run:
         evaluation = self.config.evaluation
         if guidance is not None and not self.classes:
             raise UserError("this run's pictures have no classes to be guided by: leave out --guidance")
+        if self.few_base and (guidance, steps) != (None, None):
+            raise UserError("the fast base model was distilled for its own steps and guidance: leave both out")
         guidance = evaluation.guidance if guidance is None else guidance
         if not math.isfinite(guidance):
             raise UserError(f"--guidance must be a number, not {guidance}")
-        steps = _positive(evaluation.base_steps if steps is None else steps, "--steps")
+        steps = _positive(self.base_steps if steps is None else steps, "--steps")
         made = []
         for first in range(0, count, BATCH):
             here = labels[first : first + BATCH]
             makers = generators(seed, "sample", first, len(here))
             z_1 = noise_of(makers, self.latent_shape).to(self.device)
-            z_0 = self.base.sample(z_1, here.to(self.device) if self.base.classes else None, steps, guidance)
+            here = here.to(self.device)
+            if self.few_base:
+                z_0 = self.few_base.sample(z_1, self.base.condition(here))
+            else:
+                z_0 = self.base.sample(z_1, here, steps, guidance)
             made.append(z_0.cpu())
         lambda_0, unknown = self.config.autoencoder.lambda_0, torch.full((count,), torch.nan)
         return LatentSet(torch.cat(made), unknown, labels, lambda_0, self.encoder_sha256, self.pixels, noisy=True)
@@ -251,9 +287,14 @@ def measure_rate(
     return found
 
 
-def load(folder: str | Path, device: str = "auto") -> Run:
-    """Open a finished run folder."""
-    return Run(Path(folder), device)
+def load(folder: str | Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full") -> Run:
+    """Open a finished run folder; ``fast`` takes the network that `unilat distill` made."""
+    return Run(Path(folder), device, decoder, base)
+
+
+def few_steps_path(folder: Path, part: str) -> Path:
+    """Where the distilled ``decoder`` or ``base`` of a run lies."""
+    return folder / f"fast-{part}.safetensors"
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -263,27 +304,6 @@ def read_config(folder: Path) -> RunConfig:
             f"{folder} is not a run folder (no config.json in it): make one with `unilat train DATA --out {folder}`"
         )
     return configuration.from_json((folder / "config.json").read_text("utf-8", "replace"))
-
-
-def build_autoencoder(
-    config: RunConfig,
-    channels: int,
-    mean: Tensor | None = None,
-    std: Tensor | None = None,
-    charge: Charge | None = None,
-) -> Autoencoder:
-    """The networks of stage 1; ``mean`` and ``std`` of the data come with the weights if not given."""
-    mean, std = torch.zeros(channels) if mean is None else mean, torch.ones(channels) if std is None else std
-    return Autoencoder(config.autoencoder, channels, mean, std, charge, configuration.latent_grid(config))
-
-
-def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
-    """The base model of stage 2, by the same rule."""
-    ae = config.autoencoder
-    zero, one = torch.zeros(ae.latent_channels), torch.ones(ae.latent_channels)
-    axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
-    mean, std = zero if mean is None else mean, one if std is None else std
-    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
 
 
 def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
@@ -308,52 +328,6 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
     left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
     chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
     return train[~chosen], train[chosen], test
-
-
-def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> dict[str, Any]:
-    """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
-    configuration.check(config)
-    channels = channels or config.data.channels or 3
-    ae, size = config.autoencoder, config.data.size
-    with torch.device("meta"):
-        autoencoder = build_autoencoder(config, channels)
-        base = build_base(config, [""] * classes)
-    patch = ae.encoder.patch
-    frames = 1 if len(patch) == 2 else 16
-    grid = (size,) * len(patch) if len(patch) < 3 else (frames, size, size)
-    x = torch.empty(1, channels, *grid, device="meta")
-    factor = ae.encoder.factor
-    z = torch.empty(
-        1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
-    )
-    level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
-    costs: dict[str, tuple[Cost, int, int]] = {
-        "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
-        "prior": (cost(autoencoder.prior, z, level, None), config.stage1.samples, config.stage1.batch),
-        "decoder": (
-            cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
-            config.stage1.samples,
-            config.stage1.batch,
-        ),
-        "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
-    }
-    kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
-    trained = {"base": cost(base.denoise.net, z, level, (label, kept))} if config.base.token_dropping else {}
-    if ae.price == "normal":
-        del costs["prior"]
-    if config.evaluation.sample_from == "prior":
-        del costs["base"]
-    parts = {
-        name: {
-            "parameters": one.parameters,
-            "forward_flops": one.forward_flops,
-            "training_flops": trained.get(name, one).training_flops(samples),
-            "memory_mib": (trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
-        }
-        for name, (one, samples, batch) in costs.items()
-    }
-    capacity = configuration.capacity(config)
-    return {"latent": list(z.shape[1:]), "picture": list(x.shape[1:]), "capacity_bpp": capacity, "parts": parts}
 
 
 def generators(seed: int, purpose: str, first: int, count: int) -> list[torch.Generator]:

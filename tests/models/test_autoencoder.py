@@ -12,7 +12,7 @@ from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, Stage1Losses
-from unilat.nets.decoder import START
+from unilat.nets.decoder import START, Heard
 
 from .fixed import Fixed, autoencoder
 
@@ -218,10 +218,10 @@ def test_noise_levels_are_those_of_the_configuration() -> None:
 def test_decoding_makes_so_many_calls_and_hears_z_0(steps: int) -> None:
     """Kills: a call more than was asked for, a decoder deaf to z_0, a result that keeps noise."""
     model, z_0, x_1 = autoencoder(), signal(2, 5, coarse=True), signal(2, seed=7)
-    calls: list[tuple[Tensor, Tensor]] = []
+    calls: list[tuple[Tensor, Heard]] = []
     model.decoder.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[1:]))
     made = model.decode(z_0, x_1, steps, (-5.0, 4.0))
-    assert len(calls) == steps and all(torch.equal(call[1], z_0) for call in calls)
+    assert len(calls) == steps and all(call[1].z_0 is z_0 for call in calls)
     assert [float(call[0][0]) for call in calls] == pytest.approx([-5.0, -0.5, 4.0][:steps])
     assert made.shape == x_1.shape and not made.requires_grad
     assert torch.equal(model.decode(z_0, x_1, steps, (-5.0, 4.0)), made)

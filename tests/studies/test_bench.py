@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from unilat import presets
+from unilat.building import describe
 from unilat.cli import main
 from unilat.studies.bench import bench
-from unilat.trained import describe
 from unilat.types import UserError
 
 TINY = presets.get("tiny")

@@ -6,11 +6,11 @@ A command is a frozen dataclass. Its fields are its options, its docstring is it
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from unilat.cli.studies import Audit, Bench, Compare, Verify
+from unilat.cli.studies import Audit, Bench, Compare, Distill, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -21,6 +21,9 @@ Steps = Annotated[
         metavar="STEPS", help="Network calls of the decoder for a picture; by default what the run was evaluated with."
     ),
 ]
+Speed = Literal["full", "fast"]
+Decoder = Annotated[Speed, arg(help="The decoder as it was trained, or the one that `unilat distill` made of it.")]
+Base = Annotated[Speed, arg(help="The base model as it was trained, or the one that `unilat distill` made of it.")]
 Seed = Annotated[int, arg(help="Seed of the noise; picture i depends on this seed and on i alone.")]
 
 
@@ -162,6 +165,7 @@ class Decode:
     out: Path = Path("decoded")
     """Folder to write into."""
     steps: Steps = None
+    decoder: Decoder = "full"
     seed: Seed = 0
     json: Json = False
 
@@ -171,7 +175,7 @@ class Decode:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.decode(self.run, self.latents, self.out, self.steps, self.seed, output)
+            pictures.decode(self, output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +190,7 @@ class Reconstruct:
     out: Path = Path("reconstructed")
     """Folder to write into."""
     steps: Steps = None
+    decoder: Decoder = "full"
     seed: Seed = 0
     json: Json = False
 
@@ -195,7 +200,7 @@ class Reconstruct:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.reconstruct(self.run, self.data, self.out, self.steps, self.seed, output)
+            pictures.reconstruct(self, output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +219,8 @@ class Sample:
     """Scale of classifier-free guidance; 1 is none. By default what the run was evaluated with."""
     steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
     """Network calls of the base model for a latent. By default what the run was evaluated with."""
+    decoder: Decoder = "full"
+    base: Base = "full"
     seed: Seed = 0
     out: Path = Path("samples.png")
     """A .png for one sheet of all, or a folder for one PNG each."""
@@ -233,11 +240,17 @@ class Evaluate:
     """Measure a run: held-out bits and their standard error, PSNR, SSIM, distances.
 
     unilat evaluate runs/photos
-    unilat evaluate runs/photos other-photos/ --json"""
+    unilat evaluate runs/photos other-photos/ --json
+    unilat evaluate runs/photos --decoder fast
+
+    The figures of distilled networks are kept beside the others, in metrics-fast.json; the report
+    shows the full ones."""
 
     run: RunFolder
     data: Positional[Annotated[str, arg(metavar="DATA")]] = ""
     """Other pictures to measure on. By default those the run held out."""
+    decoder: Decoder = "full"
+    base: Base = "full"
     json: Json = False
 
     def execute(self) -> None:
@@ -247,7 +260,9 @@ class Evaluate:
         from unilat.cli.tables import metrics_table
 
         with Output(self.json) as output:
-            metrics = unilat.run.evaluate(unilat.run.load(self.run), self.data or None, say=output.say)
+            metrics = unilat.run.evaluate(
+                unilat.run.load(self.run, decoder=self.decoder, base=self.base), self.data or None, say=output.say
+            )
             output.result(metrics, metrics_table(metrics))
 
 
@@ -276,6 +291,7 @@ COMMANDS: dict[str, type[Command]] = {
     "reconstruct": Reconstruct,
     "encode": Encode,
     "decode": Decode,
+    "distill": Distill,
     "evaluate": Evaluate,
     "report": Report,
     "verify": Verify,

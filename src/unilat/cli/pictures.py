@@ -15,7 +15,7 @@ from unilat.models.latents import LatentSet
 from unilat.types import UserError
 
 if TYPE_CHECKING:
-    from unilat.cli.commands import Sample
+    from unilat.cli.commands import Decode, Reconstruct, Sample
 
 
 def encode(folder: Path, source: str, out: Path, output: Output) -> None:
@@ -40,21 +40,21 @@ def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     output.result(values, text)
 
 
-def decode(folder: Path, latents: Path, out: Path, steps: int | None, seed: int, output: Output) -> None:
+def decode(options: "Decode", output: Output) -> None:
     """Latent data set → one PNG each."""
-    run = unilat.run.load(folder)
-    images = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
+    run, out = unilat.run.load(options.run, decoder=options.decoder), options.out
+    images = run.decode(LatentSet.load(options.latents), steps=options.steps, seed=options.seed)
     write_each(images, out)
     output.result({"folder": out, "count": len(images)}, f"{len(images)} pictures: {out}")
 
 
-def reconstruct(folder: Path, source: str, out: Path, steps: int | None, seed: int, output: Output) -> None:
+def reconstruct(options: "Reconstruct", output: Output) -> None:
     """Pictures → latents → pictures, and how near they came."""
     from unilat.metrics.quality import psnr
 
-    run = unilat.run.load(folder)
-    originals, _ = run.pictures(source)
-    images = run.reconstruct(originals, steps=steps, seed=seed)
+    run, out = unilat.run.load(options.run, decoder=options.decoder), options.out
+    originals, _ = run.pictures(options.data)
+    images = run.reconstruct(originals, steps=options.steps, seed=options.seed)
     write_each(images, out)
     decibels = psnr(originals, images)
     values = {"folder": out, "count": len(images), "psnr": {"mean": float(decibels.mean()), "unit": "dB"}}
@@ -63,7 +63,7 @@ def reconstruct(folder: Path, source: str, out: Path, steps: int | None, seed: i
 
 def sample(options: "Sample", output: Output) -> None:
     """New pictures, on one sheet or one PNG each."""
-    run = unilat.run.load(options.run)
+    run = unilat.run.load(options.run, decoder=options.decoder, base=options.base)
     images, labels = run.sample(
         options.number, label=options.label, guidance=options.guidance, steps=options.steps, seed=options.seed
     )

@@ -9,7 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 _EVERY = 15.0  # seconds between two plain lines
-_NAMES = {"stage1": "stage 1, autoencoder", "stage2": "stage 2, base model", "prior": "prior"}
+_NAMES = {
+    "stage1": "stage 1, autoencoder",
+    "stage2": "stage 2, base model",
+    "prior": "prior",
+}
 
 
 class TrainingProgress:

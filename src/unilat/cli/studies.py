@@ -1,8 +1,8 @@
-"""The commands that check and compare numbers: `verify`, `compare`, `audit`, `bench`."""
+"""The commands beside the main job: `distill`, and those that check: `verify`, `compare`, `audit`, `bench`."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
@@ -11,6 +11,50 @@ if TYPE_CHECKING:
     from unilat.config import RunConfig
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill:
+    """Make a decoder, or a base model, of few steps from a run's own; the full one stays.
+
+        unilat distill runs/glyphs
+        unilat distill runs/glyphs --steps 2
+        unilat distill runs/glyphs --part base --steps 4
+        unilat sample runs/glyphs --decoder fast --base fast
+
+    The student learns to land in each of its calls where several calls of its teacher do. The base
+    model is distilled under the guidance that the run was evaluated with. The result lies in the run
+    folder; `decode`, `reconstruct`, `sample` and `evaluate` take it with --decoder fast, --base fast."""
+
+    run: Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
+    part: Literal["decoder", "base"] = "decoder"
+    """The network that shall need fewer calls."""
+    steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
+    """Calls of the student. By default 1 for the decoder, 4 for the base model."""
+    teacher_steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
+    """Calls of the teacher, a multiple of --steps. By default 8 for the decoder, 20 for the base model."""
+    samples: Annotated[DisallowNone[int | None], arg(metavar="N")] = None
+    """Pictures or latents seen in training. By default 8,000."""
+    truth: Annotated[DisallowNone[float | None], arg(metavar="WEIGHT")] = None
+    """Weight of the real picture beside the teacher's, in a decoder's last call. By default 1."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Distil; print where it lies."""
+        from dataclasses import replace
+
+        from unilat.cli.output import Output
+        from unilat.cli.progress import TrainingProgress
+        from unilat.distill import DEFAULTS, distill
+
+        given = {name: getattr(self, name) for name in ("steps", "teacher_steps", "samples", "truth")}
+        config = replace(DEFAULTS[self.part], **{name: value for name, value in given.items() if value is not None})
+        with Output(self.json) as output:
+            with TrainingProgress(output.console) as progress:
+                found = distill(self.run, config, progress)
+            calls = f"{found['steps']} call{'s' if found['steps'] > 1 else ''} for {found['teacher_steps']}"
+            text = f"{self.part} of {calls}, {found['samples']:,} paths in {found['seconds']:.0f} s: {found['fast']}"
+            output.result(found, text + f"\nmeasure it: unilat evaluate {self.run} --{self.part} fast")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ Deterministic samplers take it and leave it alone, so that all are called alike.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from unilat.types import Denoiser, UserError
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One for the batch, or one per example."""
+Sampler = Callable[..., Tensor]
+"""``sampler(denoise, x, grid, *, generator, cond=None) -> x at grid[-1]``: one of the functions below."""
 
 
 class _Level(NamedTuple):

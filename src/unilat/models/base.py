@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unilat import types
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.guidance import classifier_free
 from unilat.maths.levels import Draws, Table
@@ -94,11 +95,23 @@ class Base(nn.Module):
         guidance: float = 1.0,
     ) -> Tensor:
         """From ``z_1 ~ N(0, I)`` to ``z_0`` at noise λ₀ in ``steps`` network calls (twice that with guidance ≠ 1)."""
-        null = torch.full((len(z_1),), self.classes, device=z_1.device)
-        cond = (null if labels is None else labels) if self.classes else None
-        denoise = classifier_free(self.denoise, guidance, null) if self.classes else self.denoise
         grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
-        return dpmpp_2m(denoise, z_1, grid, generator=(), cond=cond)
+        unknown = torch.full((len(z_1),), self.classes, device=z_1.device)
+        cond = self.condition(unknown if labels is None else labels)
+        return dpmpp_2m(self.guided(guidance), z_1, grid, generator=(), cond=cond)
+
+    def condition(self, labels: Tensor) -> Tensor | None:
+        """What the denoiser is told of ``labels [B]``: nothing where there are no classes."""
+        return labels if self.classes else None
+
+    def guided(self, scale: float) -> types.Denoiser:
+        """The denoiser under classifier-free guidance; where there are no classes, as it is."""
+
+        def denoise(z_t: Tensor, logsnr: Tensor, labels: Tensor) -> Tensor:
+            null = torch.full_like(labels, self.classes)
+            return classifier_free(self.denoise, scale, null)(z_t, logsnr, labels)
+
+        return denoise if self.classes else self.denoise
 
 
 def prior_as_base(autoencoder: Autoencoder) -> Base:

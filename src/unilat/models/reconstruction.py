@@ -14,6 +14,7 @@ from unilat.maths.levels import Draws
 from unilat.maths.noise import diffuse
 from unilat.maths.samplers import ddim, uniform_grid
 from unilat.maths.weighting import sigmoid_weight
+from unilat.nets.decoder import hear
 
 if TYPE_CHECKING:
     from unilat.models.autoencoder import Autoencoder
@@ -46,7 +47,7 @@ class DiffusionDecoder:
     def decode(self, model: "Autoencoder", cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
         """``steps`` calls over ``span``, the last one's answer clean."""
         grid = uniform_grid(*span, steps, to_clean=True).to(cond.device)
-        return ddim(model.decoder, x_1, grid, generator=(), cond=cond)
+        return ddim(model.decoder, x_1, grid, generator=(), cond=hear(model.decoder, cond))
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ latent says is heard at once, and where it says that nothing is left open (s sma
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,19 @@ class Drawing(nn.Module):
         return h_BCX
 
 
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A latent and the Gaussian drawn from it, for several calls on the same latent: :meth:`Decoder.hear`."""
+
+    z_0: Tensor
+    """``[B, latent_channels, *coarse]``."""
+    mean: Tensor
+    std: Tensor
+    """m and s, ``[B, C, *grid]``."""
+    drawn: Tensor
+    """What they are made of, ``[B, 2 C, *grid]``."""
+
+
 class Decoder(nn.Module):
     """``denoise(x_t, logsnr, z_0) -> x_hat``; ``mean`` and ``std`` are those of the data, a number or one a channel."""
 
@@ -82,20 +96,26 @@ class Decoder(nn.Module):
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))
 
-    def gaussian(self, z_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(m, s, drawn)``: mean and standard deviation of x, each ``[B, C, *grid]``, and what they are made of."""
+    def hear(self, z_0: Tensor) -> Heard:
+        """What every call on these latents shares: the Gaussian they draw."""
         drawn = call(self.drawing, self.precision, z_0)
         mean, log_std = drawn.chunk(2, dim=1)
-        return self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp(), drawn
+        return Heard(z_0, self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp(), drawn)
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, z_0: Tensor) -> Tensor:
-        mean, std, drawn = self.gaussian(z_0)
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Tensor | Heard) -> Tensor:
+        heard = cond if isinstance(cond, Heard) else self.hear(cond)
+        mean, std = heard.mean, heard.std
         alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
         scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
         centred = (x_t - alpha_t * mean) * scale
         level = logsnr + 2 * (self.std.log().mean() + START)
-        output = call(self.net, self.precision, torch.cat([centred, drawn], dim=1), level, z_0)
+        output = call(self.net, self.precision, torch.cat([centred, heard.drawn], dim=1), level, heard.z_0)
         return mean + std * scale * (alpha_t * std * centred + sigma_t * output)
+
+
+def hear(decoder: nn.Module, z_0: Tensor | None) -> Tensor | Heard | None:
+    """The condition for several calls of a denoiser on the same latents, drawn once where it is a :class:`Decoder`."""
+    return decoder.hear(z_0) if isinstance(decoder, Decoder) and z_0 is not None else z_0
 
 
 def readers(decoder: Decoder | Denoiser) -> list[Convolution]:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from unilat import config as configuration
+from unilat.building import build_autoencoder, build_base, describe
 from unilat.config import RunConfig
-from unilat.trained import build_autoencoder, build_base, describe
 from unilat.training.engine import fit, manifest, pick_device
 from unilat.training.plan import Stage
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule

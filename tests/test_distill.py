@@ -1,0 +1,128 @@
+"""`unilat distill` on a real run of some seconds, and the commands that then take the fast networks."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import unilat
+from unilat.cli import main
+from unilat.distill import DEFAULTS, DistillConfig, distill
+from unilat.evaluation import own_pictures
+from unilat.files import read_json
+from unilat.maths.levels import Draws
+from unilat.maths.samplers import ddim, uniform_grid
+from unilat.training.distill import DistillStage, decoder_teacher
+from unilat.types import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny run with both of its networks distilled by the command line."""
+    folder = tmp_path_factory.mktemp("distilled") / "run"
+    shutil.copytree(tiny_run, folder)
+    assert main(["distill", str(folder), "--steps", "2", "--teacher-steps", "4", "--samples", "960"]) == 0
+    words = ["--part", "base", "--steps", "1", "--teacher-steps", "4", "--samples", "96"]
+    assert main(["distill", str(folder), *words]) == 0
+    return folder
+
+
+def test_the_fast_networks_are_taken_and_the_full_ones_stay(folder: Path, tiny_run: Path) -> None:
+    """Kills: a fast decoder that is the full one, or that replaces it; checkpoints that stay behind."""
+    fast, full = unilat.load(folder, decoder="fast", base="fast"), unilat.load(folder)
+    before = unilat.load(tiny_run)
+    assert (fast.decoder_steps, fast.base_steps) == (2, 1) and fast.distilled and not full.distilled
+    latents = full.sample_latents(5, seed=3)
+    assert torch.equal(full.decode(latents), before.decode(latents))
+    assert not torch.equal(fast.decode(latents), full.decode(latents, steps=2))
+    assert not torch.equal(fast.sample_latents(5, seed=3).z, full.sample_latents(5, steps=1, guidance=1.0, seed=3).z)
+    assert not list(folder.glob("distill-*"))
+
+
+def test_a_student_is_nearer_to_its_teacher_than_the_full_decoder_is(folder: Path) -> None:
+    """Kills: a loss with its sign turned, a target of another picture, a student that is not the one saved."""
+    run = unilat.load(folder, decoder="fast")
+    pictures = own_pictures(run)
+    grid = uniform_grid(*run.config.evaluation.decoder_range, 4, to_clean=True)
+    tau = run.config.evaluation.decoder_temperature
+    teacher = decoder_teacher(run.autoencoder, pictures.images, grid, tau)
+    stage = DistillStage("x", teacher, 2, 1.0, {})
+    batch, draws = stage.batch(torch.arange(64)), Draws.single(torch.Generator().manual_seed(0), 64)
+    assert run.few_decoder is not None
+    before = stage.losses(batch, draws)[0].mean()
+    stage.model.load_state_dict(run.few_decoder.denoise.state_dict())
+    after = stage.losses(batch, Draws.single(torch.Generator().manual_seed(0), 64))[0].mean()
+    assert after < before
+
+
+def test_temperature_scales_the_start(folder: Path) -> None:
+    """Kills: a temperature that is not the run's own, or that is laid on the latent's noise too."""
+    run = unilat.load(folder)
+    z_0 = run.sample_latents(3, seed=1)
+    made = []
+
+    def watched(z: torch.Tensor, x_1: torch.Tensor, steps: int, span: tuple[float, float]) -> torch.Tensor:
+        made.append((z, x_1))
+        grid = uniform_grid(*span, steps, to_clean=True)
+        return ddim(run.autoencoder.decoder, x_1, grid, generator=(), cond=run.autoencoder.condition(z))
+
+    run.autoencoder.decode = watched  # type: ignore[method-assign]
+    run.decode(z_0)
+    assert torch.equal(made[0][0], z_0.z)
+    assert made[0][1].std() == pytest.approx(run.config.evaluation.decoder_temperature, rel=0.1)
+
+
+def test_evaluate_keeps_both_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kills: figures of the fast decoder in the report of the full one."""
+    before = (folder / "metrics.json").read_bytes()
+    capsys.readouterr()
+    assert main(["evaluate", str(folder), "--decoder", "fast", "--base", "fast", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == read_json(folder / "metrics-fast.json")
+    assert told["psnr"]["steps"] == 2 and [row["steps"] for row in told["by_steps"]] == [2]
+    assert (folder / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sample", "RUN", "--decoder", "fast", "--base", "fast", "--guidance", "2"], "leave both out"),
+        (["reconstruct", "RUN", "DATA", "--decoder", "fast", "--steps", "3"], "--steps 2, not 3"),
+        (["distill", "RUN", "--steps", "3"], "multiple of --steps 3"),
+        (["distill", "RUN", "--steps", "0"], "multiple of --steps 0"),
+        (["distill", "RUN", "--samples", "0"], "samples must be at least 1"),
+        (["distill", "RUN", "--truth", "-1"], "--truth must be 0"),
+        (["sample", "TINY", "--decoder", "fast"], "unilat distill"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    folder: Path, tiny_run: Path, tiny_source: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    """Kills: a traceback, or an option that is taken and ignored."""
+    places = {"RUN": str(folder), "TINY": str(tiny_run), "DATA": str(tiny_source)}
+    capsys.readouterr()
+    assert main([places.get(word, word) for word in words]) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Path) -> None:
+    """Kills: half of one distillation and half of another."""
+    run = unilat.load(tiny_run)
+    teacher = decoder_teacher(run.autoencoder, own_pictures(run).images, uniform_grid(-6.0, 3.0, 4, to_clean=True), 1.0)
+    stage = DistillStage("distill-decoder-1", teacher, 4, 1.0, {"truth": 1.0})
+    stage.load_state({"truth": 1.0})
+    with pytest.raises(UserError, match="other settings"):
+        stage.load_state({"truth": 0.0})
+
+
+def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: Path) -> None:
+    """Kills: an AttributeError in the user's face."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    (folder / "base.safetensors").unlink()
+    with pytest.raises(UserError, match="no base model"):
+        distill(folder, DEFAULTS["base"])
+    with pytest.raises(UserError, match="multiple"):
+        distill(folder, DistillConfig(steps=5))
