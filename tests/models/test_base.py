@@ -45,7 +45,7 @@ def test_loss_of_gaussian_latents_is_its_integral() -> None:
     """Kills: a weight that rises with λ, e^λ or the density left out, a mean over dimensions, levels beyond λ₀."""
     z = MEAN.view(3, 1, 1) + STD.view(3, 1, 1) * torch.randn(512, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+        loss, _ = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
     level = torch.linspace(-10, 5, 4001, dtype=torch.float64)
     mmse = sum(
         s2 * torch.sigmoid(-level) / (torch.sigmoid(level) * s2 + torch.sigmoid(-level)) for s2 in STD.double().square()
@@ -120,6 +120,6 @@ def test_labels_are_lost_by_row_of_the_global_batch() -> None:
     """Kills: dropout of labels that differs between one process and two."""
     model, z, labels = base(classes=7, label_dropout=0.5), torch.randn(6, 3, 2, 2), torch.arange(6)
     shaken(model.denoise.net, scale=0.1)
-    whole = model.losses(z, labels, Draws.keyed(0, 3, 0, 6))
-    part = model.losses(z[4:], labels[4:], Draws.keyed(0, 3, 4, 6))
+    whole, _ = model.losses(z, labels, Draws.keyed(0, 3, 0, 6))
+    part, _ = model.losses(z[4:], labels[4:], Draws.keyed(0, 3, 4, 6))
     torch.testing.assert_close(part, whole[4:], rtol=1e-4, atol=1e-3)
