@@ -62,7 +62,8 @@ def rows() -> Rows:
         told += difference(f"{gain}: PSNR", found["muon"]["PSNR"], found[arm]["PSNR"], "dB")
         nearer = (found[arm]["reconstruction"], found["muon"]["reconstruction"])
         told += difference(f"{gain}: distance saved", *nearer, "kernel distance")
-    return told + levels.rows(WORK / f"muon-s{SEEDS[0]}")
+    first = WORK / f"muon-s{SEEDS[0]}"
+    return told + (levels.rows(first) if (first / "metrics.json").is_file() else [])
 
 
 def main() -> None:
