@@ -64,7 +64,7 @@ class Stage1Config:
     clip: float = 1.0
     """Largest gradient norm of the loss in nats per dimension of the data."""
     levels: Literal["learned", "fixed"] = "learned"
-    """learned: noise levels fall along the loss that training sees at each. fixed: along that of unit-variance signals."""
+    """learned: noise levels fall along the loss that training sees. fixed: along that of signals of unit variance."""
     unit_scale: bool = True
     """Start with latents of unit scale, from the first batch."""
     prior_warmup: int = 0
