@@ -67,7 +67,7 @@ bench-audit: $(STAMP)  ## Audits: planted faults, Gaussian latents: benchmarks/r
 bench-codelength: $(STAMP)  ## Latent bits + decoder bits against a pixel model, PNG, WebP and JPEG XL
 	$(BIN)/python benchmarks/codelength.py $(ARGS)
 
-bench-training: $(STAMP)  ## What the training recipe is worth: Muon against AdamW in stage 1 (quarter of an hour)
+bench-training: $(STAMP)  ## What the training recipe is worth: Muon and learned noise levels in stage 1 (half an hour)
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/

@@ -1,23 +1,26 @@
-"""What the training recipe is worth: Muon against AdamW in stage 1, at equal pictures and at equal time.
+"""What the training recipe is worth in stage 1: Muon against AdamW at equal pictures and time; learned noise levels.
 
-    make bench-training                      nine runs of about three minutes, two at a time; goes on where it stopped
+    make bench-training                      twelve runs of about three minutes, two at a time; goes on where it stopped
     python benchmarks/training.py report     what the runs that are there say
 
 Fashion-MNIST at 0.2 bits per pixel, the `small` networks, three seeds (n says how many are done), one thread a run.
-Muon's products make a step dearer, so AdamW is also given the pictures that take it as long. Minutes are of runs that
-go two at a time: they compare with each other only.
+Muon's products make a step dearer, so AdamW is also given the pictures that take as long. All but one arm learn where
+their noise levels fall; what that is worth to one batch's estimate is measured on Muon's first run. Minutes are of runs
+that go two at a time: they compare with each other only.
 """
 
 import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import levels
 from common import MEASURES, ROOT, Measures, Rows, difference, lines, over_seeds, train_two_at_a_time, write
 
 WORK = ROOT / "runs" / "bench-training"
 SEEDS = (0, 1, 2)
 ARMS = {
     "muon": ("Muon, 16,000 pictures", ("--stage1.samples", "16000")),
+    "fixed": ("Muon, fixed noise levels", ("--stage1.samples", "16000", "--stage1.levels", "fixed")),
     "adamw": ("AdamW, 16,000 pictures", ("--stage1.samples", "16000", "--stage1.optimizer", "adamw")),
     "adamw-longer": ("AdamW, 21,000 pictures", ("--stage1.samples", "21000", "--stage1.optimizer", "adamw")),
 }
@@ -51,12 +54,16 @@ def rows() -> Rows:
     """Means over seeds, and what Muon gains on AdamW."""
     found = {arm: over_seeds(WORK, arm, whole(), SHOWN) for arm in ARMS}
     told = [one for arm, (label, _) in ARMS.items() for one in lines(label, found[arm], SHOWN)]
-    for arm, equal in (("adamw", "pictures"), ("adamw-longer", "time")):
-        gain = f"Muon over AdamW at equal {equal}"
+    for arm, gain in (
+        ("adamw", "Muon over AdamW at equal pictures"),
+        ("adamw-longer", "Muon over AdamW at equal time"),
+        ("fixed", "learned over fixed noise levels"),
+    ):
         told += difference(f"{gain}: PSNR", found["muon"]["PSNR"], found[arm]["PSNR"], "dB")
         nearer = (found[arm]["reconstruction"], found["muon"]["reconstruction"])
         told += difference(f"{gain}: distance saved", *nearer, "kernel distance")
-    return told
+    first = WORK / f"muon-s{SEEDS[0]}"
+    return told + (levels.rows(first) if (first / "metrics.json").is_file() else [])
 
 
 def main() -> None:

@@ -63,6 +63,8 @@ class Stage1Config:
     """Half-life of the weight average."""
     clip: float = 1.0
     """Largest gradient norm of the loss in nats per dimension of the data."""
+    levels: Literal["learned", "fixed"] = "learned"
+    """learned: noise levels fall along the loss that training sees. fixed: along that of signals of unit variance."""
     unit_scale: bool = True
     """Start with latents of unit scale, from the first batch."""
     prior_warmup: int = 0
@@ -95,6 +97,8 @@ class Stage2Config:
     """Half-life of the weight average."""
     clip: float = 1.0
     """Largest gradient norm of the loss in nats per dimension of the latent."""
+    levels: Literal["learned", "fixed"] = "fixed"
+    """As in stage 1; nothing was measured to be gained here (LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

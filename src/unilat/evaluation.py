@@ -10,7 +10,6 @@ from torch import Tensor
 from unilat.building import describe
 from unilat.data import Pictures
 from unilat.files import read_json, write_json, write_safetensors
-from unilat.maths.levels import rate_table
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
@@ -131,7 +130,7 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
     assert base is not None
     z, entropy = run.encoded(test)
     unknown = torch.full((len(z),), base.classes) if labels is None else labels
-    table, count = rate_table(base.lambda_min, base.lambda_0), run.config.evaluation.rate_levels
+    table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
     cond = unknown if base.classes else None
     found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
     nats = torch.stack([(terms if entropy is None else terms.less(entropy)).nats() for terms in found]).mean(0)

@@ -227,7 +227,7 @@ def _stage2(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
-    stage = BaseStage(model, latents.z, latents.labels)
+    stage = BaseStage(model, latents.z, latents.labels, config.stage2.levels)
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, tell, device)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     write_safetensors(folder / "base.safetensors", model.state_dict(), header)

@@ -144,7 +144,7 @@ class Run:
 
         ``entropy``: of latents with a learned variance, as :meth:`encoded` returns it.
         """
-        table, lambda_min = self.autoencoder.rate_levels, self.config.autoencoder.lambda_min
+        table, lambda_min = self.autoencoder.rate_levels.table, self.config.autoencoder.lambda_min
         found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
         return found if entropy is None else [terms.less(entropy) for terms in found]
 

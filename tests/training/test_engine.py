@@ -26,7 +26,10 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def test_a_run_equals_the_same_run_written_plainly(tmp_path: Path) -> None:
-    """Kills: sum for mean, a clip by value, decay of biases, a learning rate one step late, an EMA before the step."""
+    """Kills: sum for mean, a clip by value, decay of biases, a learning rate one step late, an EMA before the step.
+
+    Also means told for sums, and a stage that hears of its batch after the average has moved.
+    """
     stage, plan = Toy(dropout=0.0), schedule()
     result = fit(stage, plan, tmp_path, SEED)
 
@@ -52,6 +55,7 @@ def test_a_run_equals_the_same_run_written_plainly(tmp_path: Path) -> None:
                 v.mul_(0.99).add_(0.01 * g * g)
                 p.mul_(1 - rate * (0.1 if p.ndim > 1 else 0.0))
                 p.sub_(rate * (m / (1 - 0.9 ** (step + 1))) / ((v / (1 - 0.99 ** (step + 1))).sqrt() + 1e-8))
+            twin.observe({"profile": metrics["profile"].sum(0)})
             share = 0.5 ** (6 / min(20, 0.05 * seen))
             for name, tensor in model.state_dict().items():
                 if tensor.is_floating_point():

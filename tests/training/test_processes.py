@@ -26,7 +26,7 @@ def torchrun(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_see_the_batches_and_losses_of_one(tmp_path: Path) -> None:
-    """Kills: a mean of means (rows do not divide), rows seen twice, weights or controllers that part, two writers."""
+    """Kills: a mean of means (rows do not divide), one process's sums, rows seen twice, weights that part."""
     run = torchrun(tmp_path)
     assert run.returncode == 0, run.stderr
     ranks = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
@@ -41,6 +41,8 @@ def test_two_processes_see_the_batches_and_losses_of_one(tmp_path: Path) -> None
     assert {len(batch) for batch in ours} == {3}
     assert ranks[0]["losses"] == ranks[1]["losses"]
     assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert ranks[0]["profile"] == ranks[1]["profile"]
+    assert ranks[0]["profile"] == pytest.approx(stage.model.profile.tolist(), rel=1e-5)
     logged = lines(tmp_path / "log.jsonl")
     assert [record["step"] for record in logged] == [record["step"] for record in expected]
     for record, other in zip(logged, expected, strict=True):

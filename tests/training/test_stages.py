@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.models.base import Base, BaseConfig
 from unilat.models.control import ControlConfig
+from unilat.models.placing import Placing
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
+from unilat.training import checkpoint
 from unilat.training.engine import fit
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
@@ -38,6 +41,7 @@ CONFIG = Stage1Config(
     prior_warmup=40,
     follow_every=64,
     calibrate_every=64,
+    levels="fixed",
     control=CONTROL,
 )  # everything said: this file is about the objective, not about the presets
 
@@ -168,6 +172,43 @@ def test_trim_comes_no_further_from_the_wanted_bits() -> None:
     assert stage(replace(CONFIG, bpp=None, loss_factor=2.0)).trim(one.model) == {}
 
 
+def base_stage(levels: str) -> BaseStage:
+    """A tiny stage 2, from a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Base(BaseConfig(vit=ViTConfig(channels=(16,), blocks=(1,), head_width=16)), 3, 2, 4, -10.0, 5.0)
+        return BaseStage(model, 0.2 * torch.randn(24, 3, 2, 4), torch.arange(24) % 4, levels)
+
+
+@pytest.mark.parametrize("which", ["stage 1", "stage 2"])
+def test_levels_learned_across_a_stop_are_those_of_the_run_that_was_not_stopped(tmp_path: Path, which: str) -> None:
+    """Kills: moments left out of a checkpoint or of the average, a table kept from before the weights were read."""
+
+    def made(levels: Literal["learned", "fixed"]) -> AutoencoderStage | BaseStage:
+        return stage(replace(CONFIG, levels=levels)) if which == "stage 1" else base_stage(levels)
+
+    whole, before, after, fixed = made("learned"), made("learned"), made("learned"), made("fixed")
+    ends = [
+        fit(whole, schedule(CONFIG), tmp_path / "whole", 0),
+        fit(before, schedule(CONFIG), tmp_path / "two", 0, stop_at=9),
+    ]
+    ends.append(fit(after, schedule(CONFIG), tmp_path / "two", 0))
+    marks = [checkpoint.load(tmp_path / name) for name in ("whole", "two")]
+    assert marks[0] and marks[1] and marks[0].fingerprint() == marks[1].fingerprint()
+    names = [name for name in ends[0]["ema"] if name.endswith("moments")]
+    assert len(names) == (2 if which == "stage 1" else 1)
+    for name in names:
+        place, found = whole.model.get_submodule(name.removesuffix(".moments")), ends[0]["ema"][name]
+        assert isinstance(place, Placing) and float(place.moments[0].sum()) > 100
+        assert bool((found > 0).any()) and not torch.equal(found, place.moments)
+        learned = place.table
+        assert not torch.equal(learned.mass, place.guess.mass)
+        place.load_state_dict({"moments": found})
+        assert not torch.equal(place.table.mass, learned.mass)
+    fit(fixed, schedule(CONFIG), tmp_path / "fixed", 0)
+    assert all(not tensor.any() for name, tensor in fixed.model.state_dict().items() if name.endswith("moments"))
+
+
 def test_a_stages_state_is_json_and_whole() -> None:
     """Kills: a count that a checkpoint forgets: the warm-up or the limit's patience would begin anew."""
     one, other = stage(), stage()
@@ -189,8 +230,11 @@ def test_stage_2_gives_the_engine_nats_per_dimension() -> None:
     rows, named = one.batch(torch.tensor([5, 2]))
     assert torch.equal(rows, z[[5, 2]]) and named.tolist() == [1, 2] and one.count == 6
     loss, told = one.losses((rows, named), Draws.keyed(0, 0, 0, 2))
-    torch.testing.assert_close(loss, model.losses(rows, named, Draws.keyed(0, 0, 0, 2)) / 24)
+    torch.testing.assert_close(loss, model.losses(rows, named, Draws.keyed(0, 0, 0, 2))[0] / 24)
     assert told == {} == one.after_step({}, 3) == one.state()
+    learning = BaseStage(model, z, labels, "learned")
+    same, told = learning.losses((rows, named), Draws.keyed(0, 0, 0, 2))
+    assert torch.equal(same, loss) and told["levels"].shape == (2, 64) and not told["levels"].requires_grad
 
 
 def test_the_schedule_is_the_configurations() -> None:

@@ -11,7 +11,9 @@ from unilat.training.engine import Schedule
 
 
 class Net(nn.Module):
-    """Two layers with dropout, an unused parameter and a buffer that each training pass moves."""
+    """Two layers with dropout, an unused parameter and buffers that each training pass or step moves."""
+
+    profile: Tensor
 
     def __init__(self, width: int, dropout: float, mixing: bool):
         super().__init__()
@@ -21,6 +23,7 @@ class Net(nn.Module):
         self.dropout, self.mixing = nn.Dropout(dropout), mixing
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("profile", torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -30,7 +33,10 @@ class Net(nn.Module):
 
 
 class Toy:
-    """Learns to undo noise; a controller moves a weight of the loss. ``mixing``: rows see each other's mean."""
+    """Learns to undo noise; a controller moves a weight of the loss. ``mixing``: rows see each other's mean.
+
+    A buffer of the model follows the errors of the global batch; the noise depends on it, as levels do.
+    """
 
     name = "toy"
     eval_every = 4
@@ -49,9 +55,15 @@ class Toy:
 
     def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         x = batch[0]
-        noise = draws.normal(x) * draws.strata(len(x))[:, None]
+        noise = draws.normal(x) * draws.strata(len(x))[:, None] * (1.0 + self.model.profile[1])
         error = (self.model(x + noise) - x[:, :2]).square().sum(1)
-        return self.weight * error, {"error": error.detach()}
+        profile = torch.stack([torch.ones_like(error), error], 1).detach()
+        return self.weight * error, {"profile": profile, "error": error.detach()}
+
+    def observe(self, sums: dict[str, Tensor]) -> None:
+        assert sums.keys() == {"profile"}
+        with torch.no_grad():
+            self.model.profile.lerp_(sums["profile"].float(), 0.02)
 
     def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
         self.weight *= 1.0 + 0.01 * (metrics["error"] > 1.0)

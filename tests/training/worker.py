@@ -26,7 +26,13 @@ def main(folder: Path) -> None:
     fit(stage, plan, folder / "run", 7, log=folder / "log.jsonl", stop_at=5)
     result = fit(stage, plan, folder / "run", 7, log=folder / "log.jsonl", stop_at=8)
     weights = {name: tensor.tolist() for name, tensor in stage.model.named_parameters()}
-    seen = {"losses": losses, "batches": stage.batches, "weights": weights, "calibrated": stage.calibrated}
+    seen = {
+        "losses": losses,
+        "batches": stage.batches,
+        "weights": weights,
+        "calibrated": stage.calibrated,
+        "profile": stage.model.profile.tolist(),
+    }
 
     broken = Toy(dropout=0.0, mixing=False)
     broken.data[[2, 20]] = math.inf

@@ -2,6 +2,7 @@
 
     noise       alpha(lambda), sigma(lambda), x_lambda; x, eps and v through one 2x2 map
     levels      where noise levels fall, each with its density; randomness that no world size changes
+    moments     which density of levels a loss asks for, learned from its second moments
     weighting   weights of the eps-MSE as functions of lambda
     rate        the bound on the information in nats, its terms and its splits; nats to bits
     denoising   the weighted denoising loss

@@ -149,8 +149,8 @@ class Table:
         ``range / floor``, so that a wrong guess of the integrand costs little.
         """
         _check_range(lambda_min, lambda_max)
-        edges = torch.linspace(lambda_min, lambda_max, bins + 1, dtype=torch.float64)
-        inside = (torch.arange(8, dtype=torch.float64) + 0.5) / 8
+        edges = torch.linspace(lambda_min, lambda_max, bins + 1, dtype=torch.float64, device="cpu")
+        inside = (torch.arange(8, dtype=torch.float64, device="cpu") + 0.5) / 8
         points = edges[:-1, None] + edges.diff()[:, None] * inside
         share = function(points.flatten()).to(torch.float64).reshape(bins, 8).mean(1)
         return cls(edges, (1.0 - floor) * share / share.sum() + floor / bins)
@@ -166,6 +166,13 @@ class Table:
         width = edges.diff()[bin_index]
         lambda_t = edges[bin_index] + within.clamp(0.0, 1.0) * width
         return Levels(lambda_t.to(strata), (mass[bin_index] / width).to(strata))
+
+
+def weighted_table(bias: float, lambda_min: float, lambda_max: float) -> Table:
+    """For a weight sigmoid(bias - lambda): along its product with the even error of unit-variance data, floored."""
+    return Table.proportional(
+        lambda lambda_t: torch.sigmoid(bias - lambda_t) * torch.sigmoid(lambda_t), lambda_min, lambda_max
+    )
 
 
 def rate_table(lambda_min: float, lambda_0: float) -> Table:

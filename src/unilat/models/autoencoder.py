@@ -12,16 +12,16 @@
 The encoder's noise is the prior's lowest noise, so R is an upper bound in nats on what z_0 carries of x.
 """
 
-import functools
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws, Table, rate_table, truncated_logistic
+from unilat.maths.levels import Draws, rate_table, truncated_logistic, weighted_table
 from unilat.maths.noise import diffuse, expand
 from unilat.maths.rate import RateTerms
+from unilat.models.placing import Placing
 from unilat.models.posterior import Posterior
 from unilat.models.price import Charge, price
 from unilat.models.price import Kind as PriceKind
@@ -78,12 +78,14 @@ class AutoencoderConfig:
 class Stage1Losses:
     """Of one batch, all in nats: ``rate`` per dimension, and ``[B]`` what is minimised.
 
-    ``charge`` is ``rate.nats()`` unless another price is paid; ``decoder`` = L(x | z_0), without c_lf.
+    ``charge`` is ``rate.nats()`` unless another price is paid; ``decoder`` = L(x | z_0), without c_lf, at the decoder's
+    noise levels ``decoder_lambda [B]``, None where it has none.
     """
 
     rate: RateTerms
     charge: Tensor
     decoder: Tensor
+    decoder_lambda: Tensor | None = None
 
     def total(self, loss_factor: float) -> Tensor:
         """``(R + c_lf L) / max(1, c_lf)``, ``[B]`` in nats: one common constant keeps the step sane at large c_lf."""
@@ -122,20 +124,8 @@ class Autoencoder(nn.Module):
             self.decoder = Decoder(config.decoder, config.encoder, channels, heard, mean, std)
         else:
             self.decoder = Denoiser(UViT(config.decoder, channels, heard), axes, mean, std)
-
-    @functools.cached_property
-    def rate_levels(self) -> Table:
-        """Where the prior's noise levels fall: where a unit Gaussian's rate does."""
-        return rate_table(self.config.lambda_min, self.config.lambda_0)
-
-    @functools.cached_property
-    def decoder_levels(self) -> Table:
-        """Where the decoder's noise levels fall: where its weight meets an even error of unit-variance data."""
-        return Table.proportional(
-            lambda lambda_t: torch.sigmoid(self.config.bias - lambda_t) * torch.sigmoid(lambda_t),
-            self.config.lambda_min,
-            self.config.lambda_max,
-        )
+        self.rate_levels = Placing(rate_table(config.lambda_min, config.lambda_0))
+        self.decoder_levels = Placing(weighted_table(config.bias, config.lambda_min, config.lambda_max))
 
     def posterior(self, x: Tensor) -> Posterior:
         """``q(z | x)``: a point, or with ``learned_variance`` a normal distribution."""
@@ -169,7 +159,7 @@ class Autoencoder(nn.Module):
 
     def reconstruction(self, x: Tensor, z_0: Tensor, draws: Draws, lambda_end: Tensor | None = None) -> Tensor:
         """The decoder's loss L(x | z_0) without the loss factor (UL eq. 4), nats per example ``[B]``."""
-        return self.asked.loss(self, x, self.condition(z_0, lambda_end), draws)
+        return self.asked.loss(self, x, self.condition(z_0, lambda_end), draws)[0]
 
     def losses(self, x: Tensor, draws: Draws, rate_share: float = 1.0) -> Stage1Losses:
         """R(x) and L(x | z_0) with independent noise; the gradient of both reaches the encoder.
@@ -188,7 +178,8 @@ class Autoencoder(nn.Module):
         entropy = posterior.entropy(self.config.lambda_0)
         rate = rate if entropy is None else rate.less(entropy)
         charge = self.charge(self, x, z, rate if end is None else rate.up_to(end))
-        return Stage1Losses(rate, charge, self.reconstruction(x, z_0, draws, end))
+        decoder, lambda_t = self.asked.loss(self, x, self.condition(z_0, end), draws)
+        return Stage1Losses(rate, charge, decoder, lambda_t)
 
     @torch.no_grad()
     def start_at_unit_scale(self, x: Tensor) -> None:

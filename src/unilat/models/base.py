@@ -5,7 +5,6 @@
 It samples ``z_0``, the latent with the noise σ(λ₀) that the decoder was trained on, and never the clean prediction.
 """
 
-import functools
 from dataclasses import dataclass, field
 
 import torch
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from unilat import types
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.guidance import classifier_free
-from unilat.maths.levels import Draws, Table
+from unilat.maths.levels import Draws, weighted_table
 from unilat.maths.noise import diffuse
 from unilat.maths.samplers import dpmpp_2m, uniform_grid
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
+from unilat.models.placing import Placing
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
@@ -59,23 +59,15 @@ class Base(nn.Module):
         self.config, self.classes = config, classes
         self.lambda_min, self.lambda_0 = lambda_min, lambda_0
         self.denoise: LatentDenoiser = Denoiser(ViT(config.vit, channels, axes, classes), axes, mean, std)
-
-    @functools.cached_property
-    def levels(self) -> Table:
-        """Where noise levels fall: where the weight meets an even error of unit-variance latents."""
-        return Table.proportional(
-            lambda lambda_t: torch.sigmoid(self.config.bias - lambda_t) * torch.sigmoid(lambda_t),
-            self.lambda_min,
-            self.lambda_0,
-        )
+        self.levels = Placing(weighted_table(config.bias, lambda_min, lambda_0))
 
     def kept(self, grid: tuple[int, ...]) -> int:
         """Tokens of the coarsest level, at least one, that all its blocks see in training on a grid of latents."""
         tokens = self.config.vit.tokens(grid)
         return max(1, tokens - round(self.config.token_dropping * tokens))
 
-    def losses(self, z: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """The sigmoid-weighted loss, nats per example ``[B]``; some examples lose their label."""
+    def losses(self, z: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The sigmoid-weighted loss, nats per example ``[B]``, and its noise levels; some examples lose their label."""
         levels = self.levels.sample(draws.strata(len(z)).to(z.device))
         z_t = diffuse(z, draws.normal(z), levels.lambda_t)
         unlabelled = draws.uniform(len(z)).to(z.device) < self.config.label_dropout
@@ -84,7 +76,8 @@ class Base(nn.Module):
             order = draws.normal(z.new_empty(len(z), self.config.vit.tokens(z.shape[2:]))).argsort(1)
             cond = cond, order[:, : self.kept(z.shape[2:])]
         z_hat = self.denoise(z_t, levels.lambda_t, cond)
-        return denoising_loss(z, z_hat, levels, sigmoid_weight(levels.lambda_t, self.config.bias))
+        loss = denoising_loss(z, z_hat, levels, sigmoid_weight(levels.lambda_t, self.config.bias))
+        return loss, levels.lambda_t
 
     @torch.no_grad()
     def sample(

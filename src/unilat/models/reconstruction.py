@@ -25,8 +25,8 @@ Kind = Literal["diffusion", "mse"]
 class Reconstruction(Protocol):
     """How a decoder is trained and asked. ``cond`` is what it hears of the latent."""
 
-    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> Tensor:
-        """``L(x | z_0)`` without the loss factor, nats per example ``[B]``."""
+    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
+        """``L(x | z_0)`` without the loss factor, nats per example ``[B]``, and its noise levels if it has any."""
         ...
 
     def decode(self, model: "Autoencoder", cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
@@ -37,12 +37,13 @@ class Reconstruction(Protocol):
 class DiffusionDecoder:
     """``½ ∫ sigmoid(b − λ) E‖ε − ε̂‖² dλ`` (UL eq. 4), decoded by DDIM."""
 
-    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> Tensor:
+    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """One noise level an example."""
         levels = model.decoder_levels.sample(draws.strata(len(x)).to(x.device))
         x_t = diffuse(x, draws.normal(x), levels.lambda_t)
         weight = sigmoid_weight(levels.lambda_t, model.config.bias)
-        return denoising_loss(x, model.decoder(x_t, levels.lambda_t, cond), levels, weight)
+        loss = denoising_loss(x, model.decoder(x_t, levels.lambda_t, cond), levels, weight)
+        return loss, levels.lambda_t
 
     def decode(self, model: "Autoencoder", cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
         """``steps`` calls over ``span``, the last one's answer clean."""
@@ -62,17 +63,17 @@ class SquaredError:
     network: list[nn.Module] = field(default_factory=list)
     """The perceptual network, loaded when it is first needed; a list, so that it is no part of the model."""
 
-    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> Tensor:
+    def loss(self, model: "Autoencoder", x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """One call, no noise."""
         made = self.decode(model, cond, x, 1, (0.0, 0.0))
         loss = 0.5 * (x - made).square().flatten(1).sum(1)
         if not self.perceptual:
-            return loss
+            return loss, None
         if not self.network:
             from unilat.nets.perceptual import load
 
             self.network.append(load())
-        return loss + self.perceptual * self.network[0].to(x.device)(made, x)
+        return loss + self.perceptual * self.network[0].to(x.device)(made, x), None
 
     def decode(self, model: "Autoencoder", cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
         """The answer to an empty picture; ``steps`` and ``span`` change nothing, of ``x_1`` only the shape is used."""

@@ -68,7 +68,9 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     stages["stage1"] = _steps(AutoencoderStage(autoencoder, pictures, pictures[:0], steady), config.stage1, place)
     if config.stage2.samples:
         say("timing stage 2")
-        stages["stage2"] = _steps(BaseStage(base, torch.randn(PICTURES, *shape), labels), config.stage2, place)
+        stages["stage2"] = _steps(
+            BaseStage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels), config.stage2, place
+        )
     return {
         "machine": manifest(str(place)),
         "matrix_gflops": rate,

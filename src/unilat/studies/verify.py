@@ -81,7 +81,7 @@ def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, te
         progress=tell,
         device=str(run.device),
     )
-    table, again = run.autoencoder.rate_levels, key(seed, "slack")
+    table, again = run.autoencoder.rate_levels.table, key(seed, "slack")
     own, refitted = (_bits(run, held, each, again, table).mean(0) for each in (start, prior))
     sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (start, prior)]
     slack = paired_slack(own, refitted)
@@ -175,7 +175,7 @@ def failures(found: dict[str, Any]) -> list[str]:
 
 def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
     """The reported bits, and those under another placing, against the mean over other seeds; bits per pixel."""
-    ae, importance = run.config.autoencoder, run.autoencoder.rate_levels
+    ae, importance = run.config.autoencoder, run.autoencoder.rate_levels.table
     uniform = uniform_table(ae.lambda_min, ae.lambda_0)
     others = estimates(run, held, importance, [key(seed, "verify", index) for index in range(SEEDS)])
     flat = estimates(run, held, uniform, [key(seed, "uniform", index) for index in range(SEEDS)])

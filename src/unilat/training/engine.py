@@ -156,8 +156,10 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
         if parameter.grad is None:  # unused in this step: Adam must not skip it on some processes only
             parameter.grad = torch.zeros_like(parameter)
     grads = [parameter.grad for parameter in state.trained if parameter.grad is not None]
-    rows = torch.stack([loss, *metrics.values()]).detach().sum(1, dtype=torch.float64) / total
-    *means, signals = world.sum(torch.cat([rows, rows.new_tensor([number])])).tolist()
+    vectors = {name: metrics.pop(name) for name in [*metrics] if metrics[name].dim() > 1}
+    sums = [rows.detach().sum(0, dtype=torch.float64) for rows in (loss, *metrics.values(), *vectors.values())]
+    world.sum_all([*sums, signals := sums[0].new_tensor(number)])
+    means = (torch.stack(sums[: 1 + len(metrics)]) / total).tolist()
     world.sum_all(grads)
     norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateImportUsage]
     norm = float(torch.linalg.vector_norm(torch.stack(norms)))
@@ -168,6 +170,8 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
     rate = schedule.rate(state.samples + total)
     state.move(rate)
     state.step += 1
+    if vectors:
+        getattr(state.stage, "observe")(dict(zip(vectors, sums[1 + len(metrics) :], strict=True)))  # noqa: B009 (see Stage)
     state.ema.update(total, state.samples)
     told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
     return told, number or (int(signal.SIGTERM) if signals else 0)

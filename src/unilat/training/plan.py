@@ -11,7 +11,8 @@ from unilat.maths.levels import Draws
 
 class Stage(Protocol):
     """What is trained. Optional besides: ``eval_every: int`` and ``calibrate(ema, step) -> dict[str, float]``, called
-    without gradients on every process after each ``eval_every`` steps; it must be a function of its arguments alone."""
+    without gradients on every process after each ``eval_every`` steps; it must be a function of its arguments alone.
+    And ``observe(sums)``: each step told the sums over the global batch of what ``losses`` returned as [b, k]."""
 
     name: str
     count: int
@@ -26,7 +27,7 @@ class Stage(Protocol):
         ...
 
     def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss [b] to be minimised, and what is logged beside it, each [b]."""
+        """Loss [b] to be minimised, what is logged beside it, each [b], and what ``observe`` is told, each [b, k]."""
         ...
 
     def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -46,8 +46,20 @@ class AutoencoderStage:
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
         terms = self.model.losses(batch[0], draws, rate_share=share)
         total = terms.total(self.controller.factor) / self.dimensions
-        rate = terms.rate.nats().detach() / (LN2 * self.pixels)
-        return total, {"bpp": rate, "decoder": terms.decoder.detach()}
+        told = {"bpp": terms.rate.nats().detach() / (LN2 * self.pixels), "decoder": terms.decoder.detach()}
+        if self.config.levels == "learned":
+            told["prior_levels"] = self.model.rate_levels.observe(
+                terms.rate.lambda_t, terms.rate.diffusion.flatten(1).sum(1)
+            )
+            if terms.decoder_lambda is not None:
+                told["decoder_levels"] = self.model.decoder_levels.observe(terms.decoder_lambda, terms.decoder)
+        return total, told
+
+    def observe(self, sums: dict[str, Tensor]) -> None:
+        """Place the next step's noise levels by what this one's have shown."""
+        self.model.rate_levels.learn(sums["prior_levels"])
+        if "decoder_levels" in sums:
+            self.model.decoder_levels.learn(sums["decoder_levels"])
 
     def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
         """Move the loss factor; stop when it has long been at its limit, because no factor reaches the wanted bits."""
@@ -133,8 +145,8 @@ class BaseStage:
 
     name = "stage2"
 
-    def __init__(self, model: Base, z: Tensor, labels: Tensor):
-        self.model, self.z, self.labels, self.count = model, z, labels, len(z)
+    def __init__(self, model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed"):
+        self.model, self.z, self.labels, self.count, self.levels = model, z, labels, len(z), levels
         self.dimensions = math.prod(z.shape[1:])
 
     def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
@@ -143,7 +155,13 @@ class BaseStage:
 
     def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted loss in nats per latent dimension."""
-        return self.model.losses(batch[0], batch[1], draws) / self.dimensions, {}
+        loss, lambda_t = self.model.losses(batch[0], batch[1], draws)
+        seen = {"levels": self.model.levels.observe(lambda_t, loss)} if self.levels == "learned" else {}
+        return loss / self.dimensions, seen
+
+    def observe(self, sums: dict[str, Tensor]) -> None:
+        """Place the next step's noise levels by what this one's have shown."""
+        self.model.levels.learn(sums["levels"])
 
     def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
         """Nothing moves between steps."""
