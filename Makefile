@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-step bench-profile clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -69,6 +69,12 @@ bench-codelength: $(STAMP)  ## Latent bits + decoder bits against a pixel model,
 
 bench-training: $(STAMP)  ## What the training recipe is worth: Muon and learned noise levels in stage 1 (half an hour)
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)
+
+bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benchmarks/profiles/*.txt
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/operators.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

@@ -6,11 +6,12 @@ Every step leaves its result in the run folder, whole or not at all; run again, 
 """
 
 import contextlib
+import dataclasses
 import functools
 import resource
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from unilat.trained import (
 )
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
+from unilat.training.fast import Choices, applied, compiles
 from unilat.training.plan import Schedule, Stage
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
@@ -52,12 +54,14 @@ def train(
     progress: Progress | None = None,
     device: str = "auto",
     charge: Charge | None = None,
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
 
     ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. ``charge`` is
-    what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. Raises
-    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
+    what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
+    machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
+    holds a run of another configuration.
     """
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
@@ -70,14 +74,23 @@ def train(
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
             stack.enter_context(lock(folder))
-            _claim(config, folder, str(place))
+            _claim(config, folder, manifest(str(place)) | dataclasses.asdict(choices or Choices()))
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        return _train(config, folder, progress or (lambda numbers: None), device, world.rank, charge)
+        how = _How(progress or (lambda numbers: None), device, choices or Choices())
+        return _train(config, folder, how, world.rank, charge)
 
 
-def _train(
-    config: RunConfig, folder: Path, tell: Progress, device: str, rank: int, charge: Charge | None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _How:
+    """What every stage needs besides what it is about."""
+
+    tell: Progress
+    device: str
+    choices: Choices
+
+
+def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> dict[str, Any]:
+    tell, device = how.tell, how.device
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
@@ -88,7 +101,7 @@ def _train(
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
         if config.stage1.autoencoder is None:
-            _stage1(config, folder, pictures, indices, tell, device, charge)
+            _stage1(config, folder, pictures, indices, how, charge)
         else:
             _take_over(config, folder, pictures)
     if config.stage2.samples > 0:
@@ -96,7 +109,7 @@ def _train(
         with _phase(folder, "encode"):
             latents = _latents(run, pictures, indices[0], tell)
         with _phase(folder, "stage 2"):
-            _stage2(config, folder, latents, run.classes, tell, device)
+            _stage2(config, folder, latents, run.classes, how)
     if rank > 0:
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
@@ -106,7 +119,7 @@ def _train(
     return metrics | {"report": str(page.write(folder))}
 
 
-def _claim(config: RunConfig, folder: Path, device: str) -> None:
+def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
     """Make the run folder, or refuse one of another configuration, naming what differs.
 
     A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
@@ -126,7 +139,7 @@ def _claim(config: RunConfig, folder: Path, device: str) -> None:
     for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     if not (folder / "manifest.json").is_file():
-        write_json(folder / "manifest.json", manifest(device))
+        write_json(folder / "manifest.json", machine)
 
 
 def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -158,8 +171,7 @@ def _stage1(
     folder: Path,
     pictures: Pictures,
     indices: tuple[Tensor, Tensor, Tensor],
-    tell: Progress,
-    device: str,
+    how: _How,
     charge: Charge | None,
 ) -> None:
     if (folder / "autoencoder.safetensors").is_file():
@@ -173,8 +185,10 @@ def _stage1(
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
     stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1)
-    samples = _fit(stage, schedule(config.stage1), folder, config.seed, tell, device)
-    tell({"note": "trimming the latents' scale to the wanted bits"})
+    counted = describe(config, images.shape[1])["parts"]
+    flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
+    samples = _fit(stage, schedule(config.stage1), folder, config.seed, how, flops)
+    how.tell({"note": "trimming the latents' scale to the wanted bits"})
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
@@ -195,10 +209,13 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
         write_safetensors(folder / "autoencoder.safetensors", tensors, header)
 
 
-def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, tell: Progress, device: str) -> int:
+def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
-    log = folder / "log.jsonl"
-    done = fit(stage, plan, folder / stage.name, seed, log=log, progress=tell, device=device)
+    log, place = folder / "log.jsonl", pick_device(how.device)
+    compiled, why = compiles(how.choices, flops, place)
+    how.tell({"note": f"{stage.name}: networks {why}"})
+    with applied(stage.model, how.choices, compiled):
+        done = fit(stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device)
     stage.model.load_state_dict(done["ema"])
     return done["samples"]
 
@@ -219,16 +236,15 @@ def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress
     return latents
 
 
-def _stage2(
-    config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], tell: Progress, device: str
-) -> None:
+def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], how: _How) -> None:
     if (folder / "base.safetensors").is_file():
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
     stage = BaseStage(model, latents.z, latents.labels, config.stage2.levels)
-    samples = _fit(stage, schedule(config.stage2), folder, config.seed, tell, device)
+    flops = describe(config, 3, len(classes))["parts"].get("base", {}).get("training_flops", 0.0)
+    samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     write_safetensors(folder / "base.safetensors", model.state_dict(), header)
 

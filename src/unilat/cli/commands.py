@@ -75,6 +75,14 @@ class Train:
     """Seed of weights, order and noise."""
     dry_run: bool = False
     """Print the configuration, parameters, FLOPs and memory of every part, and stop."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the networks alone while they train; weights, noise and losses stay float32."""
+    checkpointing: bool = False
+    """Compute activations again in the backward pass: far less memory, up to a third more time."""
+    compile: bool = False
+    """Compile the networks. By default where it pays back within the stage, which a line says."""
+    no_compile: bool = False
+    """Never compile them."""
     json: Json = False
 
     def execute(self) -> None:

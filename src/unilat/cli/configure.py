@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import arg
@@ -21,6 +21,9 @@ from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
 from unilat.config import RunConfig, check, from_json, to_json
 from unilat.types import UserError
+
+if TYPE_CHECKING:
+    from unilat.training.fast import Choices
 
 _HELP_CONFIG = "--help-config"
 _SIZES = tuple[tuple[int, ...], ...]
@@ -55,6 +58,16 @@ class ConfiguredTrain:
         stem = re.sub(r"[^\w.-]+", "-", Path(self.options.data).resolve().stem).strip("-.")
         return self.options.out or Path("runs") / (stem or "run")
 
+    def choices(self) -> "Choices":
+        """The machine's part of the options."""
+        from unilat.training.fast import Choices
+
+        options = self.options
+        if options.compile and options.no_compile:
+            raise UserError("--compile and --no-compile contradict each other: give one of them, or none")
+        compiled = "on" if options.compile else "off" if options.no_compile else "auto"
+        return Choices(compile=compiled, precision=options.precision, checkpointing=options.checkpointing)
+
     def execute(self) -> None:
         """Train, or say what would be trained."""
         import unilat.run
@@ -72,7 +85,7 @@ class ConfiguredTrain:
                 output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
                 return
             with TrainingProgress(output.console) as progress:
-                result = unilat.run.train(self.settings, self.folder, progress)
+                result = unilat.run.train(self.settings, self.folder, progress, choices=self.choices())
             if result:  # under torchrun the first process alone reports
                 output.result(result, metrics_table(result, self.folder))
 

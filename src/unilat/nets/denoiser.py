@@ -10,6 +10,7 @@ scaled together leave F as it is. For m = 0, s = 1 this is v prediction, xÌ‚ = Î
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class Denoiser(nn.Module):
         self.std.mul_(scale)
 
 
-def call(net: nn.Module, precision: torch.dtype, *inputs: Any) -> Tensor:
+def call(net: Callable[..., Tensor], precision: torch.dtype, *inputs: Any) -> Tensor:
     """``net(*inputs)`` in its own precision, answered in float32."""
     low = precision != torch.float32
     with torch.autocast(inputs[0].device.type, precision) if low else contextlib.nullcontext():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.denoiser import call
 from unilat.nets.layers import Stack, convolution, merge_patches, normalisation, zero_
 
 START_LOG_VARIANCE = -5.0
@@ -38,8 +39,11 @@ class Encoder(nn.Module):
     """Deterministic: ``x [B, C, *grid] -> z [B, latent_channels, *coarse grid]``.
 
     Every level ends by folding patches into channels and a 1-wide convolution; the last layer is a plain linear map,
-    so that the scale of ``z`` is free and the bits it carries are what the objective makes them.
+    so that the scale of ``z`` is free and the bits it carries are what the objective makes them. ``precision``: of all
+    layers but the last.
     """
+
+    precision: torch.dtype = torch.float32
 
     def __init__(self, config: EncoderConfig, channels: int, latent_channels: int, learned_variance: bool = False):
         super().__init__()
@@ -65,13 +69,17 @@ class Encoder(nn.Module):
 
     def posterior(self, x_BCX: Tensor) -> tuple[Tensor, Tensor | None]:
         """``(mean, log-variance or None)`` of z, both ``[B, latent_channels, *coarse grid]``."""
+        h_BCX = call(self.features, self.precision, x_BCX)
+        return self.head(h_BCX), None if self.spread is None else self.spread(h_BCX).clamp(*LOG_VARIANCES)
+
+    def features(self, x_BCX: Tensor) -> Tensor:
+        """What the last layer reads: ``[B, channels[-1], *coarse grid]``."""
         h_BCX = self.stem(merge_patches(x_BCX, self.config.patch))
         for index, level in enumerate(self.levels):
             if index:
                 h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1]))
             h_BCX = level(h_BCX)
-        h_BCX = self.norm(h_BCX)
-        return self.head(h_BCX), None if self.spread is None else self.spread(h_BCX).clamp(*LOG_VARIANCES)
+        return self.norm(h_BCX)
 
     @torch.no_grad()
     def rescale(self, scale: float) -> None:

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unilat.nets.products import Linear
 
 Layer = TypeVar("Layer", bound=nn.Module)
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -63,7 +66,7 @@ class ResidualBlock(nn.Module):
         self.norm_in, self.norm_out = normalisation(channels), normalisation(channels)
         self.conv_in = convolution(axes, channels, channels)
         self.conv_out = zero_(convolution(axes, channels, channels))
-        self.modulate = zero_(nn.Linear(embedding, 2 * channels)) if embedding else None
+        self.modulate = zero_(Linear(embedding, 2 * channels)) if embedding else None
         self.dropout = dropout
 
     def forward(self, x_BCX: Tensor, e_BE: Tensor | None = None) -> Tensor:
@@ -75,15 +78,25 @@ class ResidualBlock(nn.Module):
         return x_BCX + self.conv_out(h_BCX)
 
 
+def through(block: nn.Module, again: bool, x: Tensor, e: Tensor | None) -> Tensor:
+    """``block(x, e)``; ``again``: its inside is not kept for the backward pass but computed once more there."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(block, x, e, use_reentrant=False)  # pyright: ignore[reportReturnType]
+    return block(x, e)
+
+
 class Stack(nn.ModuleList):
     """Residual blocks one after the other: ``[B, C, *] -> [B, C, *]``."""
+
+    checkpointing = False
+    """Whether blocks are computed again in the backward pass."""
 
     def __init__(self, axes: int, channels: int, count: int, embedding: int = 0, dropout: float = 0.0):
         super().__init__(ResidualBlock(axes, channels, embedding, dropout) for _ in range(count))
 
     def forward(self, x_BCX: Tensor, e_BE: Tensor | None = None) -> Tensor:
         for block in self:
-            x_BCX = block(x_BCX, e_BE)
+            x_BCX = through(block, self.checkpointing, x_BCX, e_BE)
         return x_BCX
 
 
@@ -101,7 +114,7 @@ class Embedding(nn.Module):
         self.register_buffer(
             "frequency", torch.exp2(-torch.linspace(0, 6, frequencies)) * 2 * math.pi, persistent=False
         )
-        self.project = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.project = nn.Sequential(Linear(2 * frequencies, width), nn.SiLU(), Linear(width, width))
         self.table = nn.Embedding(classes + 1, width) if classes else None
         if self.table is not None:
             nn.init.normal_(self.table.weight, std=0.5)
@@ -118,7 +131,7 @@ class Positions(nn.Module):
     def __init__(self, axes: int, width: int, frequencies: int = 8):
         super().__init__()
         self.frequencies = frequencies
-        self.project = nn.Linear(2 * axes * frequencies, width)
+        self.project = Linear(2 * axes * frequencies, width)
 
     def forward(self, grid: tuple[int, ...], like: Tensor) -> Tensor:
         waves = torch.exp2(torch.linspace(-6, 0, self.frequencies, device=like.device, dtype=like.dtype)) * math.pi
@@ -139,10 +152,10 @@ class TransformerBlock(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.norm_attention = nn.LayerNorm(width, elementwise_affine=False)
         self.norm_mlp = nn.LayerNorm(width, elementwise_affine=False)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.norm_q, self.norm_k = nn.LayerNorm(width // heads), nn.LayerNorm(width // heads)
-        self.merge = nn.Linear(width, width)
-        self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.merge = Linear(width, width)
+        self.expand, self.contract = Linear(width, 4 * width), Linear(4 * width, width)
         self.offset = nn.Parameter(torch.zeros(6, width))
 
     def forward(self, x_BLD: Tensor, modulation_B6D: Tensor) -> Tensor:
@@ -164,10 +177,13 @@ class Transformer(nn.Module):
     unchanged (TREAD, arXiv 2501.04765). Other tokens of an example, but as many of each.
     """
 
+    checkpointing = False
+    """As :class:`Stack`'s."""
+
     def __init__(self, width: int, blocks: int, embedding: int, head_width: int, dropout: float = 0.0):
         super().__init__()
         heads = max(1, width // head_width)
-        self.modulate = zero_(nn.Linear(embedding, 6 * width))
+        self.modulate = zero_(Linear(embedding, 6 * width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(blocks))
 
     def forward(self, x_BDX: Tensor, e_BE: Tensor, keep_BK: Tensor | None = None) -> Tensor:
@@ -180,5 +196,5 @@ class Transformer(nn.Module):
                 all_BLD, x_BLD = x_BLD, x_BLD.gather(1, place_BKD)
             if place_BKD is not None and 1 < index == last:
                 x_BLD = all_BLD.scatter(1, place_BKD, x_BLD)
-            x_BLD = block(x_BLD, modulation_B6D)
+            x_BLD = through(block, self.checkpointing, x_BLD, modulation_B6D)
         return x_BLD.transpose(1, 2).reshape(x_BDX.shape)

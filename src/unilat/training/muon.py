@@ -14,6 +14,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from unilat.nets.products import times_transposed
+
 QUINTICS = (
     (8.0934, -23.6206, 17.4463),
     (3.6366, -2.7219, 0.5365),
@@ -38,8 +40,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
     x = matrices if wide else matrices.mT
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)  # largest singular value at most 1
     for a, b, c in QUINTICS:
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        square = times_transposed(x, x)
+        polynomial = times_transposed(square, square.mT).mul_(c).add_(square, alpha=b)
+        x = times_transposed(polynomial, x.mT).add_(x, alpha=a)
     return x if wide else x.mT
 
 

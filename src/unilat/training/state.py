@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unilat.training import checkpoint
 from unilat.training.ema import EMA
+from unilat.training.fast import told
 from unilat.training.muon import Muon, is_inner
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
@@ -102,7 +103,8 @@ class State:
     def machine(self) -> dict[str, Any]:
         """What changes the last bits without being anybody's setting."""
         version, threads = torch.__version__, torch.get_num_threads()
-        return {"torch": version, "threads": threads, "processes": self.processes, "device": self.device.type}
+        facts = {"torch": version, "threads": threads, "processes": self.processes, "device": self.device.type}
+        return facts | {"networks": told(self.stage.model)}
 
     def save(self, folder: Path, warn: checkpoint.Warn) -> None:
         """Write a checkpoint of this step."""

@@ -1,0 +1,116 @@
+"""How a stage is computed: choices of the machine that leave its result alone but for rounding.
+
+``RunConfig`` decides the result and has none of them; they are told in ``manifest.json`` and by a line of the run. The
+networks change in place while :func:`applied` holds and are plain again after it; their weights keep their names.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from unilat.nets.decoder import Decoder
+from unilat.nets.denoiser import Denoiser
+from unilat.nets.encoder import Encoder
+from unilat.nets.gaussian import GaussianDenoiser
+from unilat.nets.layers import ResidualBlock, Stack, Transformer, TransformerBlock
+from unilat.nets.products import onednn_is_faster
+from unilat.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The choices; the default is right where nobody says otherwise."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether the networks' blocks are compiled; auto: where that pays back within the stage."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the networks alone; weights, noise coefficients and losses stay float32."""
+    checkpointing: bool = False
+    """Whether the inside of the blocks is computed again in the backward pass instead of being kept."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What compiling is known to do on a kind of device; figures of two cores in ``benchmarks/results/step.md``."""
+
+    seconds: float
+    """Compiling both kinds of blocks, cold."""
+    saved: float
+    """Share of a step that is saved."""
+    flops: float
+    """A second, as a small network reaches them plain."""
+
+
+PRICES = {"cpu": Price(60.0, 0.05, 1e11), "cuda": Price(90.0, 0.25, 2e13)}
+"""Constants, not measured in the run: the choice must be the same when the run goes on, or its bits would differ."""
+BACKEND = "inductor"
+
+
+def compiles(choices: Choices, flops: float, device: torch.device) -> tuple[bool, str]:
+    """Whether a stage of so many ``flops`` is compiled here, and why, in one line."""
+    if choices.compile == "on" and not _compiler(device):
+        raise UserError("--compile: there is no C++ compiler on this machine: install g++, or leave --compile out")
+    if choices.compile != "auto":
+        return choices.compile == "on", "compiled, as asked" if choices.compile == "on" else "not compiled, as asked"
+    price = PRICES.get(device.type, PRICES["cpu"])
+    saved = price.saved * flops / price.flops
+    figures = f"about {saved:.0f} s saved, {price.seconds:.0f} s spent"
+    if saved < 1.5 * price.seconds:
+        return False, f"not compiled: it would not pay back ({figures}; --compile does it all the same)"
+    if not _compiler(device):
+        return False, f"not compiled: there is no C++ compiler here ({figures})"
+    return True, f"compiled: it pays back ({figures}; --no-compile leaves it)"
+
+
+def _compiler(device: torch.device) -> bool:
+    return device.type == "cuda" or any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
+
+
+@contextlib.contextmanager
+def applied(model: nn.Module, choices: Choices, compiled: bool) -> Iterator[None]:
+    """``model`` as ``choices`` say, in place, while the context lasts."""
+    keep_freed_memory()
+    set_parts(model, torch.bfloat16 if choices.precision == "bf16" else torch.float32, choices.checkpointing)
+    blocks = [part for part in model.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
+    try:
+        for block in blocks if compiled else ():
+            block.compile(backend=BACKEND, dynamic=False)
+        yield
+    finally:
+        set_parts(model, torch.float32, False)
+        for block in blocks:
+            block._compiled_call_impl = None
+
+
+def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool) -> None:
+    """Give every part of ``model`` that has them these two; the one place from which precision is changed."""
+    for part in model.modules():
+        if isinstance(part, Encoder | Denoiser | GaussianDenoiser | Decoder):
+            part.precision = precision
+        if isinstance(part, Stack | Transformer):
+            part.checkpointing = checkpointing
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next one: given back, every page of it would be faulted in again."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def told(model: nn.Module) -> str:
+    """How ``model`` is computed at present, for checkpoints: another way of it changes last bits, or more."""
+    parts = list(model.modules())
+    low = any(getattr(part, "precision", torch.float32) != torch.float32 for part in parts)
+    again = any(getattr(part, "checkpointing", False) for part in parts)
+    compiled = any(part._compiled_call_impl is not None for part in parts)
+    ways = {"bf16": low, "checkpointing": again, "compiled": compiled, "products by oneDNN": onednn_is_faster()}
+    return ", ".join(name for name, holds in ways.items() if holds) or "plain"

@@ -1,0 +1,179 @@
+"""The machine's choices against the plain path: the same result but for rounding, and nothing left behind."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nets.samples import encoder, signal, uvit, vit
+from unilat import presets, run
+from unilat.cli.configure import parse_train
+from unilat.maths.levels import Draws
+from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
+from unilat.training import fast
+from unilat.training.fast import Choices, applied, compiles, told
+from unilat.types import UserError
+
+CPU = torch.device("cpu")
+
+
+def model(dropout: float = 0.0) -> Autoencoder:
+    """Every kind of block and denoiser, with weights without zeros."""
+    config = AutoencoderConfig(latent_channels=5, encoder=encoder(2), prior=vit(dropout), decoder=uvit(2, dropout))
+    one = Autoencoder(config, 3, grid=(2, 4)).train()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in one.parameters():
+        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return one
+
+
+def losses(one: Autoencoder) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 1's loss of three pictures, and the gradient of every weight."""
+    torch.manual_seed(5)  # dropout
+    total = one.losses(signal(2), Draws.keyed(0, 3, 0, 3)).total(2.0)
+    one.zero_grad()
+    total.sum().backward()
+    gradients = {name: weight.grad.clone() for name, weight in one.named_parameters() if weight.grad is not None}
+    return total.detach(), gradients
+
+
+def agree(found: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, dict[str, Tensor]], share: float) -> None:
+    """Losses within ``share``; each gradient within ``share`` of the largest norm of all."""
+    torch.testing.assert_close(found[0], wanted[0], rtol=share, atol=0)
+    assert found[1].keys() == wanted[1].keys()
+    scale = max(float(gradient.norm()) for gradient in wanted[1].values())
+    for name, gradient in wanted[1].items():
+        assert float((found[1][name] - gradient).norm()) <= share * scale, name
+
+
+def test_checkpointing_changes_nothing_but_what_is_kept() -> None:
+    """Kills: dropout drawn anew in the backward pass, a block left out of the gradient, checkpoints that keep all."""
+    one, kept = model(dropout=0.3), []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[-1] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    found = []
+    for checkpointing in (False, True):
+        kept.append(0)
+        with applied(one, Choices(checkpointing=checkpointing), False):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                one.losses(signal(2), Draws.keyed(0, 3, 0, 3)).total(2.0)
+            found.append(losses(one))
+    agree(found[1], found[0], 1e-6)
+    assert kept[1] < 0.7 * kept[0]
+
+
+def test_bf16_is_near_and_of_the_networks_alone() -> None:
+    """Kills: losses or weights in bf16, a network left out, one that is told bf16 and computes float32.
+
+    bf16 has 8 bits of mantissa: losses within 2 %, gradients within 5 % of the largest.
+    """
+    one, seen = model(), {}
+    for name in ("encoder.stem", "prior.net.stem", "decoder.net.stem", "decoder.drawing.stem"):
+        layer = one.get_submodule(name)
+        layer.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.dtype}))
+    wanted = losses(one)
+    assert set(seen.values()) == {torch.float32} and len(seen) == 4
+    with applied(one, Choices(precision="bf16"), False):
+        found = losses(one)
+        assert one.encode(signal(2)).dtype == torch.float32
+    assert set(seen.values()) == {torch.bfloat16}
+    assert found[0].dtype == torch.float32 and {gradient.dtype for gradient in found[1].values()} == {torch.float32}
+    agree(found, wanted, 0.05)
+    torch.testing.assert_close(found[0], wanted[0], rtol=0.02, atol=0)
+    assert not torch.equal(found[0], wanted[0])
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("onednn", [True, False])
+def test_compiled_blocks_compute_the_same(backend: str, onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: weights under other names, a compiled net left compiled, a linear layer that cannot be compiled."""
+    monkeypatch.setattr(fast, "BACKEND", backend)
+    one = model()
+    for part in one.modules():
+        if hasattr(part, "by_onednn"):
+            part.by_onednn = onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    names, wanted = list(one.state_dict()), losses(one)
+    with applied(one, Choices(), True):
+        assert "compiled" in told(one)
+        agree(losses(one), wanted, 1e-5)
+        assert list(one.state_dict()) == names
+    assert "compiled" not in told(one)
+    agree(losses(one), wanted, 1e-7)
+    torch._dynamo.reset()
+
+
+def test_everything_is_plain_again_after_a_failure() -> None:
+    """Kills: evaluation in bf16 after a training that was stopped."""
+    one = model()
+    before = told(one)
+    with pytest.raises(KeyboardInterrupt), applied(one, Choices(precision="bf16", checkpointing=True), False):
+        assert told(one).startswith("bf16, checkpointing")
+        raise KeyboardInterrupt
+    assert told(one) == before
+
+
+def test_compiling_is_for_long_runs_and_for_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a minute of compiling before a run of minutes; a choice against what was asked; one without a compiler."""
+    monkeypatch.setattr(fast, "_compiler", lambda device: True)
+    short, long = compiles(Choices(), 1e12, CPU), compiles(Choices(), 1e18, CPU)
+    assert not short[0] and "would not pay back" in short[1] and "--compile" in short[1]
+    assert long[0] and "pays back" in long[1] and "--no-compile" in long[1]
+    assert compiles(Choices(compile="on"), 0, CPU)[0] and not compiles(Choices(compile="off"), 1e20, CPU)[0]
+    assert all("\n" not in why for _, why in (short, long))
+    monkeypatch.setattr(fast, "_compiler", lambda device: False)
+    assert not compiles(Choices(), 1e18, CPU)[0]
+    with pytest.raises(UserError, match="no C\\+\\+ compiler"):
+        compiles(Choices(compile="on"), 1e18, CPU)
+
+
+def test_the_command_line_names_them() -> None:
+    """Kills: an option that goes nowhere, or into the configuration, which decides results."""
+    plain = parse_train(["glyphs"])
+    assert plain.choices() == Choices()
+    named = parse_train(["glyphs", "--precision", "bf16", "--checkpointing", "--no-compile"])
+    assert named.choices() == Choices(compile="off", precision="bf16", checkpointing=True)
+    assert named.settings == plain.settings
+    assert parse_train(["glyphs", "--compile"]).choices().compile == "on"
+    with pytest.raises(UserError, match="contradict"):
+        parse_train(["glyphs", "--compile", "--no-compile"]).choices()
+
+
+def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: choices that never reach a stage, or that last into the evaluation; a manifest that is silent."""
+    config = presets.get("tiny")
+    config = replace(
+        config,
+        data=replace(config.data, source=str(tiny_source)),
+        stage1=replace(config.stage1, samples=96),
+        stage2=replace(config.stage2, samples=64),
+    )
+    seen: list[str] = []
+    fit = run.fit
+
+    def watched(stage, *arguments, **named):  # type: ignore[no-untyped-def]
+        seen.append(f"{stage.name}: {told(stage.model)}")
+        return fit(stage, *arguments, **named)
+
+    monkeypatch.setattr(run, "fit", watched)
+    notes: list[str] = []
+    choices = Choices(precision="bf16", checkpointing=True)
+    metrics = run.train(config, tmp_path / "run", lambda told: notes.append(told.get("note", "")), choices=choices)
+    assert metrics["psnr"]["value"] > 0
+    assert [line[:27] for line in seen] == ["stage1: bf16, checkpointing", "stage2: bf16, checkpointing"]
+    assert sum("networks not compiled: it would not pay back" in note for note in notes) == 2
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["precision"], manifest["checkpointing"], manifest["compile"]) == ("bf16", True, "auto")
+
+
+def test_modules_outside_are_left_alone() -> None:
+    """Kills: a precision set on any module that has a field of that name."""
+    other = nn.Linear(2, 2)
+    other.precision = "mine"  # type: ignore[assignment]
+    fast.set_parts(other, torch.bfloat16, True)
+    assert other.precision == "mine" and not hasattr(other, "checkpointing")
