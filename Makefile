@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-step bench-profile clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, m
 
 bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benchmarks/profiles/*.txt
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/operators.py $(ARGS)
+
+bench-decoder: $(STAMP)  ## Quality against network calls, before and after distilling; speed beside diffusers (an hour)
+	$(BIN)/python benchmarks/decoder.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

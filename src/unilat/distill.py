@@ -53,7 +53,7 @@ class DistillConfig:
 
 DEFAULTS = {
     "decoder": DistillConfig(),
-    "base": DistillConfig(part="base", steps=4, teacher_steps=20, samples=8_000, truth=0.0),
+    "base": DistillConfig(part="base", steps=4, teacher_steps=20, samples=4_000, truth=0.0),
 }
 
 

@@ -34,7 +34,7 @@ class Distill:
     teacher_steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
     """Calls of the teacher, a multiple of --steps. By default 8 for the decoder, 20 for the base model."""
     samples: Annotated[DisallowNone[int | None], arg(metavar="N")] = None
-    """Pictures or latents seen in training. By default 8,000."""
+    """Pictures or latents seen in training. By default 8,000 and 4,000."""
     truth: Annotated[DisallowNone[float | None], arg(metavar="WEIGHT")] = None
     """Weight of the real picture beside the teacher's, in a decoder's last call. By default 1."""
     json: Json = False
