@@ -14,7 +14,9 @@ from unilat.cli.parse import parse
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = re.findall(r"^\|.*\| `((?:maths|nets|training)\.[\w.]+)` \| `(tests/[\w/.]+)::(\w+)` \|$", README, flags=re.M)
+ROWS = re.findall(
+    r"^\|.*\| `((?:maths|nets|models|training)\.[\w.]+)` \| `(tests/[\w/.]+)::(\w+)` \|$", README, flags=re.M
+)
 
 
 def _blocks(page: Path, language: str) -> list[str]:

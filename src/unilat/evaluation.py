@@ -181,7 +181,8 @@ def _generations(
     if features is not None and real is not None:
         how = run.config.evaluation
         calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
-        protocol = f"{features.protocol}; {calls}; classes in turn"
+        start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
+        protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
         found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1

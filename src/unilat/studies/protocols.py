@@ -97,8 +97,8 @@ def _quality(run: Contents, key: str) -> Number | None:
 
 def _calls(run: Contents, row: Any) -> Parts:
     steps = finite(entry(row, "steps"))
-    reach = _told(run.config, "evaluation", "decoder_range")
-    return {"decoder calls": None if steps is None else f"{steps:.0f}", "decoder range": reach}
+    how = {f"decoder {name}": _told(run.config, "evaluation", f"decoder_{name}") for name in ("range", "temperature")}
+    return {"decoder calls": None if steps is None else f"{steps:.0f}", **how}
 
 
 def _distance(run: Contents, what: str, kind: str) -> Number | None:
@@ -112,7 +112,7 @@ def _distance(run: Contents, what: str, kind: str) -> Number | None:
 
 
 def _sampling(run: Contents) -> Parts:
-    names = ("guidance", "base_steps", "decoder_steps", "decoder_range")
+    names = ("guidance", "base_steps", "decoder_steps", "decoder_range", "decoder_temperature")
     return {name.replace("_", " "): _told(run.config, "evaluation", name) for name in names}
 
 
