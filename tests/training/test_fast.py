@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nets.samples import encoder, signal, uvit, vit
 from unilat import presets, run
 from unilat.cli.configure import parse_train
 from unilat.maths.levels import Draws
@@ -17,8 +18,6 @@ from unilat.training import fast
 from unilat.training.fast import Choices, applied, compiles, told
 from unilat.training.plan import Stage
 from unilat.types import UserError
-
-from nets.samples import encoder, signal, uvit, vit
 
 CPU = torch.device("cpu")
 
@@ -159,7 +158,7 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     seen: list[str] = []
     fit = run.fit
 
-    def watched(stage, *arguments, **named):  # type: ignore[no-untyped-def]
+    def watched(stage: Stage, *arguments: Any, **named: Any) -> dict[str, Any]:
         seen.append(f"{stage.name}: {told(stage.model)}")
         return fit(stage, *arguments, **named)
 

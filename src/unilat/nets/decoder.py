@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unilat.maths.noise import alpha, expand, sigma
 from unilat.nets.denoiser import Denoiser, call, per_channel
 from unilat.nets.encoder import EncoderConfig
-from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, zero_
+from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, through, zero_
 from unilat.nets.uvit import UViT, UViTConfig
 
 START = math.log(0.3)
@@ -63,6 +63,8 @@ class Decoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    checkpointing = False
+    """Whether what stands around F is computed again in the backward pass."""
 
     def __init__(
         self,
@@ -82,20 +84,25 @@ class Decoder(nn.Module):
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))
 
-    def gaussian(self, z_0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(m, s, drawn)``: mean and standard deviation of x, each ``[B, C, *grid]``, and what they are made of."""
-        drawn = call(self.drawing, self.precision, z_0)
+    def gaussian(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """``(m, s)``, mean and standard deviation of x, each ``[B, C, *grid]``, of what :class:`Drawing` has drawn."""
         mean, log_std = drawn.chunk(2, dim=1)
-        return self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp(), drawn
+        return self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp()
 
     def forward(self, x_t: Tensor, logsnr: Tensor, z_0: Tensor) -> Tensor:
-        mean, std, drawn = self.gaussian(z_0)
-        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
-        scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
-        centred = (x_t - alpha_t * mean) * scale
+        drawn = call(self.drawing, self.precision, z_0)
+        centred, start, gain = through(self.around, self.checkpointing, x_t, logsnr, drawn)
         level = logsnr + 2 * (self.std.log().mean() + START)
         output = call(self.net, self.precision, torch.cat([centred, drawn], dim=1), level, z_0)
-        return mean + std * scale * (alpha_t * std * centred + sigma_t * output)
+        return torch.addcmul(start, gain, output)
+
+    def around(self, x_t: Tensor, logsnr: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``((x_t − α m) / √v, m + α s² / v · (x_t − α m), σ s / √v)``: F's input, and ``x̂ = start + gain F``."""
+        mean, std = self.gaussian(drawn)
+        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
+        scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
+        centred, share = (x_t - alpha_t * mean) * scale, std * scale
+        return centred, torch.addcmul(mean, alpha_t * std * share, centred), sigma_t * share
 
 
 def readers(decoder: Decoder | Denoiser) -> list[Convolution]:
