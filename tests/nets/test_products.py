@@ -38,7 +38,7 @@ def test_a_linear_layer_and_its_gradients_are_float64s(bias: bool, turned: bool)
 
 @needs_onednn
 def test_what_needs_no_gradient_gets_none() -> None:
-    """Kills: a product for nobody, and a frozen weight that is given a gradient."""
+    """Kills: a frozen weight that takes its bias's gradient along."""
     layer = Linear(4, 3)
     layer.by_onednn = True
     layer.weight.requires_grad_(False)

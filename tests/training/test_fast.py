@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from unilat.maths.levels import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.training import fast
 from unilat.training.fast import Choices, applied, compiles, told
+from unilat.training.plan import Stage
 from unilat.types import UserError
 
 CPU = torch.device("cpu")
@@ -156,7 +158,7 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     seen: list[str] = []
     fit = run.fit
 
-    def watched(stage, *arguments, **named):  # type: ignore[no-untyped-def]
+    def watched(stage: Stage, *arguments: Any, **named: Any) -> dict[str, Any]:
         seen.append(f"{stage.name}: {told(stage.model)}")
         return fit(stage, *arguments, **named)
 

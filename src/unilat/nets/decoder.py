@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unilat.maths.noise import alpha, expand, sigma
 from unilat.nets.denoiser import Denoiser, call, per_channel
 from unilat.nets.encoder import EncoderConfig
-from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, zero_
+from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, through, zero_
 from unilat.nets.uvit import UViT, UViTConfig
 
 START = math.log(0.3)
@@ -61,15 +61,12 @@ class Drawing(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """A latent and the Gaussian drawn from it, for several calls on the same latent: :meth:`Decoder.hear`."""
+    """A latent and what is drawn from it, for several calls on the same latent: :meth:`Decoder.hear`."""
 
     z_0: Tensor
     """``[B, latent_channels, *coarse]``."""
-    mean: Tensor
-    std: Tensor
-    """m and s, ``[B, C, *grid]``."""
     drawn: Tensor
-    """What they are made of, ``[B, 2 C, *grid]``."""
+    """What mean and deviation of x are made of, ``[B, 2 C, *grid]``."""
 
 
 class Decoder(nn.Module):
@@ -77,6 +74,8 @@ class Decoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    checkpointing = False
+    """Whether what stands around F is computed again in the backward pass."""
 
     def __init__(
         self,
@@ -96,21 +95,29 @@ class Decoder(nn.Module):
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))
 
-    def hear(self, z_0: Tensor) -> Heard:
-        """What every call on these latents shares: the Gaussian they draw."""
-        drawn = call(self.drawing, self.precision, z_0)
+    def gaussian(self, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """``(m, s)``, mean and standard deviation of x, each ``[B, C, *grid]``, of what :class:`Drawing` has drawn."""
         mean, log_std = drawn.chunk(2, dim=1)
-        return Heard(z_0, self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp(), drawn)
+        return self.mean + self.std * mean, self.std * (log_std + START).clamp(*SPAN).exp()
+
+    def hear(self, z_0: Tensor) -> Heard:
+        """What all calls on these latents share."""
+        return Heard(z_0, call(self.drawing, self.precision, z_0))
 
     def forward(self, x_t: Tensor, logsnr: Tensor, cond: Tensor | Heard) -> Tensor:
         heard = cond if isinstance(cond, Heard) else self.hear(cond)
-        mean, std = heard.mean, heard.std
-        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
-        scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
-        centred = (x_t - alpha_t * mean) * scale
+        centred, start, gain = through(self.around, self.checkpointing, x_t, logsnr, heard.drawn)
         level = logsnr + 2 * (self.std.log().mean() + START)
         output = call(self.net, self.precision, torch.cat([centred, heard.drawn], dim=1), level, heard.z_0)
-        return mean + std * scale * (alpha_t * std * centred + sigma_t * output)
+        return torch.addcmul(start, gain, output)
+
+    def around(self, x_t: Tensor, logsnr: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``((x_t − α m) / √v, m + α s² / v · (x_t − α m), σ s / √v)``: F's input, and ``x̂ = start + gain F``."""
+        mean, std = self.gaussian(drawn)
+        alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
+        scale = torch.rsqrt(alpha_t.square() * std.square() + sigma_t.square())
+        centred, share = (x_t - alpha_t * mean) * scale, std * scale
+        return centred, torch.addcmul(mean, alpha_t * std * share, centred), sigma_t * share
 
 
 def hear(decoder: nn.Module, z_0: Tensor | None) -> Tensor | Heard | None:

@@ -5,7 +5,8 @@ and class. ``axes`` is the number of grid axes. Patches follow UL Sec. 5.1 (2×2
 """
 
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -78,11 +79,11 @@ class ResidualBlock(nn.Module):
         return x_BCX + self.conv_out(h_BCX)
 
 
-def through(block: nn.Module, again: bool, x: Tensor, e: Tensor | None) -> Tensor:
-    """``block(x, e)``; ``again``: its inside is not kept for the backward pass but computed once more there."""
+def through(function: Callable[..., Any], again: bool, *inputs: Tensor | None) -> Any:
+    """``function(*inputs)``; ``again``: its inside is not kept for the backward pass but computed once more there."""
     if again and torch.is_grad_enabled():
-        return checkpoint(block, x, e, use_reentrant=False)  # pyright: ignore[reportReturnType]
-    return block(x, e)
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return function(*inputs)
 
 
 class Stack(nn.ModuleList):

@@ -38,7 +38,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Price:
-    """What compiling is known to do on a kind of device; figures of two cores in ``benchmarks/results/step.md``."""
+    """What compiling is taken to do on a kind of device: measured on a CPU (benchmarks/step.py), a guess for GPUs."""
 
     seconds: float
     """Compiling both kinds of blocks, cold."""
@@ -48,7 +48,7 @@ class Price:
     """A second, as a small network reaches them plain."""
 
 
-PRICES = {"cpu": Price(60.0, 0.05, 1e11), "cuda": Price(90.0, 0.25, 2e13)}
+PRICES = {"cpu": Price(40.0, 0.03, 1e11), "cuda": Price(90.0, 0.25, 2e13)}
 """Constants, not measured in the run: the choice must be the same when the run goes on, or its bits would differ."""
 BACKEND = "inductor"
 
@@ -76,7 +76,7 @@ def _compiler(device: torch.device) -> bool:
 @contextlib.contextmanager
 def applied(model: nn.Module, choices: Choices, compiled: bool) -> Iterator[None]:
     """``model`` as ``choices`` say, in place, while the context lasts."""
-    keep_freed_memory()
+    keep_freed_memory(16 if choices.checkpointing else 32)
     set_parts(model, torch.bfloat16 if choices.precision == "bf16" else torch.float32, choices.checkpointing)
     blocks = [part for part in model.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
     try:
@@ -94,15 +94,18 @@ def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool) -> 
     for part in model.modules():
         if isinstance(part, Encoder | Denoiser | GaussianDenoiser | Decoder):
             part.precision = precision
-        if isinstance(part, Stack | Transformer):
+        if isinstance(part, Stack | Transformer | Decoder):
             part.checkpointing = checkpointing
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what a step frees for the next one: given back, every page of it would be faulted in again."""
+def keep_freed_memory(largest: int) -> None:
+    """Let glibc keep what a step frees for the next one: given back, every page of it would be faulted in again.
+
+    Blocks above ``largest`` MiB (32 is the most) are given back all the same: less is slower and leaves fewer holes.
+    """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its largest
+        mallopt(-3, largest << 20)  # M_MMAP_THRESHOLD
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
