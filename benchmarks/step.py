@@ -26,6 +26,7 @@ from typing import Any
 
 from common import ROOT, Rows, row, write
 
+WORK = ROOT / "runs" / "bench-step"
 WARM = 5
 Spec = dict[str, Any]
 
@@ -227,22 +228,23 @@ PARTS: dict[str, Callable[[int], Rows]] = {
 
 
 def main() -> None:
-    """Measure the parts that are named, all by default; only all of them are written."""
+    """Measure the parts that are named, all by default, and write what there is of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--blocks", type=int, default=10)
     options = parser.parse_args()
-    rows: Rows = []
+    WORK.mkdir(parents=True, exist_ok=True)
     for part in options.part or PARTS:
         begun = time.perf_counter()
         found = PARTS[part](options.blocks)
         print(f"{part}: {time.perf_counter() - begun:.0f} s", flush=True)
         for one in found:
             print("  ", one["what"], one["value"], one["unit"], one["goal"] or "", one["holds"], flush=True)
-        rows += found
-    if not options.part:
-        protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-        print(write("step", protocol, rows).with_suffix(".md").read_text("utf-8"))
+        (WORK / f"{part}.json").write_text(json.dumps(found), "utf-8")
+    paths = [WORK / f"{part}.json" for part in PARTS]
+    rows = [one for path in paths if path.is_file() for one in json.loads(path.read_text("utf-8"))]
+    protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
+    print(write("step", protocol, rows).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":
