@@ -51,8 +51,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A run that every folder holds, and a training that notes its configuration."""
     fake = FakeRun()
 
-    def train(config: Any, folder: Path, progress: Any) -> dict[str, Any]:
-        fake.asked = {"config": config, "folder": folder}
+    def train(config: Any, folder: Path, progress: Any, choices: Any) -> dict[str, Any]:
+        fake.asked = {"config": config, "folder": folder, "choices": choices}
         progress({"note": "reading glyphs"})
         for step in (1, 2):
             record = {"stage": "stage1", "step": step, "steps": 2, "samples_per_second": 99.0, "seconds_left": 61.0}
@@ -63,9 +63,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         parts = {"encoder": {"parameters": 1234567, "forward_flops": 3 * 10**9, "memory_mib": 2.0}}
         return {"parts": parts, "picture": [1, 16, 16], "latent": [4, 4, 4], "capacity_bpp": 0.5}
 
-    def load(folder: Path) -> FakeRun:
+    def load(folder: Path, decoder: str = "full", base: str = "full") -> FakeRun:
         if not folder.exists():
             raise UserError(f"{folder} is no run folder:\nit has no config.json")
+        fake.asked = {"decoder": decoder, "base": base}
         return fake
 
     module = types.ModuleType("unilat.run")
