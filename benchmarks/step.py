@@ -7,7 +7,8 @@ Each side is a process of its own with one thread, and only one of them works at
 in the order A B B A, a matrix product timed before and after each block (blocks in which it moved by more than 10 % are
 dropped), the median of the blocks' ratios and in brackets its bootstrap 95 % interval; n is the number of blocks kept.
 Plain is what a user would write around the same networks: forward, backward, clip_grad_norm_, AdamW as it comes, an
-average weight by weight. Stage 1 has --stage1.optimizer adamw on both sides, for equal losses. Random pictures.
+average weight by weight. Stage 1 has --stage1.optimizer adamw and --stage1.levels fixed on both sides, for equal
+losses. Random pictures.
 """
 
 import argparse

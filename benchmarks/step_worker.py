@@ -36,7 +36,8 @@ def stage_of(spec: dict[str, Any]) -> tuple[Stage, Schedule]:
         base = build_base(config, [str(index) for index in range(CLASSES)])
         z = torch.randn(PICTURES, config.autoencoder.latent_channels, *configuration.latent_grid(config))
         return BaseStage(base, z, torch.arange(PICTURES) % CLASSES), schedule(config.stage2)
-    one = replace(config.stage1, optimizer=spec.get("optimizer", "adamw"), calibrate_every=10**9)
+    fixed = {"levels": "fixed", "calibrate_every": 10**9}  # the plain side has nobody to tell it what was seen
+    one = replace(config.stage1, optimizer=spec.get("optimizer", "adamw"), **fixed)
     one = replace(one, batch=spec.get("batch", one.batch))
     pictures = torch.randint(0, 256, (PICTURES, CHANNELS, config.data.size, config.data.size), dtype=torch.uint8)
     model = build_autoencoder(config, CHANNELS)
