@@ -94,6 +94,7 @@ def test_evaluate_keeps_both_figures(folder: Path, capsys: pytest.CaptureFixture
         (["distill", "RUN", "--steps", "0"], "multiple of --steps 0"),
         (["distill", "RUN", "--samples", "0"], "samples must be at least 1"),
         (["distill", "RUN", "--truth", "-1"], "--truth must be 0"),
+        (["distill", "RUN", "--part", "base", "--truth", "1"], "--truth is for the decoder"),
         (["sample", "TINY", "--decoder", "fast"], "unilat distill"),
     ],
 )
@@ -124,5 +125,7 @@ def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: 
     (folder / "base.safetensors").unlink()
     with pytest.raises(UserError, match="no base model"):
         distill(folder, DEFAULTS["base"])
+    with pytest.raises(UserError, match="no base model"):
+        unilat.load(folder, base="fast")
     with pytest.raises(UserError, match="multiple"):
         distill(folder, DistillConfig(steps=5))

@@ -72,6 +72,8 @@ def distill(
         )
     if not 0 <= config.truth < float("inf"):
         raise UserError(f"--truth must be 0 or a positive number, not {config.truth}")
+    if config.part == "base" and config.truth:
+        raise UserError("--truth is for the decoder: a base model's paths end at no picture of the data; leave it out")
     run = load(folder, device)
     teacher = _decoder(run, progress, config) if config.part == "decoder" else _base(run, config)
     name, every = f"distill-{config.part}-{config.steps}", config.teacher_steps // config.steps

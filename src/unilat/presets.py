@@ -28,7 +28,7 @@ _IMAGENET = RunConfig(
     stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, optimizer="adamw", warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
     base        = BaseConfig(vit=ViTConfig(channels=(512, 1024), blocks=(6, 16), head_width=64, dropout=0.1)),
     stage2      = Stage2Config(samples=400_000_000, batch=2048, learning_rate=2e-4, optimizer="adamw", warmup=4_000_000, ema_halflife=4_000_000),
-    evaluation  = EvaluationConfig(pictures=50_000, samples=50_000, decoder_steps=50, base_steps=50),
+    evaluation  = EvaluationConfig(pictures=50_000, samples=50_000, decoder_steps=50, decoder_temperature=1.0, base_steps=50),
 )
 _KINETICS = replace(
     _IMAGENET,

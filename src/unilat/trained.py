@@ -70,6 +70,10 @@ class Run:
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()
         self.few_decoder = self._few("decoder", self.autoencoder.decoder) if decoder == "fast" else None
+        if base == "fast" and self.base is None:
+            raise UserError(
+                f"{self.folder} has no base model, so there is no fast one: train stage 2, or leave out --base"
+            )
         self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
 
     def _few(self, part: str, teacher: torch.nn.Module) -> FewSteps:
