@@ -21,6 +21,7 @@ from unilat.trained import build_autoencoder, build_base
 from unilat.training import engine, fast
 from unilat.training.ema import keep
 from unilat.training.engine import key
+from unilat.training.machine import peak_memory
 from unilat.training.plan import Schedule, Stage
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.training.state import State
@@ -108,8 +109,7 @@ def serve(step: Callable[[], float], before: float) -> None:
         for _ in range(int(line)):
             losses.append(step())
         seconds = (time.perf_counter() - begun) / max(1, len(losses))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        answer = {"seconds": seconds, "losses": losses, "growth": peak - before}
+        answer = {"seconds": seconds, "losses": losses, "growth": peak_memory() - before}
         assert all(map(math.isfinite, losses))
         print(json.dumps(answer), flush=True)
 

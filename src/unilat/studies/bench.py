@@ -5,7 +5,6 @@ pass, and a matrix product beside them: ``share = training FLOPs / seconds / (FL
 """
 
 import math
-import resource
 import statistics
 import tempfile
 import time
@@ -22,6 +21,7 @@ from unilat.building import build_autoencoder, build_base, describe
 from unilat.config import RunConfig
 from unilat.nets.products import times_transposed
 from unilat.training.engine import fit, manifest, pick_device
+from unilat.training.machine import peak_memory
 from unilat.training.plan import Stage
 from unilat.training.stages import AutoencoderStage, BaseStage, schedule
 from unilat.types import UserError
@@ -151,4 +151,4 @@ def _peak(place: torch.device) -> float:
     """Largest memory so far in MiB: of the device where it has its own, else of the process."""
     if place.type == "cuda":
         return torch.cuda.max_memory_allocated(place) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory()

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import platform
+import re
+import resource
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -33,6 +35,16 @@ def pick_device(device: str = "auto") -> torch.device:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     return torch.device(device)
+
+
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in MiB.
+
+    From /proc where there is one: getrusage also counts what the process that started this one had.
+    """
+    status = Path("/proc/self/status")
+    peaks = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else []
+    return int(peaks[0]) / 1024 if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def key(*parts: object) -> int:
