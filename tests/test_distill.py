@@ -11,10 +11,14 @@ import unilat
 from unilat.cli import main
 from unilat.distill import DEFAULTS, DistillConfig, distill
 from unilat.evaluation import own_pictures
-from unilat.files import read_json
+from unilat.files import read_json, read_safetensors
 from unilat.maths.levels import Draws
 from unilat.maths.samplers import ddim, uniform_grid
+from unilat.nets.decoder import Decoder
+from unilat.nets.denoiser import Denoiser
+from unilat.training.checkpoint import lock
 from unilat.training.distill import DistillStage, decoder_teacher
+from unilat.training.fast import Choices
 from unilat.types import UserError
 
 
@@ -116,6 +120,35 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Path) -> None:
     stage.load_state({"truth": 1.0})
     with pytest.raises(UserError, match="other settings"):
         stage.load_state({"truth": 0.0})
+
+
+def test_the_machines_choices_change_how_it_is_computed_and_not_what(tiny_run: Path, tmp_path: Path) -> None:
+    """Kills: choices that are not applied, or that reach the student alone; a second trainer in the same folder."""
+    made = {}
+    for name, choices in {
+        "plain": Choices(),
+        "checkpointing": Choices(checkpointing=True),
+        "bf16": Choices(precision="bf16"),
+    }.items():
+        folder = tmp_path / name
+        shutil.copytree(tiny_run, folder)
+        seen: list[bool] = []
+
+        def watch(module: torch.nn.Module, *_: object, seen: list[bool] = seen) -> None:
+            if isinstance(module, Denoiser | Decoder):
+                seen.append(module.precision == torch.bfloat16)
+
+        hook = torch.nn.modules.module.register_module_forward_pre_hook(watch)
+        distill(folder, DistillConfig(part="base", steps=2, teacher_steps=4, samples=64, truth=0.0), choices=choices)
+        hook.remove()
+        assert seen and all(seen) if name == "bf16" else not any(seen)
+        made[name] = read_safetensors(folder / "fast-base.safetensors")[0]
+    plain, again, low = made["plain"], made["checkpointing"], made["bf16"]
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    apart = max(float((plain[name] - low[name]).abs().max()) for name in plain)
+    assert 0 < apart < 0.05
+    with lock(tmp_path / "plain"), pytest.raises(UserError, match="another process"):
+        distill(tmp_path / "plain", DistillConfig(samples=64))
 
 
 def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: Path) -> None:

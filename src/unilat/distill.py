@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from unilat.evaluation import own_pictures
 from unilat.maths.samplers import uniform_grid
 from unilat.models.distill import FewSteps, coarse
 from unilat.trained import Run, few_steps_path, load
+from unilat.training.checkpoint import lock
 from unilat.training.distill import DistillStage, Teacher, base_teacher, decoder_teacher
 from unilat.training.engine import fit
+from unilat.training.fast import Choices, applied
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
@@ -58,10 +61,15 @@ DEFAULTS = {
 
 
 def distill(
-    folder: Path, config: DistillConfig, progress: Progress = lambda numbers: None, device: str = "auto"
+    folder: Path,
+    config: DistillConfig,
+    progress: Progress = lambda numbers: None,
+    device: str = "auto",
+    choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Make the student that ``config`` describes; returns its path, calls, samples and seconds.
 
+    ``choices`` are the machine's (``training/fast.py``) for student and teacher; compiled only where they say so.
     Raises :class:`UserError` for a run without that network, steps that do not divide the teacher's, and what
     ``unilat train`` refuses.
     """
@@ -81,8 +89,10 @@ def distill(
     temperature = evaluation.decoder_temperature if config.part == "decoder" else 1.0
     settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": evaluation.guidance}
     stage = DistillStage(name, teacher, every, config.truth, settings)
-    log = run.folder / "log.jsonl"
-    done = fit(stage, _schedule(config), run.folder / name, config.seed, log=log, progress=progress, device=device)
+    log, how = run.folder / "log.jsonl", choices or Choices()
+    both = nn.ModuleList([stage.model, teacher.network])
+    with lock(run.folder), applied(both, how, how.compile == "on"):
+        done = fit(stage, _schedule(config), run.folder / name, config.seed, log=log, progress=progress, device=device)
     stage.model.load_state_dict(done["ema"])
     path = few_steps_path(run.folder, config.part)
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)

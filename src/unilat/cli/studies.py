@@ -37,6 +37,10 @@ class Distill:
     """Pictures or latents seen in training. By default 8,000 and 4,000."""
     truth: Annotated[DisallowNone[float | None], arg(metavar="WEIGHT")] = None
     """Weight of the real picture beside the teacher's, in a decoder's last call. By default 1."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Of the networks; weights and losses stay float32. bf16 is for GPUs."""
+    checkpointing: bool = False
+    """Compute the inside of the student's blocks again in the backward pass: less memory, more time."""
     json: Json = False
 
     def execute(self) -> None:
@@ -46,12 +50,14 @@ class Distill:
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
         from unilat.distill import DEFAULTS, distill
+        from unilat.training.fast import Choices
 
         given = {name: getattr(self, name) for name in ("steps", "teacher_steps", "samples", "truth")}
         config = replace(DEFAULTS[self.part], **{name: value for name, value in given.items() if value is not None})
         with Output(self.json) as output:
             with TrainingProgress(output.console) as progress:
-                found = distill(self.run, config, progress)
+                choices = Choices(precision=self.precision, checkpointing=self.checkpointing)
+                found = distill(self.run, config, progress, choices=choices)
             calls = f"{found['steps']} call{'s' if found['steps'] > 1 else ''} for {found['teacher_steps']}"
             text = f"{self.part} of {calls}, {found['samples']:,} paths in {found['seconds']:.0f} s: {found['fast']}"
             output.result(found, text + f"\nmeasure it: unilat evaluate {self.run} --{self.part} fast")
