@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from unilat import presets
-from unilat.config import RunConfig, capacity, check, differences, from_json, normal_floor, to_dict, to_json
+from unilat.config import RunConfig, aim, capacity, check, differences, from_json, normal_floor, to_dict, to_json
 from unilat.types import UserError
 
 
@@ -230,3 +230,15 @@ def test_a_normal_prior_s_floor_is_the_closed_form() -> None:
     assert normal_floor(small) == pytest.approx(1.4476, abs=2e-4)
     check(small)
     assert normal_floor(changed(small, autoencoder__learned_variance=True)) == 0.0
+
+
+def test_more_bits_are_held_until_the_prior_has_settled() -> None:
+    """Kills: a run that ends with as many bits too few as its settled prior saves, an aim beyond the capacity, and one
+    for a prior that has nothing to learn."""
+    settling = changed(presets.get("small"), stage1__bpp=0.2, stage1__settle=1_000)
+    assert aim(settling) == pytest.approx(0.2 / 0.7)
+    assert aim(changed(settling, stage1__settle=0)) == 0.2
+    many = changed(settling, stage1__bpp=1.7)
+    assert aim(many) == pytest.approx((1.7 + capacity(many)) / 2) and capacity(many) > 1.7
+    assert aim(changed(settling, autoencoder__price="normal")) == 0.2
+    assert aim(changed(settling, stage1__bpp=None, stage1__loss_factor=2.0)) is None

@@ -168,6 +168,44 @@ def test_interrupted_in_both_stages_is_bitwise_the_same(whole: Path, source: Pat
     assert len({(row["stage"], row["step"]) for row in ours}) == len(ours)
 
 
+def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
+    whole: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a prior that settles before its encoder, weights or samples that go missing, a scale trimmed before it,
+    a stop in it that begins it anew, FLOPs that nobody counts."""
+    config = small(source)
+    config = replace(config, stage1=replace(config.stage1, settle=512), stage2=replace(config.stage2, samples=0))
+    first, second = tmp_path / "first", tmp_path / "second"
+    metrics = run.train(config, first)
+    told = lines(first)
+    assert [row["stage"] for row in told] == sorted((row["stage"] for row in told), reverse=True)
+    assert (told[-1]["stage"], told[-1]["samples"]) == ("prior", 512)
+    flops = [run.describe(one, 1)["parts"]["prior"]["training_flops"] for one in (config, small(source))]
+    assert flops[0] / flops[1] == pytest.approx((96 + 512) / 96) and metrics["bits"]["wanted"] == 0.3
+    before, after = (read_safetensors(folder / "autoencoder.safetensors") for folder in (whole, first))
+    assert before[1]["untrimmed_bpp"] != after[1]["untrimmed_bpp"]
+    same = [name for name in before[0] if name.startswith("decoder.") and torch.equal(before[0][name], after[0][name])]
+    assert len(same) > 10 and not any(
+        torch.equal(before[0][name], after[0][name]) for name in before[0] if name.startswith("prior.net.blocks")
+    )
+    real = run.fit
+
+    def interrupted(stage: Any, *rest: Any, **named: Any) -> Any:
+        if stage.name == "prior":
+            real(stage, *rest, **named, stop_at=3)
+            raise KeyboardInterrupt
+        return real(stage, *rest, **named)
+
+    monkeypatch.setattr(run, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.train(config, second)
+    assert not (second / "autoencoder.safetensors").exists()
+    monkeypatch.undo()
+    run.train(config, second)
+    tensors, header = read_safetensors(second / "autoencoder.safetensors")
+    assert header == after[1] and all(torch.equal(tensors[name], after[0][name]) for name in tensors)
+
+
 def test_another_configuration_is_refused_by_name(whole: Path, source: Path) -> None:
     """Kills: a run that goes on with other settings than it began with, or a refusal that does not say which."""
     config = small(source)

@@ -53,7 +53,11 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
     costs: dict[str, tuple[Cost, int, int]] = {
         "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
-        "prior": (cost(autoencoder.prior, z, level, None), config.stage1.samples, config.stage1.batch),
+        "prior": (
+            cost(autoencoder.prior, z, level, None),
+            config.stage1.samples + config.stage1.settle,
+            config.stage1.batch,
+        ),
         "decoder": (
             cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
             config.stage1.samples,

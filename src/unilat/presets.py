@@ -48,12 +48,13 @@ _SMALL = RunConfig(
         prior   = ViTConfig(channels=(128,), blocks=(4,), patch=2),
         decoder = UViTConfig(channels=(64,), blocks=(2,), patch=(4, 4), width=128, depth=2),
     ),
+    stage1      = Stage1Config(bpp=0.2, settle=50_000),
     base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
 )
 _KL_VAE = replace(  # latent diffusion's baseline: the same networks, KL weight 1/100, hardly any fixed noise
     _SMALL,
     autoencoder = replace(_SMALL.autoencoder, price="normal", learned_variance=True, lambda_0=10.0, decoder_loss="mse"),
-    stage1      = replace(_SMALL.stage1, bpp=None, loss_factor=100.0),
+    stage1      = replace(_SMALL.stage1, bpp=None, loss_factor=100.0, settle=0),
 )
 _TINY = RunConfig(
     data        = DataConfig(size=16, calibration=32),

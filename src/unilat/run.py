@@ -8,7 +8,6 @@ Every step leaves its result in the run folder, whole or not at all; run again, 
 import contextlib
 import dataclasses
 import functools
-import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -39,8 +38,9 @@ from unilat.trained import (
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit, join, key, manifest, pick_device
 from unilat.training.fast import Choices, applied, compiles
+from unilat.training.machine import peak_memory
 from unilat.training.plan import Schedule, Stage
-from unilat.training.stages import AutoencoderStage, BaseStage, schedule
+from unilat.training.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.types import UserError
 
 __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
@@ -184,10 +184,13 @@ def _stage1(
         model = build_autoencoder(config, images.shape[1], mean, std, charge)
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
-    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1)
+    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, configuration.aim(config))
     counted = describe(config, images.shape[1])["parts"]
     flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
     samples = _fit(stage, schedule(config.stage1), folder, config.seed, how, flops)
+    if config.stage1.settle and config.autoencoder.price != "normal":
+        flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
+        _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
     how.tell({"note": "trimming the latents' scale to the wanted bits"})
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
@@ -263,7 +266,6 @@ def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
         rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
         row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
         row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        row["peak_memory_mib"] = max(row["peak_memory_mib"], peak)
+        row["peak_memory_mib"] = max(row["peak_memory_mib"], round(peak_memory()))
         with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
             write_json(path, list(rows.values()))

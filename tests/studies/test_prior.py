@@ -46,6 +46,18 @@ def test_an_untrained_prior_is_exact_on_its_own_gaussian(grid: tuple[int, ...], 
     assert found == pytest.approx(source.rate_nats(-10.0, 5.0), abs=4 * error, rel=1e-3)
 
 
+def test_a_prior_on_the_covariance_is_exact_untrained_on_correlated_latents():
+    """Kills a plan whose covariance is not followed, a limit that is one number short, and one that is not kept."""
+    z, truth = correlated(4096), Gaussian.correlated(torch.ones(4, 4) + 0.09 * torch.eye(4), torch.zeros(4))
+    found = {
+        most: mean_nats(measure(z, new_prior(z, replace(PLAN, covariance_up_to=most)), **RANGE, levels=8))
+        for most in (3, 4)
+    }
+    exact = truth.rate_nats(-10.0, 5.0)
+    assert found[4][0] == pytest.approx(exact, abs=4 * found[4][1])
+    assert found[3][0] > 1.2 * exact
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_a_larger_prior_begins_exactly_at_its_start(grid: tuple[int, ...]):
     """Kills a correction that is not zero at first, and preconditioning other than the start's."""

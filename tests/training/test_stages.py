@@ -18,11 +18,12 @@ from unilat.models.base import Base, BaseConfig
 from unilat.models.control import ControlConfig
 from unilat.models.placing import Placing
 from unilat.nets.encoder import EncoderConfig
+from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.training import checkpoint
 from unilat.training.engine import fit
-from unilat.training.stages import AutoencoderStage, BaseStage, schedule
+from unilat.training.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.types import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stage1_tiny.json"
@@ -170,6 +171,28 @@ def test_trim_comes_no_further_from_the_wanted_bits() -> None:
     near.model.load_state_dict(one.model.state_dict())
     assert near.trim(near.model)["calibration_bpp"] == pytest.approx(0.97 * reach, rel=0.01)
     assert stage(replace(CONFIG, bpp=None, loss_factor=2.0)).trim(one.model) == {}
+
+
+def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
+    """Kills: an encoder that moves, a covariance left as it was, levels that end at λ₀, weights that are thrown away,
+    latents of another encoder taken for these, a schedule of stage 1's length."""
+    one = stage(replace(CONFIG, settle=6_000, learning_rate=3e-3))
+    one.calibration = one.pictures
+    frozen = {name: value.clone() for name, value in one.model.state_dict().items() if not name.startswith("prior.")}
+    z, before = one.latents(one.pictures, 0), one.calibration_rate(one.model, 32, 0)
+    settled = one.settled()
+    assert isinstance(one.model.prior, GaussianDenoiser)
+    torch.testing.assert_close(one.model.prior.mean, z.mean(0))
+    assert float(settled.levels.edges[-1]) == pytest.approx(5.6) and torch.equal(settled.z, z)
+    done = fit(settled, settling(one.config), tmp_path, 0)
+    one.model.prior.load_state_dict(done["ema"])
+    assert done["samples"] == pytest.approx(6_000, abs=64)
+    after = one.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in frozen.items())
+    assert one.calibration_rate(one.model, 32, 0) < 0.9 * before
+    torch.nn.init.normal_(one.model.encoder.head.weight)
+    with pytest.raises(UserError, match="latents differ"):
+        fit(one.settled(), settling(one.config), tmp_path, 0)
 
 
 def base_stage(levels: str) -> BaseStage:

@@ -58,7 +58,7 @@ class Train:
     data: DataSource
     """The pictures."""
     bpp: Annotated[DisallowNone[float | None], arg(metavar="BITS")] = None
-    """Wanted bits per pixel of the latent. By default the preset's, 0.3 for the small ones."""
+    """Wanted bits per pixel of the latent. By default the preset's, 0.2 for `small`."""
     loss_factor: Annotated[DisallowNone[float | None], arg(metavar="FACTOR")] = None
     """Instead of wanted bits: hold the decoder's loss factor here, and see which bits come out."""
     bias: Annotated[DisallowNone[float | None], arg(metavar="BIAS")] = None

@@ -12,7 +12,7 @@ _EVERY = 15.0  # seconds between two plain lines
 _NAMES = {
     "stage1": "stage 1, autoencoder",
     "stage2": "stage 2, base model",
-    "prior": "prior",
+    "prior": "prior on frozen latents",
 }
 
 

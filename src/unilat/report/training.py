@@ -60,14 +60,17 @@ def rate(run: Contents) -> str:
     curves = [figures.Curve("range of single batches", high, "quiet", "band", lower=low, legend=high != low)]
     ends = [(0.0, wanted), (across.high, wanted)] if wanted else []
     curves.append(figures.Curve("training batches", mean))
-    curves.append(figures.Curve("asked for", ends, "wanted", "dashes"))
+    asked = bits(run)[0]
+    held = bool(asked and wanted and abs(wanted / asked - 1) > 1e-6)
+    curves.append(figures.Curve("held until the prior settles" if held else "asked for", ends, "wanted", "dashes"))
     curves.append(figures.Curve("averaged weights on pictures set aside", checks, "second", "dots"))
     drawn = figures.chart(
         curves, across, up, x_label="pictures seen in stage 1", y_label="bits per pixel", alt=_rate_alt(points, wanted)
     )
     cut = max(y for _, y in points)
     above = f" The first steps reach {pretty(cut, 3)}, above this figure." if cut > top * 1.001 else ""
-    words = _held(points, wanted) + above
+    later = f" Then the prior was trained alone, and the scale trimmed to the {asked:.4g} asked for." if held else ""
+    words = _held(points, wanted) + above + later
     return how(esc(words)) + figure(drawn + _factor(rows, across))
 
 
@@ -124,6 +127,7 @@ def losses(run: Contents) -> str:
     drawn = [
         _loss(first, "decoder", "Stage 1, decoder", "loss in nats per picture, before the loss factor"),
         _loss(first, "loss", "Stage 1, total", "loss, as minimised"),
+        _loss(run.stage("prior"), "loss", "Then the prior alone", "rate in nats per latent number"),
         _loss(second, "loss", "Stage 2, base model", "loss in nats per latent number"),
     ]
     kept = [piece for piece in drawn if piece]
@@ -214,7 +218,7 @@ def _parts(run: Contents) -> str:
 def seen(run: Contents) -> str:
     """How far each stage has come, for the footer."""
     words = []
-    for stage, name in (("stage1", "stage 1"), ("stage2", "stage 2")):
+    for stage, name in (("stage1", "stage 1"), ("prior", "prior alone"), ("stage2", "stage 2")):
         counts = [value for row in run.stage(stage) if (value := finite(row.get("samples"))) is not None]
         if counts:
             words.append(f"{name}: {plural(int(max(counts)), 'example')} seen")

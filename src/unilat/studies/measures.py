@@ -47,10 +47,11 @@ class AuditPlan:
     """Seed of the split, the prior and the noise."""
     prior: PriorPlan = field(
         default_factory=lambda: PriorPlan(
-            vit=ViTConfig(channels=(128,), blocks=(3,)), samples=60_000, learning_rate=2e-3
+            vit=ViTConfig(channels=(128,), blocks=(3,)), samples=60_000, learning_rate=2e-3, covariance_up_to=1024
         )
     )
-    """The prior and how it is fitted; of patch 1, :func:`patch` chooses the side of its patches."""
+    """The prior and how it is fitted; of patch 1, :func:`patch` chooses the side of its patches. Small latents' whole
+    covariance is its start: without, it stood 1.4 % above the closed form of correlated Gaussian ones (LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

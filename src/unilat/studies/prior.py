@@ -6,25 +6,23 @@ A better prior can only bring R nearer to I(x; z_0). Fitted from an existing pri
 """
 
 import copy
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from unilat.files import digest
-from unilat.maths.levels import Draws, Table, rate_table
-from unilat.maths.noise import diffuse
-from unilat.maths.rate import RateTerms, rate_terms
+from unilat.maths.levels import Table, rate_table
+from unilat.maths.rate import RateTerms
 from unilat.nets.denoiser import Denoiser
-from unilat.nets.gaussian import LatentDenoiser
+from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 from unilat.trained import measure_rate
 from unilat.training.engine import Schedule, fit, key
+from unilat.training.stages import PriorStage
 from unilat.types import Denoiser as Denoise
 from unilat.types import UserError
 
@@ -37,12 +35,16 @@ class PriorPlan:
 
     vit: ViTConfig = field(default_factory=lambda: ViTConfig(channels=(192,), blocks=(4,)))
     """The network; with ``start``, the one that is added to it."""
+    covariance_up_to: int = 0
+    """Most numbers a latent may have for the prior to begin as the exact denoiser of their whole Gaussian; 0 never."""
     samples: int = 200_000
     """Latents seen."""
     batch: int = 128
     """Latents per step."""
     learning_rate: float = 1e-3
     """Largest learning rate."""
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """muon: orthogonal steps for the network's inner matrices, AdamW for the rest. adamw: for all."""
     warmup: int = 5_000
     """Latents over which it rises."""
     decay: float = 0.5
@@ -59,6 +61,7 @@ class PriorPlan:
             batch=self.batch,
             samples=self.samples,
             learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
             warmup=self.warmup,
             decay=self.decay,
             ema_halflife=self.ema_halflife,
@@ -78,48 +81,6 @@ class Both(nn.Module):
         return self.start(x_t, logsnr, cond) + self.correction(x_t, logsnr, cond)
 
 
-class PriorStage:
-    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate."""
-
-    name = "prior"
-
-    def __init__(self, model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float):
-        self.model, self.z, self.count = model, z, len(z)
-        self.lambda_0, self.lambda_min = lambda_0, lambda_min
-        self.levels = rate_table(lambda_min, lambda_0)
-        self.dimensions = math.prod(z.shape[1:])
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Latents."""
-        return (self.z[indices],)
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The rate (UL eq. 3) in nats per latent dimension, ``[B]``; one noise level a latent."""
-        (z,) = batch
-        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
-        z_t = diffuse(z, draws.normal(z), levels.lambda_t)
-        terms = rate_terms(z, self.model(z_t, levels.lambda_t, None), levels, self.lambda_min)
-        return terms.nats() / self.dimensions, {}
-
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    @functools.cached_property
-    def _origin(self) -> dict[str, Any]:
-        return {"latents": digest({"z": self.z}), "lambda_0": self.lambda_0, "lambda_min": self.lambda_min}
-
-    def state(self) -> dict[str, Any]:
-        """What is being fitted, so that a fit is not gone on with on other latents."""
-        return dict(self._origin)
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Refuse the checkpoint of other latents or another noise."""
-        if state != self._origin:
-            differ = ", ".join(name for name in self._origin if state.get(name) != self._origin[name])
-            raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
-
-
 def new_prior(z: Tensor, plan: PriorPlan, start: LatentDenoiser | None = None) -> LatentDenoiser:
     """A prior for ``z [N, C, *grid]``, untrained; with ``start`` a larger one that equals it exactly for now."""
     axes, channels = z.dim() - 2, z.shape[1]
@@ -129,6 +90,10 @@ def new_prior(z: Tensor, plan: PriorPlan, start: LatentDenoiser | None = None) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(plan.seed, "prior"))
         net = ViT(plan.vit, channels, axes)
+    if start is None and math.prod(z.shape[1:]) <= plan.covariance_up_to:
+        prior = GaussianDenoiser(net, tuple(z.shape[1:]))
+        prior.follow(z)
+        return prior
     if start is None:
         flat = z.transpose(0, 1).flatten(1)
         return Denoiser(net, axes, flat.mean(1), flat.std(1).clamp_min(0.01))

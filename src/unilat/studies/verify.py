@@ -97,6 +97,7 @@ def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
         samples=samples,
         batch=min(64, samples),
         learning_rate=1.5e-3,
+        optimizer="muon",
         warmup=min(5_000, samples // 8),
         decay=0.8,
         ema_halflife=min(5_000, samples / 8),
@@ -168,7 +169,7 @@ def failures(found: dict[str, Any]) -> list[str]:
     if not slack["holds"]:
         told.append(
             f"the slack {slack['value']:.2%} is above {slack['limit']:.0%}: the run's prior is undertrained or too "
-            "small; more --stage1.samples or a wider --autoencoder.prior brings its bits nearer to the truth"
+            "small; a longer --stage1.settle (the prior alone, at the end) or a wider --autoencoder.prior helps"
         )
     return told
 

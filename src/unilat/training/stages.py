@@ -1,6 +1,7 @@
-"""The two stages as the engine sees them: examples, losses and what moves between steps."""
+"""The stages as the engine sees them: examples, losses and what moves between steps."""
 
 import copy
+import functools
 import math
 from typing import Any, Literal
 
@@ -9,30 +10,44 @@ from torch import Tensor
 
 from unilat.config import Stage1Config, Stage2Config
 from unilat.data import to_unit
-from unilat.maths.levels import Draws
-from unilat.maths.rate import LN2
+from unilat.files import digest
+from unilat.maths.levels import Draws, rate_table
+from unilat.maths.noise import diffuse
+from unilat.maths.rate import LN2, rate_terms
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
-from unilat.nets.gaussian import GaussianDenoiser
+from unilat.models.latents import fingerprint
+from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.training.engine import Schedule
 from unilat.types import UserError
+
+REACH = 0.3
+"""Largest change of ln scale that brings the latents to the wanted bits after the last step."""
 
 
 class AutoencoderStage:
     """Stage 1 on uint8 pictures ``[N, C, H, W]``; the controller holds the rate at the wanted bits per pixel.
 
     ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
-    controller aims so that *this* rate is the wanted one.
+    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled.
     """
 
     name = "stage1"
 
-    def __init__(self, model: Autoencoder, pictures: Tensor, calibration: Tensor, config: Stage1Config):
+    def __init__(
+        self,
+        model: Autoencoder,
+        pictures: Tensor,
+        calibration: Tensor,
+        config: Stage1Config,
+        aim: float | None = None,
+    ):
+        self.aim = config.bpp if aim is None else aim
         self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
         self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
         self.dimensions = math.prod(pictures.shape[1:])
-        self.controller = RateController(config.bpp, config.control, config.loss_factor)
+        self.controller = RateController(self.aim, config.control, config.loss_factor)
         self.eval_every = max(1, config.calibrate_every // config.batch)
         self.samples, self.stuck = 0, 0
         self._averaged = copy.deepcopy(model).eval().requires_grad_(False)
@@ -70,13 +85,13 @@ class AutoencoderStage:
         self.controller.update(metrics["bpp"], self.config.batch)
         self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
         if self.stuck > 20_000:
-            few = metrics["bpp"] < (self.config.bpp or 0)
+            few = metrics["bpp"] < (self.aim or 0)
             raise UserError(
                 f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
                 f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
                 + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
             )
-        return {"loss_factor": used, "target": self.config.bpp or math.nan}
+        return {"loss_factor": used, "target": self.aim or math.nan}
 
     @torch.no_grad()
     def follow(self, samples: int) -> None:
@@ -84,13 +99,27 @@ class AutoencoderStage:
         prior = self.model.prior
         if not isinstance(prior, GaussianDenoiser):
             return
-        draws = Draws.keyed(0, samples, 0, 256)
         count = min(self.count, max(1024, 2 * prior.mean.numel()))
         chosen = torch.randperm(self.count, generator=torch.Generator().manual_seed(samples))[:count]
-        z = []
-        for part in self.pictures[chosen].split(256):
-            z.append(self.model.posterior(to_unit(part).to(prior.mean.device)).draw(draws.normal))
-        prior.follow(torch.cat(z), 0.5)
+        prior.follow(self.latents(self.pictures[chosen], samples), 0.5)
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor, seed: int) -> Tensor:
+        """Latents of uint8 ``pictures``, draws where the encoder learned a variance; on the model's device."""
+        draws, device = Draws.keyed(0, seed, 0, 256), next(self.model.parameters()).device
+        parts = pictures.split(256)
+        return torch.cat([self.model.posterior(to_unit(part).to(device)).draw(draws.normal) for part in parts])
+
+    def settled(self) -> "PriorStage":
+        """What comes after the last step: the prior alone, on the latents as they are now and their whole covariance.
+
+        Its noise levels reach as far above λ₀ as :meth:`trim` may ask for.
+        """
+        z, prior, config = self.latents(self.pictures, self.samples), self.model.prior, self.model.config
+        if isinstance(prior, GaussianDenoiser):
+            prior.follow(z)
+        highest, encoder = config.lambda_0 + 2 * REACH, fingerprint(self.model.encoder)
+        return PriorStage(prior, z.cpu(), lambda_0=highest, lambda_min=config.lambda_min, known=encoder)
 
     def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
         """Bits per pixel of the averaged weights on the calibration pictures."""
@@ -110,11 +139,12 @@ class AutoencoderStage:
         nats = [model.rate(z, draws).nats().mean() for _ in range(levels)]
         return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
 
-    def trim(self, model: Autoencoder, reach: float = 0.3) -> dict[str, float]:
+    def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
         """After the last step: rescale the latents so that the calibration pictures carry the wanted bits.
 
         Bisection on ln scale within ``reach``, the same noise each time. The controller leaves little to do: it cannot
-        follow the last of the learning rate's fall. Returns the rate before and after, and the scale.
+        follow the last of the learning rate's fall; where the prior was settled, the bits that this saved come back as
+        less noise. Returns the rate before and after, and the scale.
         """
         if self.config.bpp is None or not len(self.calibration):
             return {}
@@ -173,6 +203,68 @@ class BaseStage:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """None to load."""
+
+
+class PriorStage:
+    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate.
+
+    ``known``: a hash that tells these latents from others, by default their own.
+    """
+
+    name = "prior"
+
+    def __init__(
+        self, model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float, known: str | None = None
+    ):
+        self.model, self.z, self.known, self.count = model, z, known, len(z)
+        self.lambda_0, self.lambda_min = lambda_0, lambda_min
+        self.levels = rate_table(lambda_min, lambda_0)
+        self.dimensions = math.prod(z.shape[1:])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Latents."""
+        return (self.z[indices],)
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rate (UL eq. 3) in nats per latent dimension, ``[B]``; one noise level a latent."""
+        (z,) = batch
+        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
+        z_t = diffuse(z, draws.normal(z), levels.lambda_t)
+        terms = rate_terms(z, self.model(z_t, levels.lambda_t, None), levels, self.lambda_min)
+        return terms.nats() / self.dimensions, {}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    @functools.cached_property
+    def _origin(self) -> dict[str, Any]:
+        latents = self.known or digest({"z": self.z})
+        return {"latents": latents, "lambda_0": self.lambda_0, "lambda_min": self.lambda_min}
+
+    def state(self) -> dict[str, Any]:
+        """What is being fitted, so that a fit is not gone on with on other latents."""
+        return dict(self._origin)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of other latents or another noise."""
+        if state != self._origin:
+            differ = ", ".join(name for name in self._origin if state.get(name) != self._origin[name])
+            raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
+
+
+def settling(config: Stage1Config) -> Schedule:
+    """The engine's schedule of the prior alone: chosen by measuring (LOG.md), the same at every size."""
+    return Schedule(
+        batch=64,
+        samples=config.settle,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        warmup=min(2_000, config.settle // 8),
+        decay=0.5,
+        ema_halflife=min(5_000, config.settle / 8),
+        clip=1.0,
+    )
 
 
 def schedule(config: Stage1Config | Stage2Config) -> Schedule:
