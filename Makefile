@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile clean
+.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,8 +67,11 @@ bench-audit: $(STAMP)  ## Audits: planted faults, Gaussian latents: benchmarks/r
 bench-codelength: $(STAMP)  ## Latent bits + decoder bits against a pixel model, PNG, WebP and JPEG XL
 	$(BIN)/python benchmarks/codelength.py $(ARGS)
 
-bench-training: $(STAMP)  ## What the training recipe is worth: Muon and learned noise levels in stage 1 (half an hour)
+bench-training: $(STAMP)  ## What the training recipe is worth, part by part, to equal loss and distance (an hour; goes on)
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time and quality (half an hour; needs git's history)
+	$(BIN)/python benchmarks/before.py $(ARGS)
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)

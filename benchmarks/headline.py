@@ -35,7 +35,7 @@ SEEDS = (0, 1)
 LADDER_SEEDS = (0, 1)
 """Seeds whose autoencoders have base models of all budgets; those of the others have ``OWN`` alone."""
 SCALE = (
-    "--data.at-most 20000 --stage1.samples 16000 --evaluation.classifier-samples 0 "
+    "--data.at-most 20000 --stage1.settle 0 --stage1.samples 16000 --evaluation.classifier-samples 0 "
     "--evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600 --evaluation.step-counts 1"
 ).split()
 BUDGETS = (6_000, 24_000)

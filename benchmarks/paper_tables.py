@@ -29,8 +29,9 @@ from common import (
 WORK = ROOT / "runs" / "bench-paper-tables"
 SEEDS = (0, 1)
 SCALE = (
-    "--data.at-most 20000 --stage1.samples 16000 --stage2.samples 24000 --evaluation.classifier-samples 0 "
-    "--evaluation.step-counts 2 --evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600"
+    "--data.at-most 20000 --stage1.settle 0 --stage1.samples 16000 --stage2.samples 24000 "
+    "--evaluation.classifier-samples 0 --evaluation.step-counts 2 --evaluation.guidance 1 "
+    "--evaluation.pictures 600 --evaluation.samples 600"
 ).split()
 TARGETS = (0.05, 0.1, 0.2, 0.4, 0.8)
 NORMAL = (1.5, 1.7, 2.1)

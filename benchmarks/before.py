@@ -1,0 +1,106 @@
+"""`make run` today beside `make run` as it was before the fast path: time and quality, run side by side.
+
+    make bench-before        six runs of four to eight minutes, two at a time; goes on where it stopped
+
+Glyphs, three seeds, one thread a run; each seed's two runs begin together, one a core. Before: commit BEFORE, checked
+out into runs/bench-before/tree, its defaults (36,000 pictures, 50,000 latents, 0.3 bits per pixel under a prior that
+never settled). Today: the defaults (0.2 bits, settled), with 18,000 pictures, 30,000 latents for the prior and 36,000
+for the base model, so that quality is about the same. Both measure by their own defaults: 908 held-out pictures, one
+decoder call, kernel distances of the same features, the same classifier. Time is from start to report, evaluation
+included.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import MEASURES, ROOT, Measures, Rows, difference, error, lines, mean, row, write
+
+WORK = ROOT / "runs" / "bench-before"
+BEFORE = "e61797a0cefd9d351a40bbd418b68aafc04439d2"
+SEEDS = (0, 1, 2)
+TODAY = ("--stage1.samples", "18000", "--stage1.settle", "30000", "--stage2.samples", "36000")
+SHOWN: Measures = {
+    **{what: MEASURES[what] for what in ("bits", "PSNR", "reconstruction", "generation")},
+    "named rightly": ("share", lambda found: found["classifier"]["samples"]),
+    "time": ("seconds", lambda found: found["seconds"]),
+}
+
+
+def tree() -> Path:
+    """The sources of then."""
+    place = WORK / "tree"
+    if not place.is_dir():
+        subprocess.run(["git", "worktree", "add", "--detach", str(place), BEFORE], cwd=ROOT, check=True)
+    return place
+
+
+def start(side: str, seed: int) -> subprocess.Popen[bytes] | None:
+    """The run of one side, unless it is done."""
+    folder = WORK / f"{side}-s{seed}"
+    if (folder / "report.html").is_file():
+        return None
+    source, words = (tree(), ()) if side == "before" else (ROOT, TODAY)
+    command = [sys.executable, "-m", "unilat", "train", "glyphs", *words, "--seed", f"{seed}", "--out", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source / "src")}
+    with folder.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, cwd=source, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def side_by_side(seed: int) -> None:
+    """Both runs of a seed; the seconds of each lie beside it."""
+    begun = time.perf_counter()
+    running = {side: process for side in ("before", "today") if (process := start(side, seed))}
+    while running:
+        time.sleep(0.5)
+        for side, process in list(running.items()):
+            if process.poll() is None:
+                continue
+            del running[side]
+            if process.returncode:
+                raise SystemExit(f"{side}, seed {seed}, ended with {process.returncode}: see its log in {WORK}")
+            (WORK / f"{side}-s{seed}.seconds").write_text(f"{time.perf_counter() - begun:.1f}")
+
+
+def measured(side: str) -> dict[str, list[float]]:
+    """Each measure, one number a seed."""
+    found: dict[str, list[float]] = {what: [] for what in SHOWN}
+    for seed in SEEDS:
+        folder = WORK / f"{side}-s{seed}"
+        told = json.loads((folder / "metrics.json").read_text("utf-8"))
+        told["seconds"] = float(folder.with_suffix(".seconds").read_text())
+        for what, (_, get) in SHOWN.items():
+            value = get(told)
+            assert value is not None
+            found[what].append(value)
+    return found
+
+
+def rows() -> Rows:
+    """Both sides, the ratio of their times, and what today's gains."""
+    sides = {side: measured(side) for side in ("before", "today")}
+    told = [one for side, found in sides.items() for one in lines(f"`make run`, {side}", found, SHOWN)]
+    before, today = sides["before"], sides["today"]
+    share = [b / a for a, b in zip(before["time"], today["time"], strict=True)]
+    told.append(row("time, today / before", mean(share), "ratio", goal=0.5, stderr=error(share), n=len(share)))
+    for what in ("PSNR", "named rightly"):
+        told += difference(f"{what}, today less before", today[what], before[what], SHOWN[what][0])
+    for what in ("reconstruction", "generation"):
+        told += difference(f"{what}, before less today", before[what], today[what], SHOWN[what][0])
+    return told
+
+
+def main() -> None:
+    """Run what is missing and write the result."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS:
+        side_by_side(seed)
+    protocol = " ".join((__doc__ or "").split("\n\n")[-1].split()).replace("BEFORE", BEFORE[:12])
+    print(write("before", protocol, rows()).with_suffix(".md").read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()
