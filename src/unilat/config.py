@@ -205,7 +205,7 @@ def check(config: RunConfig) -> None:
         )
     if (config.stage1.bpp is None) == (config.stage1.loss_factor is None):
         raise UserError(
-            "give either wanted bits (--bpp 0.3) or a fixed loss factor (--loss-factor 1.5), not both or none"
+            "give either wanted bits (--bpp 0.2) or a fixed loss factor (--loss-factor 1.5), not both or none"
         )
     reach = capacity(config)
     if config.stage1.bpp is not None and config.stage1.bpp > reach:

@@ -11,6 +11,7 @@ from unilat import presets
 from unilat.building import describe
 from unilat.cli import main
 from unilat.studies.bench import bench
+from unilat.training.stages import schedule, settling
 from unilat.types import UserError
 
 TINY = presets.get("tiny")
@@ -18,17 +19,20 @@ TINY = presets.get("tiny")
 
 def test_figures_follow_from_one_another() -> None:
     """Kills: forward FLOPs told as training's, a batch told as an example, minutes of one step or of one stage."""
-    found = bench(TINY, channels=1)
-    counted = describe(TINY, 1, 10)["parts"]
+    config = replace(TINY, stage1=replace(TINY.stage1, settle=640))
+    found = bench(config, channels=1)
+    counted = describe(config, 1, 10)["parts"]
     assert set(found["parts"]) == set(counted) == {"encoder", "prior", "decoder", "base"}
     for name, part in found["parts"].items():
         assert part["gflops"] == pytest.approx(3e-9 * counted[name]["forward_flops"])
         assert part["share"] == pytest.approx(part["gflops"] / part["ms"] * 1e3 / found["matrix_gflops"])
         assert part["ms"] > 0
-    for name, config in (("stage1", TINY.stage1), ("stage2", TINY.stage2)):
+    plans = {"stage1": schedule(TINY.stage1), "prior": settling(config.stage1), "stage2": schedule(TINY.stage2)}
+    assert set(found["stages"]) == set(plans)
+    for name, plan in plans.items():
         stage = found["stages"][name]
-        assert stage["minutes"] == pytest.approx(stage["ms"] / 6e4 * math.ceil(config.samples / config.batch))
-        assert stage["examples_per_second"] == pytest.approx(config.batch / stage["ms"] * 1e3)
+        assert stage["minutes"] == pytest.approx(stage["ms"] / 6e4 * math.ceil(plan.samples / plan.batch))
+        assert stage["examples_per_second"] == pytest.approx(plan.batch / stage["ms"] * 1e3)
     assert found["minutes"] == pytest.approx(sum(stage["minutes"] for stage in found["stages"].values()))
     assert found["peak_mib"] > 50
 
@@ -38,6 +42,7 @@ def test_parts_that_are_not_trained_are_not_timed() -> None:
     config = replace(
         TINY,
         autoencoder=replace(TINY.autoencoder, price="normal", learned_variance=True),
+        stage1=replace(TINY.stage1, settle=640),
         stage2=replace(TINY.stage2, samples=0),
     )
     found = bench(config)

@@ -44,9 +44,9 @@ class Train:
     that `unilat data get` knows; `glyphs` needs no download.
 
         unilat train glyphs
-        unilat train photos/ --bpp 0.3 --size 64 --out runs/photos
-        unilat train photos/ --bpp 0.3 --dry-run
-        unilat train photos/ --bpp 0.3 --stage1.samples 1000000 --base.vit.channels 128 256
+        unilat train photos/ --bpp 0.2 --size 64 --out runs/photos
+        unilat train photos/ --bpp 0.2 --dry-run
+        unilat train photos/ --bpp 0.2 --stage1.samples 1000000 --base.vit.channels 128 256
 
     Stage 1 trains the autoencoder and moves its loss factor until the latent's rate stands at
     --bpp; stage 2 trains the base model on the frozen latents; then both are measured on pictures

@@ -151,7 +151,7 @@ def _start(options: Train) -> RunConfig:
         raise UserError("--bpp names the bits and --loss-factor the weight that makes them: give one of them")
     if options.bpp is not None:
         if not (math.isfinite(options.bpp) and options.bpp > 0):
-            raise UserError(f"--bpp {options.bpp:g}: bits per pixel are a positive number, 0.3 for example")
+            raise UserError(f"--bpp {options.bpp:g}: bits per pixel are a positive number, 0.2 for example")
         config = replace(config, stage1=replace(config.stage1, bpp=options.bpp, loss_factor=None))
     if options.loss_factor is not None:
         config = replace(config, stage1=replace(config.stage1, bpp=None, loss_factor=options.loss_factor))

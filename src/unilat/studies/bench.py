@@ -22,8 +22,8 @@ from unilat.config import RunConfig
 from unilat.nets.products import times_transposed
 from unilat.training.engine import fit, manifest, pick_device
 from unilat.training.machine import peak_memory
-from unilat.training.plan import Stage
-from unilat.training.stages import AutoencoderStage, BaseStage, schedule
+from unilat.training.plan import Schedule, Stage
+from unilat.training.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.types import UserError
 
 WARM, TIMED = 3, 8
@@ -38,9 +38,9 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     """Time ``config`` on pictures of ``channels`` channels. Seconds are medians; FLOPs as :func:`describe` counts them.
 
     Returns ``machine``, ``matrix_gflops`` (a second, float32), ``parts`` (ms and GFLOPs an example, share of the
-    matrix rate), ``stages`` (ms a step, examples a second, minutes of the whole stage), ``peak_mib`` of this process
-    and ``minutes``. Reading pictures and the evaluation at the end are not in it. Raises :class:`UserError` for what
-    ``unilat train`` would refuse.
+    matrix rate), ``stages`` (ms a step, examples a second, minutes of the whole stage; ``prior`` is the prior alone),
+    ``peak_mib`` of this process and ``minutes``. Reading pictures and the evaluation at the end are not in it. Raises
+    :class:`UserError` for what ``unilat train`` would refuse.
     """
     configuration.check(config)
     if channels not in (1, 3):
@@ -66,12 +66,15 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     stages: dict[str, dict[str, float]] = {}
     say("timing stage 1")
     steady = replace(config.stage1, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
-    stages["stage1"] = _steps(AutoencoderStage(autoencoder, pictures, pictures[:0], steady), config.stage1, place)
+    stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
+    stages["stage1"] = _steps(stage, schedule(config.stage1), place)
+    if config.stage1.settle and config.autoencoder.price != "normal":
+        say("timing the prior alone")
+        stages["prior"] = _steps(stage.settled(), settling(config.stage1), place)
     if config.stage2.samples:
         say("timing stage 2")
-        stages["stage2"] = _steps(
-            BaseStage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels), config.stage2, place
-        )
+        frozen = BaseStage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels)
+        stages["stage2"] = _steps(frozen, schedule(config.stage2), place)
     return {
         "machine": manifest(str(place)),
         "matrix_gflops": rate,
@@ -125,7 +128,7 @@ def _seconds(call: Callable[[], Any], place: torch.device) -> float:
     return statistics.median(found[WARM:])
 
 
-def _steps(stage: Stage, plan: Any, place: torch.device) -> dict[str, float]:
+def _steps(stage: Stage, plan: Schedule, place: torch.device) -> dict[str, float]:
     """Some real steps of the engine: gradients, clipping, optimiser, averaging and the log, but no checkpoint."""
     times: list[float] = []
 
@@ -134,7 +137,7 @@ def _steps(stage: Stage, plan: Any, place: torch.device) -> dict[str, float]:
         times.append(time.perf_counter())
 
     count = WARM + TIMED
-    timed = replace(schedule(plan), samples=plan.batch * (count + 1))
+    timed = replace(plan, samples=plan.batch * (count + 1))
     with tempfile.TemporaryDirectory() as folder:
         fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, device=place.type)
     step = statistics.median(after - before for before, after in zip(times[WARM - 1 :], times[WARM:], strict=False))
