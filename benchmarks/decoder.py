@@ -17,7 +17,6 @@ DPMSolverMultistepScheduler and DDIMScheduler with guidance by doubled batches, 
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import time
@@ -132,12 +131,12 @@ def _losses(name: str, seeds: Sequence[Found]) -> Rows:
 
 
 def _least(name: str, seeds: Sequence[Found], kind: str) -> dict[str, Any]:
-    """Fewest calls whose means lie within 0.1 dB and 2 % of distance of 50 calls at temperature 0.2; NaN for none."""
+    """Fewest calls whose means lie within 0.1 dB and 2 % of distance of 50 calls at temperature 0.2, or None."""
 
     def average(what: str, measure: str) -> float:
         return mean([one[what][measure] for one in seeds])
 
-    best, fewest = "temperature 0.2, 50 calls", math.nan
+    best, fewest = "temperature 0.2, 50 calls", None
     for calls in CALLS:
         what = f"{kind}, {_calls(calls)}"
         if what not in seeds[0] or average(what, "PSNR") < average(best, "PSNR") - 0.1:
