@@ -18,8 +18,9 @@ ARMS = {
     "half-longer": ("half dropped, 34,000 latents", ("--stage2.samples", "34000", *DROPPED)),
 }
 SCALE = (
-    "fashion-mnist --bpp 0.2 --stage1.settle 0 --data.at-most 20000 --stage1.samples 12000 "
-    "--evaluation.classifier-samples 0 --evaluation.pictures 600 --evaluation.samples 600 --evaluation.step-counts 1"
+    "fashion-mnist --bpp 0.2 --stage1.settle 0 --autoencoder.covariance-up-to 1024 --data.at-most 20000 "
+    "--stage1.samples 12000 --evaluation.classifier-samples 0 --evaluation.pictures 600 "
+    "--evaluation.samples 600 --evaluation.step-counts 1"
 ).split()
 
 

@@ -1,6 +1,7 @@
 """A whole audit: true bits, the right words, files that make a page, and one line for what cannot be audited."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_bits_of_gaussian_latents_are_the_closed_forms():
     z = torch.tensor([5.0, -1.0]).view(1, 2, 1) + variances.sqrt().float() * noise
     vit = ViTConfig(channels=(32,), blocks=(1,), head_width=16)
     prior = PriorPlan(vit=vit, samples=25_600, batch=64, learning_rate=3e-3, warmup=1000, ema_halflife=1000)
-    found = audit(z, size=4, plan=AuditPlan(prior=prior))
+    found = audit(z, size=4, plan=AuditPlan(prior=prior, gaussian_up_to=0))
     truth = law.rate_nats(-10.0, 5.0) / LN2
     bits = found.values["bits"]
     assert found.bits == pytest.approx(truth, rel=0.02)
@@ -59,6 +60,27 @@ def test_bits_of_gaussian_latents_are_the_closed_forms():
     assert bits["per_dimension"]["value"] == pytest.approx(found.bits / 32)
     assert found.values["normal"]["noisy"]["per_dimension"]["value"] == pytest.approx(3.6116, rel=0.02)
     assert found.values["normal"]["posterior"] is None and found.folder is None
+
+
+def test_the_lower_of_two_bounds_counts():
+    """Kills: the higher bound told, a Gaussian fitted on held-out latents or where it is forbidden, a word left out."""
+    mixing = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(4000, 16, generator=torch.Generator().manual_seed(2))
+    correlated = (noise @ mixing).view(4000, 1, 4, 4)
+    std = correlated.std()
+    law = Gaussian.correlated((mixing.T @ mixing / std**2).double(), torch.zeros(16, dtype=torch.float64))
+    truth = law.rate_nats(-10.0, 5.0) / LN2
+    found, without = (audit(correlated, plan=replace(_plan(), gaussian_up_to=most)) for most in (16, 15))
+    error = found.values["bits"]["per_latent"]["stderr"]
+    assert found.values["prior"] == "Gaussian" and found.bits == pytest.approx(truth, abs=4 * error)
+    assert without.values["prior"] == "network" and without.bits > 1.05 * truth
+    assert "plain Gaussian" in found.values["protocol"]["bits"]
+    assert "plain Gaussian" not in without.values["protocol"]["bits"]
+    signs = (torch.rand(4000, 1, 2, 2, generator=torch.Generator().manual_seed(3)) < 0.5).float()
+    plan = replace(_plan(6400), prior=replace(_plan(6400).prior, learning_rate=3e-3))
+    assert audit(signs, plan=plan).values["prior"] == "network"
+    few = correlated.view(1000, 4, 4, 4)[:100]  # fewer than twice their 64 numbers
+    assert audit(few, plan=_plan()).values["prior"] == "network"
 
 
 def test_the_splits_add_up(pictures: Tensor, tmp_path: Path):

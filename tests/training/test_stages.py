@@ -58,6 +58,7 @@ def pictures(count: int = 24) -> torch.Tensor:
 def stage(config: Stage1Config = CONFIG) -> AutoencoderStage:
     """A tiny stage 1, from a fixed seed."""
     networks = AutoencoderConfig(
+        covariance_up_to=1024,
         latent_channels=4,
         encoder=EncoderConfig(channels=(16, 16), blocks=(1, 1), strides=((2, 2),), patch=(2, 2)),
         prior=ViTConfig(channels=(32,), blocks=(1,), head_width=16),

@@ -66,8 +66,9 @@ class AutoencoderConfig:
     """Weight of a perceptual distance beside the squared error."""
     decoder_start: Literal["latent", "data"] = "latent"
     """The Gaussian whose exact denoiser the untrained decoder is: one drawn from the latent, or the data's (EDM)."""
-    covariance_up_to: int = 1024
-    """Most numbers a latent may have for the prior to build on their whole covariance; 0 never."""
+    covariance_up_to: int = 0
+    """Most numbers a latent may have for the prior to build on their whole covariance; 0 never. It helps a prior that
+    sees few latents, and hinders one that settles (LOG.md)."""
     prior: ViTConfig = field(default_factory=ViTConfig)
     """The diffusion prior, trained with the encoder."""
     decoder: UViTConfig = field(default_factory=UViTConfig)

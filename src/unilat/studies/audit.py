@@ -129,7 +129,10 @@ def _measured(audited: Subject, means: Means) -> tuple[Measured, tuple[Fault, ..
         "unknown": into.unknown,
         "channels": record.table(channels, scaling, into.arrays["channel_bits"]),
         "protocol": record.protocol(
-            means.plan, audited, patch(means.plan, (int((~channels.dead).sum()), *audited.z.shape[2:]))
+            means.plan,
+            audited,
+            patch(means.plan, (int((~channels.dead).sum()), *audited.z.shape[2:])),
+            into.values.get("prior") == "Gaussian",
         ),
         "plan": dataclasses.asdict(means.plan),
         "manifest": manifest(),

@@ -74,8 +74,8 @@ def table(channels: Channels, scaling: Scaling, bits: Tensor) -> list[dict[str, 
     ]
 
 
-def protocol(plan: Any, subject: Subject, patch: int) -> dict[str, str]:
-    """How each number was measured."""
+def protocol(plan: Any, subject: Subject, patch: int, gaussian: bool) -> dict[str, str]:
+    """How each number was measured; ``gaussian``: the latents' Gaussian needed fewer bits than the network."""
     vit = plan.prior.vit
     rule = (
         f"its own noise lets less than {DEAD_CAPACITY:g} bits through a number"
@@ -87,7 +87,8 @@ def protocol(plan: Any, subject: Subject, patch: int) -> dict[str, str]:
             f"rate (UL eq. 3) of the latents{' (mode of the posterior)' if subject.logvar is not None else ''}, "
             f"standardised by channel over all {len(subject.z):,}, with noise of log-SNR {plan.lambda_0:g} added; a "
             f"ViT of width {', '.join(map(str, vit.channels))} and {', '.join(map(str, vit.blocks))} blocks, patch "
-            f"{patch}, that saw {plan.prior.samples:,} latents of {len(subject.train):,}; measured on "
+            f"{patch}, that saw {plan.prior.samples:,} latents of {len(subject.train):,}"
+            f"{', but these bits are under their plain Gaussian, which needs fewer' if gaussian else ''}; measured on "
             f"{len(subject.test):,} others at {plan.levels} noise levels each, down to log-SNR {plan.lambda_min:g}; "
             f"seed {plan.seed}"
         ),
