@@ -20,6 +20,8 @@ from safetensors import safe_open
 from unilat import presets, run
 from unilat.config import RunConfig, to_json
 from unilat.files import read_json, read_safetensors
+from unilat.trained import read_pictures
+from unilat.training.stages import AutoencoderStage
 from unilat.types import UserError
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -184,6 +186,12 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
     assert flops[0] / flops[1] == pytest.approx((96 + 512) / 96) and metrics["bits"]["wanted"] == 0.3
     before, after = (read_safetensors(folder / "autoencoder.safetensors") for folder in (whole, first))
     assert before[1]["untrimmed_bpp"] != after[1]["untrimmed_bpp"]
+    assert all(row["target"] == pytest.approx(0.3 / 0.7) for row in told if row["stage"] == "stage1")
+    made = run.load(first)
+    pictures = read_pictures(config.data, None)
+    train, calibration, _ = made.split(pictures)
+    one = AutoencoderStage(made.autoencoder, pictures.images[train], pictures.images[calibration], config.stage1)
+    assert one.calibration_rate(made.autoencoder, 8, 0) == pytest.approx(float(after[1]["calibration_bpp"]), rel=1e-3)
     same = [name for name in before[0] if name.startswith("decoder.") and torch.equal(before[0][name], after[0][name])]
     assert len(same) > 10 and not any(
         torch.equal(before[0][name], after[0][name]) for name in before[0] if name.startswith("prior.net.blocks")
