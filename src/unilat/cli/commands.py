@@ -78,7 +78,7 @@ class Train:
     precision: Literal["float32", "bf16"] = "float32"
     """Of the networks alone while they train; weights, noise and losses stay float32."""
     checkpointing: bool = False
-    """Compute activations again in the backward pass: far less memory, up to a third more time."""
+    """Compute activations again in the backward pass: less memory, a third more time, on a CPU three quarters."""
     compile: bool = False
     """Compile the networks. By default where it pays back within the stage, which a line says."""
     no_compile: bool = False

@@ -76,7 +76,7 @@ def _compiler(device: torch.device) -> bool:
 @contextlib.contextmanager
 def applied(model: nn.Module, choices: Choices, compiled: bool) -> Iterator[None]:
     """``model`` as ``choices`` say, in place, while the context lasts."""
-    keep_freed_memory(16 if choices.checkpointing else 32)
+    keep_freed_memory(8 if choices.checkpointing else 32)
     set_parts(model, torch.bfloat16 if choices.precision == "bf16" else torch.float32, choices.checkpointing)
     blocks = [part for part in model.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
     try:
