@@ -236,7 +236,7 @@ def test_more_bits_are_held_until_the_prior_has_settled() -> None:
     """Kills: a run that ends with as many bits too few as its settled prior saves, an aim beyond the capacity, and one
     for a prior that has nothing to learn."""
     settling = changed(presets.get("small"), stage1__bpp=0.2, stage1__settle=1_000)
-    assert aim(settling) == pytest.approx(0.2 / 0.7)
+    assert aim(settling) == pytest.approx(0.2 / 0.8)
     assert aim(changed(settling, stage1__settle=0)) == 0.2
     many = changed(settling, stage1__bpp=1.7)
     assert aim(many) == pytest.approx((1.7 + capacity(many)) / 2) and capacity(many) > 1.7

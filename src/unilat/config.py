@@ -37,7 +37,7 @@ class DataConfig:
     """Training pictures set aside to measure the rate of the averaged weights while training."""
 
 
-SETTLED = 0.7
+SETTLED = 0.8
 """What a settled prior is taken to need of the bits under the co-trained one; the trim of scale mends the rest."""
 
 

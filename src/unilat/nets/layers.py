@@ -189,7 +189,7 @@ class Transformer(nn.Module):
 
     def forward(self, x_BDX: Tensor, e_BE: Tensor, keep_BK: Tensor | None = None) -> Tensor:
         modulation_B6D = self.modulate(e_BE).view(len(x_BDX), 6, -1)
-        x_BLD = all_BLD = x_BDX.flatten(2).transpose(1, 2)
+        x_BLD = all_BLD = x_BDX.flatten(2).transpose(1, 2).contiguous()  # a compiled block errs on transposed tokens
         place_BKD = None if keep_BK is None else keep_BK[:, :, None].expand(-1, -1, x_BLD.shape[2])
         last = len(self.blocks) - 1
         for index, block in enumerate(self.blocks):

@@ -22,7 +22,7 @@ from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.training.engine import Schedule
 from unilat.types import UserError
 
-REACH = 0.3
+REACH = 0.5
 """Largest change of ln scale that brings the latents to the wanted bits after the last step."""
 
 
