@@ -113,7 +113,10 @@ def gaussian(correlated: bool, count: int) -> tuple[Tensor, Gaussian]:
 def one_token(samples: int) -> AuditPlan:
     """A prior that sees each Gaussian latent as one token of 64 numbers."""
     vit = ViTConfig(channels=(256,), blocks=(2,), patch=4)
-    return AuditPlan(prior=PriorPlan(vit=vit, samples=samples, batch=256, learning_rate=2e-3, warmup=10_000, decay=0.7))
+    return AuditPlan(
+        gaussian_up_to=0,
+        prior=PriorPlan(vit=vit, samples=samples, batch=256, learning_rate=2e-3, warmup=10_000, decay=0.7),
+    )
 
 
 def informed(name: str, found: Audit) -> list[dict[str, Any]]:
@@ -200,7 +203,7 @@ def protocol(how: argparse.Namespace, clean: Audit) -> str:
         "told; means × 0.001 with variance 1. "
         f"Audits: {how.pictures:,} pictures. Bits: {clean.values['protocol']['bits']}. Gaussian latents: 20,000 of "
         f"4 × 4 × 4, the same defaults with {how.gaussian_samples:,} samples, "
-        "or one-token: a ViT of width 256, 2 blocks, patch 4; closed form of the "
+        "or one-token: a ViT of width 256, 2 blocks, patch 4, and no Gaussian beside it; closed form of the "
         "standardised law (maths.oracle.Gaussian)."
     )
 

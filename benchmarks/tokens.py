@@ -17,11 +17,6 @@ ARMS = {
     "half": ("half dropped, 24,000 latents", ("--stage2.samples", "24000", *DROPPED)),
     "half-longer": ("half dropped, 34,000 latents", ("--stage2.samples", "34000", *DROPPED)),
 }
-SCALE = (
-    "fashion-mnist --bpp 0.2 --stage1.settle 0 --autoencoder.covariance-up-to 1024 --data.at-most 20000 "
-    "--stage1.samples 12000 --evaluation.classifier-samples 0 --evaluation.pictures 600 "
-    "--evaluation.samples 600 --evaluation.step-counts 1"
-).split()
 
 
 def _minutes(found: dict[str, Any]) -> float:
@@ -35,10 +30,10 @@ SHOWN: Measures = {
 }
 
 
-def train(work: Path, seeds: Sequence[int], latents: str) -> None:
-    """Base models of the runs ``work/LATENTS-sSEED``; what is finished stays as it is."""
+def train(work: Path, seeds: Sequence[int], latents: str, scale: Sequence[str]) -> None:
+    """Base models of the runs ``work/LATENTS-sSEED``, trained with ``scale``; what is finished stays as it is."""
     frozen = {s: ("--stage1.autoencoder", str(work / f"{latents}-s{s}"), "--seed", f"{s}") for s in seeds}
-    jobs = {f"{arm}-s{s}": (*SCALE, *words, *frozen[s]) for s in seeds for arm, (_, words) in ARMS.items()}
+    jobs = {f"{arm}-s{s}": (*scale, *words, *frozen[s]) for s in seeds for arm, (_, words) in ARMS.items()}
     train_two_at_a_time(work, jobs)
 
 

@@ -54,8 +54,7 @@ LESS = {
 MORE = {"settle": ("the prior settles on 50,000 latents", ("--stage1.settle", "50000"))}
 SCALE = (
     "fashion-mnist --bpp 0.2 --stage1.settle 0 --autoencoder.covariance-up-to 1024 --data.at-most 20000 "
-    "--stage2.samples 0 --evaluation.classifier-samples 0 --evaluation.pictures 600 "
-    "--evaluation.samples 600 --evaluation.step-counts 1"
+    "--evaluation.classifier-samples 0 --evaluation.pictures 600 --evaluation.samples 600 --evaluation.step-counts 1"
 ).split()
 
 
@@ -128,9 +127,10 @@ def main() -> None:
         for s in SEEDS:
             runs = {arm: ("--stage1.samples", f"{samples}") for arm, samples in CURVE.items()}
             runs |= {arm: ("--stage1.samples", "12000", *words) for arm, (_, words) in (LESS | MORE).items()}
-            jobs = {f"{arm}-s{s}": (*SCALE, *words, "--seed", f"{s}") for arm, words in runs.items()}
+            alone = (*SCALE, "--stage2.samples", "0", "--seed", f"{s}")
+            jobs = {f"{arm}-s{s}": (*alone, *words) for arm, words in runs.items()}
             train_two_at_a_time(WORK, jobs)
-            tokens.train(WORK, (s,), "recipe")
+            tokens.train(WORK, (s,), "recipe", (*SCALE, "--stage1.samples", "12000"))
     protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
     print(write("training", protocol, rows()).with_suffix(".md").read_text("utf-8"))
 

@@ -38,7 +38,7 @@ class DataConfig:
 
 
 SETTLED = 0.8
-"""What a settled prior is taken to need of the bits under the co-trained one; the trim of scale mends the rest."""
+"""What a settled prior is taken to need of the co-trained one's bits: 0.65 to 0.93 were seen, the trim mends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
