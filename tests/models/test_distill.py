@@ -84,12 +84,15 @@ class Net(nn.Module):
 
 
 def test_a_student_comes_back_from_its_file(tmp_path: Path) -> None:
-    """Kills: a lost +inf at the grid's end, a forgotten temperature, the teacher's weights for the student's."""
+    """Kills: a lost +inf at the grid's end, a forgotten temperature, the teacher's weights for the student's, or the
+    student's in the teacher."""
     teacher, student = Net(), shaken(Net(), 5)
     path = tmp_path / "fast.safetensors"
     few = FewSteps(student, coarse(GRIDS["to clean"], 6), 0.25)
     few.save(path, teacher, settings="{}")
+    untouched = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     back = FewSteps.load(path, teacher)
+    assert all(torch.equal(weight, untouched[name]) for name, weight in teacher.state_dict().items())
     assert back.calls == 2 and back.grid[-1] == math.inf and back.temperature == 0.25
     x = signal(1)[:, :, :3]
     assert torch.equal(back.sample(x, None), few.sample(x, None))
