@@ -42,7 +42,15 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 def schedule(samples: int) -> Schedule:
     """Both models learn by the same rule."""
     return Schedule(
-        batch=32, samples=samples, learning_rate=1e-3, warmup=2000, decay=0.5, ema_halflife=2000, clip=1.0, log_every=25
+        batch=32,
+        samples=samples,
+        learning_rate=1.5e-3,
+        optimizer="muon",
+        warmup=2000,
+        decay=0.5,
+        ema_halflife=2000,
+        clip=1.0,
+        log_every=25,
     )
 
 
@@ -51,7 +59,6 @@ def trained(data: str) -> Run:
     folder = WORK / data
     words = ("--bpp", "0.3", "--stage1.samples", str(STAGE1), "--stage2.samples", "0", "--out", str(folder))
     words += ("--evaluation.features", "none", "--evaluation.classifier-samples", "0")
-    words += ("--autoencoder.decoder-start", "data")
     if not (folder / "report.html").is_file():
         code = unilat("train", data, *words, threads=1, log=WORK / f"{data}.log").wait()
         if code:

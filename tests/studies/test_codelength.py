@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from unilat.cli import main
 from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
+from unilat.nets.decoder import Heard
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
@@ -22,7 +22,6 @@ from unilat.training.plan import Schedule
 from unilat.types import UserError
 
 CONFIG = AutoencoderConfig(
-    decoder_start="data",
     latent_channels=2,
     encoder=EncoderConfig(channels=(8,), blocks=(1,), strides=(), patch=(4, 4)),
     prior=ViTConfig(channels=(16,), blocks=(1,), head_width=16),
@@ -42,20 +41,17 @@ def shaken(channels: int) -> Autoencoder:
     return model.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
-def run(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run whose decoder starts from the data's statistics: the one that a pixel model can go on from."""
-    folder = tmp_path_factory.mktemp("runs") / "data-start"
-    words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(folder)]
-    words += ["--autoencoder.decoder-start", "data", "--stage2.samples", "0"]
-    assert main([*words, "--stage1.samples", "256"]) == 0
-    return load(folder)
+@pytest.fixture
+def run(tiny_run: Path) -> Run:
+    """The tests' run."""
+    return load(tiny_run)
 
 
-def test_a_decoder_drawn_from_the_latent_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_decoder_that_starts_from_the_data_is_refused(run: Run, tmp_path: Path) -> None:
     """Kills weights that are taken over by the wrong network."""
-    with pytest.raises(UserError, match="decoder-start data"):
-        train_pixels(load(tiny_run), torch.zeros(4, 1, 16, 16, dtype=torch.uint8), tmp_path, FEW)
+    run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_start="data"))
+    with pytest.raises(UserError, match="decoder-start latent"):
+        train_pixels(run, torch.zeros(4, 1, 16, 16, dtype=torch.uint8), tmp_path, FEW)
 
 
 def pictures(run: Run, count: int = 24) -> torch.Tensor:
@@ -81,13 +77,12 @@ def test_waves_tell_a_tenth_of_a_grey_level() -> None:
     """At high log-SNR pictures that differ by 0.1 grey levels give different waves, whole greys at the finest wave do
     not; in noise all waves vanish. Kills a period that is not one grey level, and the fading."""
     model = PixelDenoiser(CONFIG, 1)
-    seen: list[torch.Tensor] = []
-    model.denoise.forward = lambda x, level, cond: seen.append(cond[0]) or x  # type: ignore[method-assign]
     grey = (torch.tensor([0.0, 77.0, 254.0, 77.1]) / 127.5 - 1.0)[:, None, None, None].double()
-    for level in (25.0, 2.0):
-        at = torch.full((4,), level, dtype=torch.float64)
-        model(grey * torch.sigmoid(at)[:, None, None, None].sqrt(), at, torch.zeros(4, 2, 1, 1))
-    fine, noise = seen
+    heard = Heard(torch.zeros(4, 2, 1, 1), torch.zeros(4, 2, 1, 1))
+    fine, noise = (
+        model.shown(grey * torch.sigmoid(at)[:, None, None, None].sqrt(), at, heard)[:, 2:]
+        for at in (torch.full((4,), level, dtype=torch.float64) for level in (25.0, 2.0))
+    )
     assert torch.allclose(fine[:3, :2].flatten(1), torch.tensor([0.0, 1.0]).double(), atol=1e-3)
     assert abs(float(fine[3, 0]) - math.sin(0.2 * math.pi)) < 1e-3
     assert float(noise.abs().max()) < 1e-6

@@ -70,7 +70,10 @@ class Heard:
 
 
 class Decoder(nn.Module):
-    """``denoise(x_t, logsnr, z_0) -> x_hat``; ``mean`` and ``std`` are those of the data, a number or one a channel."""
+    """``denoise(x_t, logsnr, z_0) -> x_hat``; ``mean`` and ``std`` are those of the data, a number or one a channel.
+
+    ``more``: channels that :meth:`shown` has beside what is drawn.
+    """
 
     mean: Tensor
     std: Tensor
@@ -86,12 +89,13 @@ class Decoder(nn.Module):
         mean: float | Tensor = 0.0,
         std: float | Tensor = 1.0,
         precision: torch.dtype = torch.float32,
+        more: int = 0,
     ):
         super().__init__()
         axes = len(config.patch)
         self.precision = precision
         self.drawing = Drawing(encoder, channels, latent_channels)
-        self.net = UViT(config, channels, latent_channels, shown=2 * channels)
+        self.net = UViT(config, channels, latent_channels, shown=2 * channels + more)
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))
 
@@ -108,8 +112,13 @@ class Decoder(nn.Module):
         heard = cond if isinstance(cond, Heard) else self.hear(cond)
         centred, start, gain = through(self.around, self.checkpointing, x_t, logsnr, heard.drawn)
         level = logsnr + 2 * (self.std.log().mean() + START)
-        output = call(self.net, self.precision, torch.cat([centred, heard.drawn], dim=1), level, heard.z_0)
+        seen = torch.cat([centred, self.shown(x_t, logsnr, heard)], dim=1)
+        output = call(self.net, self.precision, seen, level, heard.z_0)
         return torch.addcmul(start, gain, output)
+
+    def shown(self, x_t: Tensor, logsnr: Tensor, heard: Heard) -> Tensor:
+        """What the network sees beside the centred x_t."""
+        return heard.drawn
 
     def around(self, x_t: Tensor, logsnr: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``((x_t − α m) / √v, m + α s² / v · (x_t − α m), σ s / √v)``: F's input, and ``x̂ = start + gain F``."""

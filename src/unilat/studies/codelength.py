@@ -19,7 +19,7 @@ from unilat.maths.codelength import CodelengthTerms, codelength_terms
 from unilat.maths.levels import Draws, rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
-from unilat.nets.denoiser import Denoiser
+from unilat.nets.decoder import Decoder
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
 from unilat.trained import BATCH, Run
 from unilat.training.engine import fit, key
@@ -50,7 +50,7 @@ def train_pixels(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(seed, "pixels"))
         old = run.autoencoder.decoder
-        assert isinstance(old, Denoiser)
+        assert isinstance(old, Decoder)
         model = PixelDenoiser(ae, pictures.shape[1], old.mean.flatten().cpu(), old.std.flatten().cpu())
     if latent:
         model.continue_from(old)
@@ -157,9 +157,9 @@ def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
     ae = run.config.autoencoder
     if ae.learned_variance or ae.random_end is not None:
         raise UserError(f"{run.folder}: a codelength is told for latents whose noise is fixed at λ₀")
-    if ae.decoder_start != "data":
+    if ae.decoder_start != "latent":
         raise UserError(
-            f"{run.folder}: a codelength is told for decoders trained with --autoencoder.decoder-start data"
+            f"{run.folder}: a codelength is told for decoders trained with --autoencoder.decoder-start latent"
         )
     run.pictures(pictures)  # refuses what is not uint8 of the run's size
     if not len(pictures):

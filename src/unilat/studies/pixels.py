@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unilat.data import to_unit
 from unilat.maths.denoising import denoising_loss
@@ -18,28 +18,26 @@ from unilat.maths.levels import Draws, Table, rate_table
 from unilat.maths.noise import alpha, diffuse, expand
 from unilat.maths.weighting import unweighted
 from unilat.models.autoencoder import AutoencoderConfig
-from unilat.nets.denoiser import Denoiser
-from unilat.nets.uvit import UViT
+from unilat.nets.decoder import Decoder, Heard
 
 PERIODS = (1, 2, 4, 8)
 """Grey levels a wave."""
 
 
-class PixelDenoiser(nn.Module):
-    """The one contract with ``cond`` = z_0: a decoder that also sees waves of its noisy picture.
+class PixelDenoiser(Decoder):
+    """The one contract with ``cond`` = z_0: a decoder whose network also sees waves of its noisy picture.
 
-    Made of a decoder's configuration; :meth:`continue_from` takes a trained decoder's weights over, and then equals it.
+    Made of an autoencoder's configuration; :meth:`continue_from` takes a trained decoder's weights over, and then
+    equals it.
     """
 
     def __init__(self, config: AutoencoderConfig, channels: int, mean: float | Tensor = 0.0, std: float | Tensor = 1.0):
-        super().__init__()
-        axes, inputs = len(config.decoder.patch), channels * (1 + 2 * len(PERIODS))
-        net = _Waves(UViT(config.decoder, inputs, config.latent_channels), channels)
+        waves = 2 * channels * len(PERIODS)
         mean, std = (torch.as_tensor(value, dtype=torch.float32).expand(channels) for value in (mean, std))
-        self.denoise = Denoiser(net, axes, mean, std)
+        super().__init__(config.decoder, config.encoder, channels, config.latent_channels, mean, std, more=waves)
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, z_0: Tensor) -> Tensor:
-        """The expected clean picture."""
+    def shown(self, x_t: Tensor, logsnr: Tensor, heard: Heard) -> Tensor:
+        """What a decoder's network is shown, and sine and cosine of each period."""
         level = expand(logsnr, x_t)
         clean = x_t / expand(alpha(logsnr), x_t)
         waves = []
@@ -48,29 +46,17 @@ class PixelDenoiser(nn.Module):
             fade = torch.exp(-0.5 * frequency**2 * torch.exp(-level))
             phase = frequency * (clean + 1.0)
             waves += [fade * torch.sin(phase), fade * torch.cos(phase)]
-        return self.denoise(x_t, logsnr, (torch.cat(waves, 1), z_0))
+        return torch.cat([super().shown(x_t, logsnr, heard), *waves], 1)
 
     @torch.no_grad()
-    def continue_from(self, decoder: Denoiser) -> None:
+    def continue_from(self, decoder: Decoder) -> None:
         """Take over ``decoder``'s weights; waves weigh nothing at first, so that both give the same answer."""
-        own, theirs = self.state_dict(), decoder.state_dict()
-        for name, value in theirs.items():
-            target = own[name.replace("net.", "denoise.net.net.", 1) if name.startswith("net.") else f"denoise.{name}"]
-            if target.shape != value.shape:  # the first and the last convolution: channels of the picture come first
+        own = self.state_dict()
+        for name, value in decoder.state_dict().items():
+            target = own[name]
+            if target.shape != value.shape:  # the first convolution, whose last inputs are the waves
                 target.zero_()
             target[tuple(slice(length) for length in value.shape)] = value
-
-
-class _Waves(nn.Module):
-    """A UViT of picture and waves that answers for the picture alone."""
-
-    def __init__(self, net: UViT, channels: int):
-        super().__init__()
-        self.net, self.channels = net, channels
-
-    def forward(self, x: Tensor, logsnr: Tensor, cond: tuple[Tensor, Tensor]) -> Tensor:
-        waves, z_0 = cond
-        return self.net(torch.cat([x, waves.to(x.dtype)], 1), logsnr, z_0)[:, : self.channels]
 
 
 class PixelStage:
