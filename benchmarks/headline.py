@@ -1,11 +1,12 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
 
-    make bench-headline                           everything: 48 runs, an hour on two cores, goes on where it stopped
+    make bench-headline                           everything: 70 runs, two hours on two cores, goes on where it stopped
     python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
 
-32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; one more run takes that
-autoencoder and trains a base model on 6,000. Runs have one thread each and go two at a time. Distances are
-kernel distances of the packaged network: they compare among these rows, never with a published FID.
+32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; more runs take that
+autoencoder and train a base model on 6,000 and, of the configurations that stand near their method's best, on 96,000.
+Runs have one thread each and go two at a time. Distances are kernel distances of the packaged network: they compare
+among these rows, never with a published FID.
 """
 
 import argparse
@@ -32,20 +33,22 @@ from common import (
 
 WORK = ROOT / "runs" / "bench-headline"
 SEEDS = (0, 1)
-LADDER_SEEDS = (0, 1)
-"""Seeds whose autoencoders have base models of all budgets; those of the others have ``OWN`` alone."""
 SCALE = (
-    "--data.at-most 20000 --stage1.settle 0 --stage1.samples 16000 --evaluation.classifier-samples 0 "
+    "--data.at-most 20000 --stage1.samples 16000 --evaluation.classifier-samples 0 "
     "--evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600 --evaluation.step-counts 1"
 ).split()
-BUDGETS = (6_000, 24_000)
-OWN = 24_000
-"""Latents that a base model sees in training, and how many in the autoencoder's own run."""
+BUDGETS = (6_000, 24_000, 96_000)
+OWN, LONG = 24_000, 96_000
+"""Latents that a base model sees in training: in the autoencoder's own run, and with an autoencoder near the best."""
+NEAR = 1.15
+"""How much farther than its method's best a configuration may generate after ``OWN`` to be trained for ``LONG``."""
 DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
 BITS = {"fashion-mnist": (0.05, 0.1, 0.2), "emoji": (0.1, 0.2, 0.4)}
-FACTORS = (3, 10, 32)
+FACTORS = (1, 3, 10)
 """One over the KL-VAE's KL weights."""
 METHODS = ("UL", "KL-VAE")
+SETTLED = "UL, prior settled"
+"""UL's autoencoders as a user gets them, stage 1 alone, to compare pictures at the bits that each method names."""
 BASE_GOAL, WHOLE_GOAL, PSNR_GOAL = 2.0, 1.2, 2.0
 Jobs = dict[str, Sequence[str]]
 SHOWN: Measures = {what: how for what, how in MEASURES.items() if what != "generation"}
@@ -53,28 +56,39 @@ SHOWN: Measures = {what: how for what, how in MEASURES.items() if what != "gener
 
 def configurations(data: str, method: str) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Of each autoencoder, by the name of its runs, the words for it in a row and its options."""
-    if method == "UL":
-        bits = {bpp: ("--bpp", f"{bpp:g}") for bpp in BITS[data]}
-        return {f"{data}-ul-{bpp:g}": (f"UL {bpp:g} bits per pixel", words) for bpp, words in bits.items()}
+    if method != "KL-VAE":
+        ends, short = (("--stage1.settle", "0"), "ul") if method == "UL" else ((), "settled")
+        bits = {bpp: ("--bpp", f"{bpp:g}", *ends) for bpp in BITS[data]}
+        return {f"{data}-{short}-{bpp:g}": (f"{method} {bpp:g} bits per pixel", words) for bpp, words in bits.items()}
     factors = {factor: ("--preset", "kl-vae", "--loss-factor", f"{factor}") for factor in FACTORS}
     return {f"{data}-kl-{factor}": (f"KL-VAE weight 1/{factor}", words) for factor, words in factors.items()}
 
 
 def of_budget(name: str, budget: int) -> str:
-    """Name of the runs of an autoencoder with a base model of ``budget`` latents, without the seed."""
-    return name if budget == OWN else f"{name}-base{budget}"
+    """Name of the runs of an autoencoder with a base model of ``budget`` latents (0: none), without the seed."""
+    return name if budget in (0, OWN) else f"{name}-base{budget}"
 
 
-def jobs(data: str, seed: int, budgets: Iterable[int]) -> Jobs:
-    """Names and options of the runs of all autoencoders of a data set and seed with base models of these budgets."""
+def jobs(data: str, seed: int, budgets: Iterable[int], methods: Iterable[str] = METHODS) -> Jobs:
+    """Names and options of the runs of all autoencoders of a data set and seed with base models of these budgets; of
+    ``LONG`` those of :func:`near` alone."""
     found: Jobs = {}
     for budget in budgets:
-        for method in METHODS:
-            for name, (_, words) in configurations(data, method).items():
-                taken = () if budget == OWN else ("--stage1.autoencoder", str(WORK / f"{name}-s{seed}"))
+        for method in methods:
+            chosen = near(data, method) if budget == LONG else configurations(data, method)
+            for name in chosen:
+                words = configurations(data, method)[name][1]
+                taken = () if budget in (0, OWN) else ("--stage1.autoencoder", str(WORK / f"{name}-s{seed}"))
                 ends = (*SCALE, "--stage2.samples", f"{budget}", "--seed", f"{seed}", *taken)
                 found[f"{of_budget(name, budget)}-s{seed}"] = (data, *DATA[data], *words, *ends)
     return found
+
+
+def near(data: str, method: str) -> list[str]:
+    """The configurations of a method that generate within ``NEAR`` of its best after ``OWN`` latents."""
+    measures = {"generation": MEASURES["generation"]}
+    found = {name: mean(over_seeds(WORK, name, SEEDS, measures)["generation"]) for name in configurations(data, method)}
+    return [name for name, distance in found.items() if distance <= NEAR * min(found.values())]
 
 
 def whole(data: str, budgets: Sequence[int]) -> list[int]:
@@ -196,15 +210,16 @@ def work_rows(data: str, what: str, goal: float, added: Mapping[str, float]) -> 
     return rows
 
 
-def psnr_rows(data: str, what: str, goal: float | None) -> Rows:
-    """PSNR of UL less that of each KL-VAE at the KL-VAE's base bits, seed by seed, where UL's range holds them."""
+def psnr_rows(data: str, bits: str, ours: str) -> Rows:
+    """PSNR of UL (its runs ``ours``) less that of each KL-VAE at equal ``bits``, a measure of both, seed by seed, where
+    UL's range holds them."""
     rows: Rows = []
     curves = {
         seed: [
-            (math.log(max(bits, 1e-9)), psnr)
-            for name in configurations(data, "UL")
+            (math.log(max(value, 1e-9)), psnr)
+            for name in configurations(data, ours)
             for found in [over_seeds(WORK, name, (seed,), SHOWN)]
-            for bits, psnr in zip(found["base bits"], found[what], strict=True)
+            for value, psnr in zip(found[bits], found["PSNR"], strict=True)
         ]
         for seed in SEEDS
     }
@@ -212,19 +227,19 @@ def psnr_rows(data: str, what: str, goal: float | None) -> Rows:
         gains, told = [], []
         for seed, curve in curves.items():
             found = over_seeds(WORK, name, (seed,), SHOWN)
-            for bits, psnr in zip(found["base bits"], found[what], strict=True) if curve else ():
-                gain = interpolated(math.log(max(bits, 1e-9)), curve) - psnr
+            for value, psnr in zip(found[bits], found["PSNR"], strict=True) if curve else ():
+                gain = interpolated(math.log(max(value, 1e-9)), curve) - psnr
                 ends = [math.exp(end) for end in (min(curve)[0], max(curve)[0])]
                 outside = "" if math.isfinite(gain) else ", outside: left out"
-                told.append(f"seed {seed} at {bits:.3g}, UL has {ends[0]:.3g} to {ends[1]:.3g}{outside}")
+                told.append(f"seed {seed} at {value:.3g}, UL has {ends[0]:.3g} to {ends[1]:.3g}{outside}")
                 gains += [gain] if math.isfinite(gain) else []
         if told:
-            text = f"{data}: {what} at equal base bits, UL less {label} ({'; '.join(told)})"
-            value, aim = (mean(gains), goal) if gains else (None, None)
+            text = f"{data}: PSNR at equal {bits}, {ours} less {label} ({'; '.join(told)})"
+            value, aim = (mean(gains), PSNR_GOAL) if gains else (None, None)
             rows.append(row(text, value, "dB", goal=aim, at_least=True, stderr=error(gains), n=len(gains)))
-    if goal is not None and rows and all(one["value"] is None for one in rows):
-        text = f"{data}: {what} at equal base bits, no KL-VAE lies in UL's range"
-        rows.append(row(text, None, "dB", goal=goal, at_least=True, n=0))
+    if rows and all(one["value"] is None for one in rows):
+        text = f"{data}: PSNR at equal {bits}, no KL-VAE lies in the range of {ours}"
+        rows.append(row(text, None, "dB", goal=PSNR_GOAL, at_least=True, n=0))
     return rows
 
 
@@ -260,16 +275,20 @@ def report(data: str) -> Rows:
     rows += at_each_budget(data)
     rows += work_rows(data, "base FLOPs", BASE_GOAL, dict.fromkeys(METHODS, 0.0))
     rows += work_rows(data, "base and stage 1 FLOPs", WHOLE_GOAL, added)
-    return [*rows, *psnr_rows(data, "PSNR", PSNR_GOAL)]
+    for name, (label, _) in configurations(data, SETTLED).items():
+        rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, SHOWN), SHOWN)
+    return [*rows, *psnr_rows(data, "bits", SETTLED), *psnr_rows(data, "base bits", "UL")]
 
 
 PROTOCOL = (
     "32×32 pictures (20,000 read at most; emoji has 3,391), `small` networks, stage 1 of 16,000 pictures, one thread. "
     "UL: diffusion prior and decoder, λ₀ = 5, wanted bits. KL-VAE: preset `kl-vae`, squared error in one decoder call, "
     "no perceptual or adversarial term, λ₀ = 10, three KL weights; equal encoder (plus outputs for its variance) and "
-    "decoder, no trained prior. Both: one base model, trained with EMA and its own learning rate decay at each budget. "
+    "decoder, no trained prior. Both: one base model, trained with EMA and its own learning rate decay at each budget; "
+    f"after {LONG:,} latents only configurations within {NEAR:g} of their method's best after {OWN:,}. "
     "Up to 600 held-out pictures (emoji: a tenth of all) against as many samples, guidance 1, one decoder call; "
     "kernel distance of efficientnet-lite0 features at 128×128, comparable among the rows of one data set only. "
+    "UL's prior is trained with the autoencoder alone, but in the rows `UL, prior settled`, which are the default. "
     "`bits`: by the run's own price (UL: its prior; KL-VAE: its KL term). `base bits`, one measure for both: the "
     "bound on what the noisy latent tells under the base model of 24,000 latents; a base model that fits worse makes "
     "it looser, and the λ₀ differ, so PSNR at equal base bits favours the side with the tighter bound. UL's PSNR is "
@@ -287,11 +306,11 @@ PROTOCOL = (
 def main(chosen: Iterable[str]) -> None:
     """Train what is missing and write what there is."""
     chosen = list(chosen) or list(DATA)
-    for seed in SEEDS:
-        for data in [name for name in DATA if name in chosen]:
-            train_two_at_a_time(WORK, jobs(data, seed, [OWN]))
-            if seed in LADDER_SEEDS:  # only now: these take the autoencoders of those
-                train_two_at_a_time(WORK, jobs(data, seed, [budget for budget in BUDGETS if budget != OWN]))
+    for data in [name for name in DATA if name in chosen]:
+        for budget in (OWN, min(BUDGETS), LONG):  # the first one's runs have the autoencoders
+            train_two_at_a_time(WORK, {name: job for s in SEEDS for name, job in jobs(data, s, [budget]).items()})
+        settled = {name: job for s in SEEDS for name, job in jobs(data, s, [0], [SETTLED]).items()}
+        train_two_at_a_time(WORK, settled)
     rows = [one for data in DATA for one in report(data)]
     print(Path(write("headline", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
 
