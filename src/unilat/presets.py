@@ -48,7 +48,7 @@ _SMALL = RunConfig(
         prior   = ViTConfig(channels=(128,), blocks=(4,), patch=2),
         decoder = UViTConfig(channels=(64,), blocks=(2,), patch=(4, 4), width=128, depth=2),
     ),
-    stage1      = Stage1Config(bpp=0.2, settle=50_000),
+    stage1      = Stage1Config(bpp=0.2, settle=160_000),
     base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
 )
 _KL_VAE = replace(  # latent diffusion's baseline: the same networks, KL weight 1/100, hardly any fixed noise
