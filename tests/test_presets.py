@@ -28,10 +28,12 @@ def section(name: str) -> str:
     config = presets.get(name)
     told = describe(config, channels=config.data.channels or 1)
     latent, picture = ("×".join(map(str, told[key])) for key in ("latent", "picture"))
+    settle = f" and {config.stage1.settle:,} of the prior alone" if config.stage1.settle else ""
+    examples = f"{config.stage1.samples:,} examples of stage 1{settle}, {config.stage2.samples:,} of stage 2"
     lines = [
         f"## {name}",
         "",
-        f"{picture} → {latent}; {config.stage1.samples:,} examples of stage 1, {config.stage2.samples:,} of stage 2.",
+        f"{picture} → {latent}; {examples}.",
         "",
         "| part | parameters | forward GFLOPs, one example | training EFLOPs |",
         "|---|---:|---:|---:|",
@@ -50,7 +52,7 @@ def page() -> str:
     return "\n".join([HEAD, *map(section, presets.PRESETS)])
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_the_page_is_what_is_counted(name: str) -> None:
     """Kills: a network that changes its size while the table goes on telling the old one."""
     assert section(name) in FILE.read_text("utf-8"), "run: python tests/test_presets.py"
