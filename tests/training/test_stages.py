@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from unilat.config import Stage1Config, Stage2Config
+from unilat.data import to_unit
 from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -55,11 +56,12 @@ def pictures(count: int = 24) -> torch.Tensor:
     return (127.5 + 60 * waves).clamp(0, 255).to(torch.uint8)[:, None]
 
 
-def stage(config: Stage1Config = CONFIG) -> AutoencoderStage:
+def stage(config: Stage1Config = CONFIG, learned_variance: bool = False) -> AutoencoderStage:
     """A tiny stage 1, from a fixed seed."""
     networks = AutoencoderConfig(
         covariance_up_to=1024,
         latent_channels=4,
+        learned_variance=learned_variance,
         encoder=EncoderConfig(channels=(16, 16), blocks=(1, 1), strides=((2, 2),), patch=(2, 2)),
         prior=ViTConfig(channels=(32,), blocks=(1,), head_width=16),
         decoder=UViTConfig(channels=(16,), blocks=(1,), strides=((2, 2),), width=32, depth=1, head_width=16),
@@ -153,6 +155,20 @@ def test_calibration_measures_the_average_and_moves_the_aim() -> None:
     assert math.copysign(1, one.controller.log_ratio) == math.copysign(1, math.log(first / 0.3))
     one.calibration = one.pictures[:4]
     assert one.calibrate(ema, 16)["calibration_bpp"] != first
+
+
+def test_calibration_measures_what_training_does_where_a_variance_is_learned() -> None:
+    """Latents drawn, and what the draws add to their entropy taken off. Kills: the rate of the posterior's mean."""
+    one = stage(learned_variance=True)
+    spread = one.model.encoder.spread
+    assert spread is not None and spread.bias is not None
+    torch.nn.init.constant_(spread.bias, -2.0)
+    x = to_unit(one.calibration)
+    with torch.no_grad():
+        rates = [one.model.losses(x, Draws.keyed(1, step, 0, len(x))).rate.nats().mean() for step in range(200)]
+    expected = float(torch.stack(rates).mean()) / (LN2 * one.pixels)
+    found = [one.calibration_rate(one.model, 8, seed) for seed in range(25)]
+    assert sum(found) / 25 == pytest.approx(expected, rel=0.03)
 
 
 def test_trim_comes_no_further_from_the_wanted_bits() -> None:

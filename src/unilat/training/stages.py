@@ -18,6 +18,7 @@ from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
 from unilat.models.latents import fingerprint
+from unilat.models.posterior import Posterior
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.training.engine import Schedule
 from unilat.types import UserError
@@ -134,9 +135,13 @@ class AutoencoderStage:
     def calibration_rate(self, model: Autoencoder, levels: int, seed: int) -> float:
         """Bits per pixel of ``model`` on the calibration pictures, ``levels`` noise levels each."""
         device = next(model.parameters()).device
-        z = torch.cat([model.encode(to_unit(part).to(device)) for part in self.calibration.split(256)])
-        draws = Draws.keyed(0, seed, 0, len(z))
-        nats = [model.rate(z, draws).nats().mean() for _ in range(levels)]
+        found = [model.posterior(to_unit(part).to(device)) for part in self.calibration.split(256)]
+        spread = [one.log_variance for one in found if one.log_variance is not None]
+        posterior = Posterior(torch.cat([one.mean for one in found]), torch.cat(spread) if spread else None)
+        draws = Draws.keyed(0, seed, 0, len(self.calibration))
+        z, entropy = posterior.draw(draws.normal), posterior.entropy(model.config.lambda_0)
+        rates = [model.rate(z, draws) for _ in range(levels)]
+        nats = [(rate if entropy is None else rate.less(entropy)).nats().mean() for rate in rates]
         return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
 
     def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
