@@ -1,6 +1,6 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
 
-    make bench-headline                           everything: 60 runs, 90 minutes on two cores, goes on where it stopped
+    make bench-headline                           everything: 80 runs, two hours on two cores, goes on where it stopped
     python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
 
 32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; more runs take that
@@ -49,6 +49,8 @@ FACTORS = (1, 3, 10)
 METHODS = ("UL", "KL-VAE")
 SETTLED = "UL, prior settled"
 """UL with a prior that goes on alone, stage 1 only: to compare pictures at the bits that each method names."""
+CONTROL = "KL-VAE, diffusion decoder"
+"""The KL-VAE's encoder and price, with UL's bits (of KL) and UL's decoder: what of a difference the decoder makes."""
 BASE_GOAL, WHOLE_GOAL, PSNR_GOAL = 2.0, 1.2, 2.0
 Jobs = dict[str, Sequence[str]]
 SHOWN: Measures = {what: how for what, how in MEASURES.items() if what != "generation"}
@@ -57,8 +59,12 @@ SHOWN: Measures = {what: how for what, how in MEASURES.items() if what != "gener
 def configurations(data: str, method: str) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Of each autoencoder, by the name of its runs, the words for it in a row and its options."""
     if method != "KL-VAE":
-        settle, short = ("0", "ul") if method == "UL" else ("50000", "settled")
-        bits = {bpp: ("--bpp", f"{bpp:g}", "--stage1.settle", settle) for bpp in BITS[data]}
+        short, words = {
+            "UL": ("ul", ("--stage1.settle", "0")),
+            SETTLED: ("settled", ("--stage1.settle", "50000")),
+            CONTROL: ("control", ("--preset", "kl-vae", "--autoencoder.decoder-loss", "diffusion")),
+        }[method]
+        bits = {bpp: ("--bpp", f"{bpp:g}", *words) for bpp in BITS[data]}
         return {f"{data}-{short}-{bpp:g}": (f"{method} {bpp:g} bits per pixel", words) for bpp, words in bits.items()}
     factors = {factor: ("--preset", "kl-vae", "--loss-factor", f"{factor}") for factor in FACTORS}
     return {f"{data}-kl-{factor}": (f"KL-VAE weight 1/{factor}", words) for factor, words in factors.items()}
@@ -246,11 +252,11 @@ def psnr_rows(data: str, bits: str, ours: str) -> Rows:
 def at_each_budget(data: str) -> Rows:
     """Generation distance of the best KL-VAE less that of the best UL."""
     rows: Rows = []
-    for budget in BUDGETS:
-        best = [envelope(data, method, whole(data, [budget]), [budget]).get(budget) for method in METHODS]
+    for method, budget in [*(("KL-VAE", budget) for budget in BUDGETS), (CONTROL, OWN)]:
+        best = [envelope(data, one, whole(data, [budget]), [budget]).get(budget) for one in ("UL", method)]
         ours, theirs = best
         if ours and theirs:
-            pair = f"best KL-VAE ({theirs.label}) less best UL ({ours.label})"
+            pair = f"best {method} ({theirs.label}) less best UL ({ours.label})"
             text = f"{data}: generation after {budget:,} latents, {pair}"
             rows += difference(text, theirs.distances, ours.distances, "kernel distance")
     return rows
@@ -275,8 +281,9 @@ def report(data: str) -> Rows:
     rows += at_each_budget(data)
     rows += work_rows(data, "base FLOPs", BASE_GOAL, dict.fromkeys(METHODS, 0.0))
     rows += work_rows(data, "base and stage 1 FLOPs", WHOLE_GOAL, added)
-    for name, (label, _) in configurations(data, SETTLED).items():
-        rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, SHOWN), SHOWN)
+    for method, measures in ((SETTLED, SHOWN), (CONTROL, MEASURES)):
+        for name, (label, _) in configurations(data, method).items():
+            rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, measures), measures)
     return [*rows, *psnr_rows(data, "bits", SETTLED), *psnr_rows(data, "base bits", "UL")]
 
 
@@ -289,6 +296,7 @@ PROTOCOL = (
     "Up to 600 held-out pictures (emoji: a tenth of all) against as many samples, guidance 1, one decoder call; "
     "kernel distance of efficientnet-lite0 features at 128×128, comparable among the rows of one data set only. "
     "UL's prior is trained with the autoencoder alone; in the rows `UL, prior settled` on 50,000 latents more. "
+    f"`{CONTROL}`: a control, base models of {OWN:,} latents alone. "
     "`bits`: by the run's own price (UL: its prior; KL-VAE: its KL term). `base bits`, one measure for both: the "
     "bound on what the noisy latent tells under the base model of 24,000 latents; a base model that fits worse makes "
     "it looser, and the λ₀ differ, so PSNR at equal base bits favours the side with the tighter bound. UL's PSNR is "
@@ -309,8 +317,9 @@ def main(chosen: Iterable[str]) -> None:
     for data in [name for name in DATA if name in chosen]:
         for budget in sorted(BUDGETS, key=lambda budget: budget != OWN):  # the autoencoders come first
             train_two_at_a_time(WORK, {name: job for s in SEEDS for name, job in jobs(data, s, [budget]).items()})
-        settled = {name: job for s in SEEDS for name, job in jobs(data, s, [0], [SETTLED]).items()}
-        train_two_at_a_time(WORK, settled)
+        for method, budget in ((SETTLED, 0), (CONTROL, OWN)):
+            more = {name: job for s in SEEDS for name, job in jobs(data, s, [budget], [method]).items()}
+            train_two_at_a_time(WORK, more)
     rows = [one for data in DATA for one in report(data)]
     print(Path(write("headline", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
 
