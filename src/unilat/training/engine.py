@@ -101,8 +101,15 @@ def join(device: torch.device) -> World:
             raise UserError(
                 f"the {size} processes did not find each other ({text:.80}); start with torchrun"
             ) from error
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
     return World(rank=int(os.environ.get("RANK", "0")) if size > 1 else 0, size=size)
+
+
+def _leave() -> None:
+    """End the group while Python is whole, and after its threads have let go of the last tensors: one that still holds
+    some when Python is gone aborts the process (torch 2.13, gloo; pytorch pull request 179291)."""
+    time.sleep(0.1)
+    dist.destroy_process_group()
 
 
 class _Signals:
