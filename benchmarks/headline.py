@@ -1,6 +1,6 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
 
-    make bench-headline                           everything: 80 runs, two hours on two cores, goes on where it stopped
+    make bench-headline                           everything: 92 runs, 90 minutes on two cores, goes on where it stopped
     python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
 
 32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; more runs take that

@@ -133,7 +133,7 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
     table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
     cond = unknown if base.classes else None
     found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
-    nats = torch.stack([(terms if entropy is None else terms.less(entropy)).nats() for terms in found]).mean(0)
+    nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
     return _mean(nats / LN2 / run.pixels, "bits per pixel")
 
 

@@ -150,7 +150,7 @@ class Run:
         """
         table, lambda_min = self.autoencoder.rate_levels.table, self.config.autoencoder.lambda_min
         found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
-        return found if entropy is None else [terms.less(entropy) for terms in found]
+        return [terms.less(entropy) for terms in found]
 
     def encode(self, source: str | Tensor, seed: int = 0) -> LatentSet:
         """Latents of a data set (anything ``unilat train`` takes) or of uint8 pictures, with the bits of each."""

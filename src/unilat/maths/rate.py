@@ -52,9 +52,9 @@ class RateTerms:
         inside = expand(self.lambda_t <= lambda_end, self.diffusion)
         return replace(self, diffusion=torch.where(inside, self.diffusion, 0.0))
 
-    def less(self, entropy: Float[Tensor, "b *dims"]) -> "RateTerms":
-        """The rate of latents that were drawn with a learned variance: see :func:`added_entropy`."""
-        return replace(self, terminal=self.terminal - entropy)
+    def less(self, entropy: Float[Tensor, "b *dims"] | None) -> "RateTerms":
+        """The rate of latents that were drawn with a learned variance: see :func:`added_entropy`. None: of points."""
+        return self if entropy is None else replace(self, terminal=self.terminal - entropy)
 
     def curve(self, edges: Float[Tensor, " k_plus_1"]) -> Float[Tensor, " k"]:
         """Mean nats per example in each bin of log-SNR, ``[K]``; with the mean terminal KL it adds up to ``nats``.

@@ -176,8 +176,7 @@ class Autoencoder(nn.Module):
         z_0 = self.corrupt(z, draws.normal(z), end)
         share = rate_share * self.price.gradient
         rate = self.rate(z if share == 1.0 else torch.lerp(z.detach(), z, share), draws)
-        entropy = posterior.entropy(self.config.lambda_0)
-        rate = rate if entropy is None else rate.less(entropy)
+        rate = rate.less(posterior.entropy(self.config.lambda_0))
         charge = self.charge(self, x, z, rate if end is None else rate.up_to(end))
         decoder, lambda_t = self.asked.loss(self, x, self.condition(z_0, end), draws)
         return Stage1Losses(rate, charge, decoder, lambda_t)

@@ -206,9 +206,7 @@ def _bits(run: Run, held: HeldOut, prior: Denoiser, seed: int, table: Table) -> 
     found = measure(
         held.z, prior, lambda_0=ae.lambda_0, lambda_min=ae.lambda_min, table=table, levels=LEVELS, seed=seed
     )
-    if held.entropy is not None:
-        found = [terms.less(held.entropy) for terms in found]
-    return torch.stack([terms.nats().double() for terms in found]) / (LN2 * run.pixels)
+    return torch.stack([terms.less(held.entropy).nats().double() for terms in found]) / (LN2 * run.pixels)
 
 
 def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:

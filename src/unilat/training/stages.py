@@ -140,8 +140,7 @@ class AutoencoderStage:
         posterior = Posterior(torch.cat([one.mean for one in found]), torch.cat(spread) if spread else None)
         draws = Draws.keyed(0, seed, 0, len(self.calibration))
         z, entropy = posterior.draw(draws.normal), posterior.entropy(model.config.lambda_0)
-        rates = [model.rate(z, draws) for _ in range(levels)]
-        nats = [(rate if entropy is None else rate.less(entropy)).nats().mean() for rate in rates]
+        nats = [model.rate(z, draws).less(entropy).nats().mean() for _ in range(levels)]
         return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
 
     def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
