@@ -34,7 +34,7 @@ test: $(STAMP)  ## All tests that take seconds
 test-slow: $(STAMP)  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
-mutants: $(STAMP)  ## Break maths/ one line at a time and see the tests notice
+mutants: $(STAMP)  ## Break the library one line at a time and see the tests notice (half an hour)
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(STAMP)  ## ruff and pyright, as pinned

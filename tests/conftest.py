@@ -14,8 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from unilat.cli import main
-
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
@@ -36,6 +34,8 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a whole run of some seconds on ``tiny_source``, made by the real command line."""
+    from unilat.cli import main
+
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(folder)]
     assert main([*words, "--stage1.samples", "256", "--stage2.samples", "128"]) == 0
