@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before clean
+.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test-slow: $(STAMP)  ## The tests that take minutes
 
 mutants: $(STAMP)  ## Break the library one line at a time and see the tests notice (half an hour)
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+golden: $(STAMP)  ## Write tests/golden/*.json again after a change that is meant to move numbers
+	$(BIN)/python tests/golden_runs.py
 
 lint: $(STAMP)  ## ruff and pyright, as pinned
 	$(BIN)/ruff check .
