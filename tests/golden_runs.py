@@ -2,9 +2,9 @@
 
 ``make golden`` writes ``tests/golden/*.json`` again. Do so only where a change of numbers is meant, alone in its
 commit, and say in its message which and why. Each file holds the kind of machine it was made on, every step of every
-stage, all of metrics.json but times and memory, every text of the report and the SHA-256 of each of its drawings and of
-the weights. On that kind of machine all must be equal to the last bit; elsewhere numbers may differ in their last digits
-(:data:`ELSEWHERE`), and drawings and weights are not compared.
+stage, all of metrics.json but times and memory, every text of the report, and the SHA-256 of each of its drawings and
+of the weights. On that kind of machine all must be equal to the last bit; elsewhere numbers may differ in their last
+digits (:data:`ELSEWHERE`), and drawings and weights are not compared.
 """
 
 import contextlib
