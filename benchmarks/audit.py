@@ -19,10 +19,10 @@ from common import ROOT, row, write
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from unilat.data import batch_indices, load, to_unit
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
+from unilat.signals import batch_indices, load, to_unit
 from unilat.studies.audit import Audit, AuditPlan, audit
 from unilat.studies.prior import PriorPlan
 

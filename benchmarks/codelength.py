@@ -21,11 +21,11 @@ from common import ROOT, row, unilat, write
 from PIL import Image
 from torch import Tensor
 
-from unilat.evaluation import held_out, own_pictures
+from unilat.run.evaluate import held_out, own_pictures
+from unilat.run.trained import Run, load
 from unilat.studies import codelength as study
 from unilat.studies.codelength import LAMBDA_MAX, bits_each, train_pixels
 from unilat.studies.pixels import PixelDenoiser
-from unilat.trained import Run, load
 from unilat.training.plan import Schedule
 
 WORK = ROOT / "runs" / "bench-codelength"

@@ -20,9 +20,9 @@ from unilat.maths.levels import Draws
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.samplers import uniform_grid
 from unilat.models.base import Base
-from unilat.models.distill import FewSteps
+from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet
-from unilat.trained import Run
+from unilat.run.trained import Run
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
 

@@ -43,12 +43,12 @@ def one(name: str, seed: int) -> None:
     import torch
     from consistency import student
 
-    from unilat.distill import DEFAULTS, distill
-    from unilat.evaluation import chosen, held_out
     from unilat.metrics.distances import compare
     from unilat.metrics.features import feature_network
     from unilat.metrics.quality import psnr
-    from unilat.trained import Run, load
+    from unilat.run.distill import DEFAULTS, distill
+    from unilat.run.evaluate import chosen, held_out
+    from unilat.run.trained import Run, load
 
     torch.set_num_threads(1)
     folder = WORK / f"{name}-s{seed}"
@@ -154,9 +154,9 @@ def speed() -> Rows:
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
     from step import ratios, told
 
-    from unilat.data import to_bytes
     from unilat.maths.noise import diffuse
-    from unilat.trained import load
+    from unilat.run.trained import load
+    from unilat.signals import to_bytes
 
     torch.set_num_threads(1)
     folder = WORK / "fashion-mnist-s0"

@@ -9,12 +9,12 @@ from common import Rows, row
 from torch import Tensor
 
 import unilat
-from unilat.data import to_unit
-from unilat.evaluation import held_out
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.levels import Draws, Levels, uniform
 from unilat.maths.noise import diffuse
 from unilat.maths.weighting import sigmoid_weight
+from unilat.run.evaluate import held_out
+from unilat.signals import to_unit
 
 BATCH = 64
 Place = Callable[[Draws], Levels]

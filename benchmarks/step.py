@@ -139,10 +139,10 @@ def rates(blocks: int) -> Rows:
     """FLOP rate of each network's forward and backward pass over the faster matrix product's (`unilat bench`)."""
     import torch
 
-    from unilat import presets
     from unilat.nets.encoder import EncoderConfig
     from unilat.nets.uvit import UViTConfig
     from unilat.nets.vit import ViTConfig
+    from unilat.recipe import presets
     from unilat.studies.bench import bench
 
     torch.set_num_threads(1)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unilat import presets
 from unilat.maths.rate import RateTerms
 from unilat.models.autoencoder import Autoencoder
-from unilat.run import train
+from unilat.recipe import presets
+from unilat.run.train import train
 
 WEIGHT = 0.1
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import unilat
-from unilat import presets
-from unilat.run import train
+from unilat.recipe import presets
+from unilat.run.train import train
 
 
 def main(source: str, folder: str, preset: str = "small") -> None:

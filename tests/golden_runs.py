@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from unilat import presets, run
-from unilat.config import RunConfig
-from unilat.distill import DistillConfig, distill
-from unilat.evaluation import evaluate
 from unilat.files import digest, read_json, read_safetensors
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig
 from unilat.report import page
+from unilat.run import train as run
+from unilat.run.distill import DistillConfig, distill
+from unilat.run.evaluate import evaluate
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, BATCH = 20, 16

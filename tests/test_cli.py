@@ -1,10 +1,9 @@
-"""The command line against a stand-in for ``unilat.run``: what reaches it, what comes back, and how mistakes end."""
+"""The command line against stand-ins for what ``unilat`` offers: what reaches it, what comes back, how mistakes end."""
 
 import dataclasses
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from PIL import Image
 
 import unilat
-from unilat import presets
 from unilat.cli import main
+from unilat.recipe import presets
 from unilat.types import UserError
 
 METRICS = {
@@ -40,7 +39,7 @@ class FakeRun:
         return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16), torch.arange(n) % 3
 
     def evaluate(self, source: str | None) -> dict[str, Any]:
-        """What ``unilat.run.evaluate`` is given comes here."""
+        """What ``unilat.evaluate`` is given comes here."""
         self.asked = {"source": source}
         print("a library chatters")
         return METRICS
@@ -69,11 +68,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         fake.asked = {"decoder": decoder, "base": base}
         return fake
 
-    module = types.ModuleType("unilat.run")
-    vars(module).update(train=train, describe=describe, load=load)
-    vars(module).update(evaluate=lambda run, source, say: run.evaluate(source))
-    monkeypatch.setitem(sys.modules, "unilat.run", module)
-    monkeypatch.setattr(unilat, "run", module, raising=False)
+    stand_ins = {"train": train, "describe": describe, "load": load}
+    stand_ins["evaluate"] = lambda run, source, say: run.evaluate(source)
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(unilat, name, stand_in, raising=False)
     return fake
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from unilat import presets
 from unilat.cli.configure import parse_train
-from unilat.config import RunConfig, to_json
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig, to_json
 from unilat.types import UserError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from unilat import presets
-from unilat.config import RunConfig, aim, capacity, check, differences, from_json, normal_floor, to_dict, to_json
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig, aim, capacity, check, differences, from_json, normal_floor, to_dict, to_json
 from unilat.types import UserError
 
 

@@ -9,15 +9,15 @@ import torch
 
 import unilat
 from unilat.cli import main
-from unilat.distill import DEFAULTS, DistillConfig, distill
-from unilat.evaluation import own_pictures
 from unilat.files import read_json, read_safetensors
 from unilat.maths.levels import Draws
 from unilat.maths.samplers import ddim, uniform_grid
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
+from unilat.run.distill import DEFAULTS, DistillConfig, distill
+from unilat.run.evaluate import own_pictures
+from unilat.run.students import DistillStage, decoder_teacher
 from unilat.training.checkpoint import lock
-from unilat.training.distill import DistillStage, decoder_teacher
 from unilat.training.fast import Choices
 from unilat.types import UserError
 

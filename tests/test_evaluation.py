@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import unilat
-from unilat import trained
-from unilat.config import RunConfig
-from unilat.evaluation import evaluate, held_out
 from unilat.files import read_json, read_safetensors
 from unilat.metrics.quality import psnr
 from unilat.models.latents import LatentSet
-from unilat.trained import Run
+from unilat.recipe.config import RunConfig
+from unilat.run import trained
+from unilat.run.evaluate import evaluate, held_out
+from unilat.run.trained import Run
 from unilat.types import UserError
 
 

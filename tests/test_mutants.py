@@ -10,8 +10,8 @@ import mutants
 
 HERE = Path(__file__).resolve().parent
 ALL = mutants.mutants()
-ROOMS = {"maths": 146, "nets": 0, "models": 0, "training": 0, "run": 0, "evaluation": 0, "trained": 0}
-ROOMS |= {"metrics": 0, "studies": 0, "data": 0, "report": 0}
+ROOMS = {"maths": 146, "nets": 0, "models": 0, "training": 0, "run": 0, "recipe": 0}
+ROOMS |= {"metrics": 0, "studies": 0, "signals": 0, "report": 0}
 """Where numbers are made, and how many mutants stand there at the least."""
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from unilat import presets
-from unilat.building import describe
+from unilat.recipe import presets
+from unilat.recipe.build import describe
 
 FILE = Path(__file__).parents[1] / "docs" / "presets.md"
 PAPERS = ("imagenet-512", "kinetics-600")
@@ -16,7 +16,7 @@ PARTS = ("encoder", "prior", "decoder", "base")
 HEAD = """\
 # What the presets cost
 
-Counted on the meta device, without memory or data, by `unilat.building.describe`; written by
+Counted on the meta device, without memory or data, by `unilat.recipe.build.describe`; written by
 `python tests/test_presets.py`. FLOPs are those of linear maps, convolutions and attention, two for each multiply-add;
 training is three times the forward pass, times the examples that the preset trains on (UL Sec. 5.1 counts alike, but
 leaves out convolutions). The base model stands without classes; presets of no fixed colour are told for grey pictures.

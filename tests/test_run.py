@@ -17,11 +17,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from unilat import presets, run
-from unilat.config import RunConfig, to_json
 from unilat.files import read_json, read_safetensors
-from unilat.trained import read_pictures
-from unilat.training.stages import AutoencoderStage
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig, to_json
+from unilat.run import train as run
+from unilat.run.stages import AutoencoderStage
+from unilat.run.trained import read_pictures
 from unilat.types import UserError
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -344,8 +345,8 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from unilat import run
-from unilat.config import from_json
+from unilat.run import train as run
+from unilat.recipe.config import from_json
 folder = Path(sys.argv[1])
 run.train(from_json((folder / "wanted.json").read_text()), folder / "run")
 """

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from test_run import small, write_pictures
-from unilat import run
-from unilat.config import RunConfig, check, from_json, to_json
 from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import RateTerms
 from unilat.models.autoencoder import Autoencoder
+from unilat.recipe.config import RunConfig, check, from_json, to_json
+from unilat.run import train as run
 from unilat.studies.verify import verify_run
 from unilat.types import UserError
 

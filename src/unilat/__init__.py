@@ -13,12 +13,27 @@ Importing the package touches no file, device or optional package; torch itself 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LatentSet", "Run", "UserError", "audit", "evaluate", "load", "train"]
+__all__ = ["LatentSet", "Run", "UserError", "audit", "describe", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
-    from unilat.run import LatentSet, Run, evaluate, load, train
+    from unilat.models.latents import LatentSet
+    from unilat.recipe.build import describe
+    from unilat.run.evaluate import evaluate
+    from unilat.run.train import train
+    from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
     from unilat.types import UserError
+
+_HOMES = {
+    "LatentSet": "models.latents",
+    "Run": "run.trained",
+    "UserError": "types",
+    "audit": "studies.audit",
+    "describe": "recipe.build",
+    "evaluate": "run.evaluate",
+    "load": "run.trained",
+    "train": "run.train",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -26,5 +41,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'unilat' has no attribute {name!r}")
     from importlib import import_module
 
-    homes = {"UserError": "unilat.types", "audit": "unilat.studies.audit"}
-    return getattr(import_module(homes.get(name, "unilat.run")), name)
+    return getattr(import_module(f"unilat.{_HOMES[name]}"), name)

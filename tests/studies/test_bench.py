@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from unilat import presets
-from unilat.building import describe
 from unilat.cli import main
+from unilat.recipe import presets
+from unilat.recipe.build import describe
+from unilat.run.stages import schedule, settling
 from unilat.studies.bench import bench
-from unilat.training.stages import schedule, settling
 from unilat.types import UserError
 
 TINY = presets.get("tiny")

@@ -15,9 +15,9 @@ from unilat.nets.decoder import Heard
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
+from unilat.run.trained import Run, load
 from unilat.studies.codelength import codelength, train_pixels
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
-from unilat.trained import Run, load
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 

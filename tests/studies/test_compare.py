@@ -10,9 +10,9 @@ import pytest
 
 from report import sample_run
 from report.test_page import Checker
-from unilat import config as configuration
 from unilat.cli import main
-from unilat.config import RunConfig
+from unilat.recipe import config as configuration
+from unilat.recipe.config import RunConfig
 from unilat.report import compare as page
 from unilat.report.folder import read
 from unilat.studies.compare import compare, groups

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unilat.data import batch_indices
 from unilat.maths.levels import Draws
+from unilat.signals import batch_indices
 from unilat.training import checkpoint
 from unilat.training.engine import Schedule, World, fit, key, manifest, pick_device, set_threads
 from unilat.types import UserError

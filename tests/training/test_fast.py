@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nets.samples import encoder, signal, uvit, vit
-from unilat import presets, run
 from unilat.cli.configure import parse_train
 from unilat.maths.levels import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
+from unilat.recipe import presets
+from unilat.run import train as run
 from unilat.training import fast
 from unilat.training.fast import Choices, applied, compiles, told
 from unilat.training.plan import Stage

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from unilat.data import batch_indices
+from unilat.signals import batch_indices
 from unilat.training import checkpoint
 from unilat.training.engine import fit
 from unilat.types import UserError

@@ -9,8 +9,6 @@ from typing import Literal
 import pytest
 import torch
 
-from unilat.config import Stage1Config, Stage2Config
-from unilat.data import to_unit
 from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -21,9 +19,11 @@ from unilat.nets.encoder import EncoderConfig
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
+from unilat.recipe.config import Stage1Config, Stage2Config
+from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
+from unilat.signals import to_unit
 from unilat.training import checkpoint
 from unilat.training.engine import fit
-from unilat.training.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.types import UserError
 
 CONTROL = ControlConfig(gain=0.15, proportional=1.0, smoothing=200.0, start=20.0, limit=1e4)

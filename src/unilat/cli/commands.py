@@ -104,11 +104,11 @@ class DataGet:
 
     def execute(self) -> None:
         """Fetch, check, unpack; print where it lies."""
-        from unilat import data
+        from unilat import signals
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            path = data.get(self.name, output.note)
+            path = signals.get(self.name, output.note)
             output.result({"name": self.name, "path": str(path)}, f"{self.name}: {path}")
 
 
@@ -128,11 +128,11 @@ class DataLook:
 
     def execute(self) -> None:
         """Read, draw the sheet, print the counts."""
-        from unilat import data
+        from unilat import signals
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            seen = data.look(self.data, size=self.size, out=self.out, progress=output.note)
+            seen = signals.look(self.data, size=self.size, out=self.out, progress=output.note)
             output.result(seen.json(), "\n".join(seen.lines()))
 
 
@@ -263,13 +263,13 @@ class Evaluate:
 
     def execute(self) -> None:
         """Measure and print the table."""
-        import unilat.run
+        import unilat
         from unilat.cli.output import Output
         from unilat.cli.tables import metrics_table
 
         with Output(self.json) as output:
-            metrics = unilat.run.evaluate(
-                unilat.run.load(self.run, decoder=self.decoder, base=self.base), self.data or None, say=output.say
+            metrics = unilat.evaluate(
+                unilat.load(self.run, decoder=self.decoder, base=self.base), self.data or None, say=output.say
             )
             output.result(metrics, metrics_table(metrics))
 

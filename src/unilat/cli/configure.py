@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import arg
 
-from unilat import presets
 from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
-from unilat.config import RunConfig, check, from_json, to_json
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig, check, from_json, to_json
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ConfiguredTrain:
 
     def execute(self) -> None:
         """Train, or say what would be trained."""
-        import unilat.run
+        import unilat
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import description_table, metrics_table
@@ -78,14 +78,14 @@ class ConfiguredTrain:
         with Output(self.options.json) as output:
             check(self.settings)
             if self.options.dry_run:
-                parts = unilat.run.describe(self.settings)
+                parts = unilat.describe(self.settings)
                 text = f"{to_json(self.settings)}\n\n{description_table(parts)}"
                 if self.settings.data.channels is None:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
                 return
             with TrainingProgress(output.console) as progress:
-                result = unilat.run.train(self.settings, self.folder, progress, choices=self.choices())
+                result = unilat.train(self.settings, self.folder, progress, choices=self.choices())
             if result:  # under torchrun the first process alone reports
                 output.result(result, metrics_table(result, self.folder))
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-import unilat.run
+import unilat
 from unilat.cli.output import Output
 from unilat.models.latents import LatentSet
 from unilat.types import UserError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     """Pictures → latent data set."""
-    run = unilat.run.load(folder)
+    run = unilat.load(folder)
     latents = run.encode(source)
     latents.save(out)
     bits = latents.bits.double()
@@ -42,7 +42,7 @@ def encode(folder: Path, source: str, out: Path, output: Output) -> None:
 
 def decode(options: "Decode", output: Output) -> None:
     """Latent data set → one PNG each."""
-    run, out = unilat.run.load(options.run, decoder=options.decoder), options.out
+    run, out = unilat.load(options.run, decoder=options.decoder), options.out
     images = run.decode(LatentSet.load(options.latents), steps=options.steps, seed=options.seed)
     write_each(images, out)
     output.result({"folder": out, "count": len(images)}, f"{len(images)} pictures: {out}")
@@ -52,7 +52,7 @@ def reconstruct(options: "Reconstruct", output: Output) -> None:
     """Pictures → latents → pictures, and how near they came."""
     from unilat.metrics.quality import psnr
 
-    run, out = unilat.run.load(options.run, decoder=options.decoder), options.out
+    run, out = unilat.load(options.run, decoder=options.decoder), options.out
     originals, _ = run.pictures(options.data)
     images = run.reconstruct(originals, steps=options.steps, seed=options.seed)
     write_each(images, out)
@@ -63,7 +63,7 @@ def reconstruct(options: "Reconstruct", output: Output) -> None:
 
 def sample(options: "Sample", output: Output) -> None:
     """New pictures, on one sheet or one PNG each."""
-    run = unilat.run.load(options.run, decoder=options.decoder, base=options.base)
+    run = unilat.load(options.run, decoder=options.decoder, base=options.base)
     images, labels = run.sample(
         options.number, label=options.label, guidance=options.guidance, steps=options.steps, seed=options.seed
     )

@@ -8,7 +8,7 @@ from tyro.conf import DisallowNone, Positional, arg
 
 if TYPE_CHECKING:
     from unilat.cli.output import Output
-    from unilat.config import RunConfig
+    from unilat.recipe.config import RunConfig
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
 
@@ -49,7 +49,7 @@ class Distill:
 
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
-        from unilat.distill import DEFAULTS, distill
+        from unilat.run.distill import DEFAULTS, distill
         from unilat.training.fast import Choices
 
         given = {name: getattr(self, name) for name in ("steps", "teacher_steps", "samples", "truth")}
@@ -112,13 +112,13 @@ def _verify_oracles(seed: int, output: "Output") -> bool:
 
 
 def _verify_run(options: Verify, folder: Path, output: "Output") -> bool:
-    import unilat.run
+    import unilat
     from unilat.cli.progress import TrainingProgress
     from unilat.cli.tables import verify_table
     from unilat.studies.verify import verify_run
 
     with TrainingProgress(output.console) as progress:
-        found: dict[str, Any] = verify_run(unilat.run.load(folder), options.samples, options.seed, progress)
+        found: dict[str, Any] = verify_run(unilat.load(folder), options.samples, options.seed, progress)
     output.result(found, verify_table(found))
     return found["holds"]
 
@@ -248,10 +248,10 @@ class Bench:
 
     def _settings(self) -> "tuple[RunConfig, int]":
         """The configuration and the channels of its pictures."""
-        from unilat import presets
-        from unilat.config import from_json
         from unilat.files import read_json
-        from unilat.trained import read_config
+        from unilat.recipe import presets
+        from unilat.recipe.config import from_json
+        from unilat.run.trained import read_config
         from unilat.types import UserError
 
         path = Path(self.config)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.data.arrays import read_npy, read_npz
 from unilat.files import read_safetensors
+from unilat.signals.arrays import read_npy, read_npz
 from unilat.types import UserError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")

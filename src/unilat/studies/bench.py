@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unilat import config as configuration
-from unilat.building import build_autoencoder, build_base, describe
-from unilat.config import RunConfig
 from unilat.nets.products import times_transposed
+from unilat.recipe import config as configuration
+from unilat.recipe.build import build_autoencoder, build_base, describe
+from unilat.recipe.config import RunConfig
+from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.training.engine import fit, manifest, pick_device
 from unilat.training.machine import peak_memory
 from unilat.training.plan import Schedule, Stage
-from unilat.training.stages import AutoencoderStage, BaseStage, schedule, settling
 from unilat.types import UserError
 
 WARM, TIMED = 3, 8

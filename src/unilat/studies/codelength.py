@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.data import to_unit
 from unilat.maths.codelength import CodelengthTerms, codelength_terms
 from unilat.maths.levels import Draws, rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
 from unilat.nets.decoder import Decoder
+from unilat.run.trained import BATCH, Run
+from unilat.signals import to_unit
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
-from unilat.trained import BATCH, Run
 from unilat.training.engine import fit, key
 from unilat.training.plan import Schedule
 from unilat.types import UserError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unilat import config as configuration
+from unilat.recipe import config as configuration
 from unilat.report import compare as page
 from unilat.report.folder import Contents, read
 from unilat.report.text import entry, finite

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.data import to_bytes
 from unilat.maths.rate import LN2, RateTerms, terminal_kl
 from unilat.metrics import compare, feature_network, psnr
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViTConfig
+from unilat.signals import to_bytes
 from unilat.studies.channels import Channels, posterior_kl, standardised
 from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior
 from unilat.studies.subject import BATCH, Say, Subject

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.data import to_unit
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.levels import Draws, Table, rate_table
 from unilat.maths.noise import alpha, diffuse, expand
 from unilat.maths.weighting import unweighted
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.nets.decoder import Decoder, Heard
+from unilat.signals import to_unit
 
 PERIODS = (1, 2, 4, 8)
 """Grey levels a wave."""

@@ -20,9 +20,9 @@ from unilat.maths.rate import RateTerms
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
-from unilat.trained import measure_rate
+from unilat.run.stages import PriorStage
+from unilat.run.trained import measure_rate
 from unilat.training.engine import Schedule, fit, key
-from unilat.training.stages import PriorStage
 from unilat.types import Denoiser as Denoise
 from unilat.types import UserError
 

@@ -30,8 +30,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from unilat.data import batch_indices
 from unilat.maths.levels import Draws
+from unilat.signals import batch_indices
 from unilat.training import checkpoint
 from unilat.training.journal import Journal
 from unilat.training.machine import key, manifest, pick_device, set_threads

@@ -1,0 +1,84 @@
+"""From a configuration to its networks, and what they will cost."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.models.autoencoder import Autoencoder
+from unilat.models.base import Base
+from unilat.models.price import Charge
+from unilat.nets.cost import Cost, cost
+from unilat.recipe import config as configuration
+from unilat.recipe.config import RunConfig
+
+
+def build_autoencoder(
+    config: RunConfig,
+    channels: int,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    charge: Charge | None = None,
+) -> Autoencoder:
+    """The networks of stage 1; ``mean`` and ``std`` of the data come with the weights if not given."""
+    mean, std = torch.zeros(channels) if mean is None else mean, torch.ones(channels) if std is None else std
+    return Autoencoder(config.autoencoder, channels, mean, std, charge, configuration.latent_grid(config))
+
+
+def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
+    """The base model of stage 2, by the same rule."""
+    ae = config.autoencoder
+    zero, one = torch.zeros(ae.latent_channels), torch.ones(ae.latent_channels)
+    axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
+    mean, std = zero if mean is None else mean, one if std is None else std
+    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
+
+
+def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> dict[str, Any]:
+    """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
+    configuration.check(config)
+    channels = channels or config.data.channels or 3
+    ae, size = config.autoencoder, config.data.size
+    with torch.device("meta"):
+        autoencoder = build_autoencoder(config, channels)
+        base = build_base(config, [""] * classes)
+    patch = ae.encoder.patch
+    frames = 1 if len(patch) == 2 else 16
+    grid = (size,) * len(patch) if len(patch) < 3 else (frames, size, size)
+    x = torch.empty(1, channels, *grid, device="meta")
+    factor = ae.encoder.factor
+    z = torch.empty(
+        1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
+    )
+    level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
+    costs: dict[str, tuple[Cost, int, int]] = {
+        "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
+        "prior": (
+            cost(autoencoder.prior, z, level, None),
+            config.stage1.samples + config.stage1.settle,
+            config.stage1.batch,
+        ),
+        "decoder": (
+            cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
+            config.stage1.samples,
+            config.stage1.batch,
+        ),
+        "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
+    }
+    kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
+    trained = {"base": cost(base.denoise.net, z, level, (label, kept))} if config.base.token_dropping else {}
+    if ae.price == "normal":
+        del costs["prior"]
+    if config.evaluation.sample_from == "prior":
+        del costs["base"]
+    parts = {
+        name: {
+            "parameters": one.parameters,
+            "forward_flops": one.forward_flops,
+            "training_flops": trained.get(name, one).training_flops(samples),
+            "memory_mib": (trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
+        }
+        for name, (one, samples, batch) in costs.items()
+    }
+    capacity = configuration.capacity(config)
+    return {"latent": list(z.shape[1:]), "picture": list(x.shape[1:]), "capacity_bpp": capacity, "parts": parts}

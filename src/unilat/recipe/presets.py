@@ -1,0 +1,115 @@
+"""Complete configurations, and the one dial.
+
+The dial is the side of the pictures: :func:`get` adds a level to encoder and decoder for each doubling beyond 32 pixels, so
+that the latent grid of the small presets stays 8×8, and four times the latent channels, so that the bits per pixel a latent
+can carry stay the same. The paper's presets keep their own levels.
+"""
+
+from dataclasses import replace
+
+from unilat.models.autoencoder import AutoencoderConfig
+from unilat.models.base import BaseConfig
+from unilat.nets.encoder import EncoderConfig
+from unilat.nets.uvit import UViTConfig
+from unilat.nets.vit import ViTConfig
+from unilat.recipe.config import DataConfig, EvaluationConfig, RunConfig, Stage1Config, Stage2Config
+from unilat.types import UserError
+
+# fmt: off
+_IMAGENET = RunConfig(
+    data        = DataConfig(source="imagenet", size=512, channels=3),
+    autoencoder = AutoencoderConfig(
+        latent_channels = 32,
+        encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2),) * 3),
+        prior   = ViTConfig(channels=(1024,), blocks=(8,), head_width=64),
+        decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2),) * 3, width=1024, depth=8, head_width=64, dropout=0.1),
+        decoder_start = "data",
+    ),
+    stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, optimizer="adamw", warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
+    base        = BaseConfig(vit=ViTConfig(channels=(512, 1024), blocks=(6, 16), head_width=64, dropout=0.1)),
+    stage2      = Stage2Config(samples=400_000_000, batch=2048, learning_rate=2e-4, optimizer="adamw", warmup=4_000_000, ema_halflife=4_000_000),
+    evaluation  = EvaluationConfig(pictures=50_000, samples=50_000, decoder_steps=50, decoder_temperature=1.0, base_steps=50),
+)
+_KINETICS = replace(
+    _IMAGENET,
+    data        = DataConfig(source="kinetics-600", size=128, channels=3),
+    autoencoder = AutoencoderConfig(
+        latent_channels = 32,
+        encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2, 2), (2, 2, 2), (1, 1, 1)), patch=(1, 2, 2)),
+        prior   = ViTConfig(channels=(1024,), blocks=(8,), head_width=64),
+        decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2, 2), (2, 2, 2), (1, 1, 1)), patch=(1, 2, 2), width=1024, depth=8, head_width=64, dropout=0.1),
+        decoder_start = "data",
+    ),
+)
+_SMALL = RunConfig(
+    autoencoder = AutoencoderConfig(
+        latent_channels = 8,
+        encoder = EncoderConfig(channels=(64,), blocks=(2,), strides=(), patch=(4, 4)),
+        prior   = ViTConfig(channels=(128,), blocks=(4,), patch=2),
+        decoder = UViTConfig(channels=(64,), blocks=(2,), patch=(4, 4), width=128, depth=2),
+    ),
+    stage1      = Stage1Config(bpp=0.2, settle=160_000),
+    base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
+)
+_KL_VAE = replace(  # latent diffusion's baseline: the same networks, KL weight 1/100, hardly any fixed noise
+    _SMALL,
+    autoencoder = replace(_SMALL.autoencoder, price="normal", learned_variance=True, lambda_0=10.0, decoder_loss="mse"),
+    stage1      = replace(_SMALL.stage1, bpp=None, loss_factor=100.0, settle=0),
+)
+_TINY = RunConfig(
+    data        = DataConfig(size=16, calibration=32),
+    autoencoder = AutoencoderConfig(
+        latent_channels = 4,
+        encoder = EncoderConfig(channels=(16, 16), blocks=(1, 1)),
+        prior   = ViTConfig(channels=(32,), blocks=(1,), head_width=16),
+        decoder = UViTConfig(channels=(16,), blocks=(1,), width=32, depth=1, head_width=16),
+    ),
+    stage1      = Stage1Config(samples=1_280, batch=32, warmup=64, ema_halflife=128, calibrate_every=640),
+    base        = BaseConfig(vit=ViTConfig(channels=(16, 32), blocks=(2, 1), head_width=16)),
+    stage2      = Stage2Config(samples=640, batch=32, warmup=64, ema_halflife=128),
+    evaluation  = EvaluationConfig(pictures=32, samples=32, rate_levels=2, decoder_steps=2, step_counts=(1, 2), base_steps=4, features="none", classifier_samples=0),
+)
+# fmt: on
+
+PRESETS = {"small": _SMALL, "kl-vae": _KL_VAE, "tiny": _TINY, "imagenet-512": _IMAGENET, "kinetics-600": _KINETICS}
+"""Every preset by its name; ``small`` is the default and runs on two cores, ``tiny`` is for tests.
+
+``kl-vae`` is the autoencoder of latent diffusion on ``small``'s networks: a learned variance, the KL to N(0, I) at weight
+1 / ``--loss-factor``, a squared error, and a lowest noise of λ₀ = 10 in place of none.
+"""
+
+
+def get(name: str, *, size: int | None = None) -> RunConfig:
+    """The preset ``name`` for pictures of ``size`` pixels: one more level for each doubling beyond 32 pixels."""
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    if size is None or size == config.data.size:
+        return config
+    config = replace(config, data=replace(config.data, size=size))
+    return config if name in ("imagenet-512", "kinetics-600") else _with_levels(config, size)
+
+
+def _with_levels(config: RunConfig, size: int) -> RunConfig:
+    extra = 0
+    while size > 32 << extra:
+        extra += 1
+    if not extra:
+        return config
+    encoder, decoder = config.autoencoder.encoder, config.autoencoder.decoder
+    fine = tuple(max(16, encoder.channels[0] >> level) for level in range(extra, 0, -1))
+    encoder = replace(
+        encoder,
+        channels=(*fine, *encoder.channels),
+        blocks=(*[1] * extra, *encoder.blocks),
+        strides=(*[(2, 2)] * extra, *encoder.strides),
+    )
+    decoder = replace(
+        decoder,
+        channels=(*fine, *decoder.channels),
+        blocks=(*[1] * extra, *decoder.blocks),
+        strides=(*[(2, 2)] * extra, *decoder.strides),
+    )
+    channels = config.autoencoder.latent_channels * 4**extra
+    ae = replace(config.autoencoder, encoder=encoder, decoder=decoder, latent_channels=channels)
+    return replace(config, autoencoder=ae)

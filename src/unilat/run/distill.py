@@ -1,0 +1,134 @@
+"""Few steps from many: distil the decoder or the base model of a finished run into its folder.
+
+    load → the teacher's paths → student → fast-decoder.safetensors or fast-base.safetensors
+
+Goes on where it stopped, like the training it follows; the full networks stay as they are.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from unilat.maths.samplers import uniform_grid
+from unilat.models.few_steps import FewSteps, coarse
+from unilat.run.evaluate import own_pictures
+from unilat.run.students import DistillStage, Teacher, base_teacher, decoder_teacher
+from unilat.run.trained import Run, few_steps_path, load
+from unilat.training.checkpoint import lock
+from unilat.training.engine import fit
+from unilat.training.fast import Choices, applied
+from unilat.training.plan import Schedule
+from unilat.types import UserError
+
+Progress = Callable[[dict[str, Any]], None]
+LABELS = 4096
+"""Classes asked for in turn where a base model is distilled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """How a student is made."""
+
+    part: Literal["decoder", "base"] = "decoder"
+    """The network that shall need fewer calls."""
+    steps: int = 1
+    """Calls of the student."""
+    teacher_steps: int = 8
+    """Calls of its teacher, a multiple of ``steps``."""
+    samples: int = 8_000
+    """Paths seen in training."""
+    batch: int = 32
+    """Paths a step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    truth: float = 1.0
+    """Weight of the picture itself beside the teacher's, in the decoder's last call."""
+    seed: int = 0
+    """Seed of order and noise."""
+
+
+DEFAULTS = {
+    "decoder": DistillConfig(),
+    "base": DistillConfig(part="base", steps=4, teacher_steps=20, samples=4_000, truth=0.0),
+}
+
+
+def distill(
+    folder: Path,
+    config: DistillConfig,
+    progress: Progress = lambda numbers: None,
+    device: str = "auto",
+    choices: Choices | None = None,
+) -> dict[str, Any]:
+    """Make the student that ``config`` describes; returns its path, calls, samples and seconds.
+
+    ``choices`` are the machine's (``training/fast.py``) for student and teacher; compiled only where they say so.
+    Raises :class:`UserError` for a run without that network, steps that do not divide the teacher's, and what
+    ``unilat train`` refuses.
+    """
+    if config.steps < 1 or config.teacher_steps % max(1, config.steps):
+        raise UserError(
+            f"--teacher-steps {config.teacher_steps} must be a multiple of --steps {config.steps}: every call of the "
+            "student stands for as many of the teacher's"
+        )
+    if not 0 <= config.truth < float("inf"):
+        raise UserError(f"--truth must be 0 or a positive number, not {config.truth}")
+    if config.part == "base" and config.truth:
+        raise UserError("--truth is for the decoder: a base model's paths end at no picture of the data; leave it out")
+    run = load(folder, device)
+    teacher = _decoder(run, progress, config) if config.part == "decoder" else _base(run, config)
+    name, every = f"distill-{config.part}-{config.steps}", config.teacher_steps // config.steps
+    evaluation = run.config.evaluation
+    temperature = evaluation.decoder_temperature if config.part == "decoder" else 1.0
+    settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": evaluation.guidance}
+    stage = DistillStage(name, teacher, every, config.truth, settings)
+    log, how = run.folder / "log.jsonl", choices or Choices()
+    both = nn.ModuleList([stage.model, teacher.network])
+    with lock(run.folder), applied(both, how, how.compile == "on"):
+        done = fit(stage, _schedule(config), run.folder / name, config.seed, log=log, progress=progress, device=device)
+    stage.model.load_state_dict(done["ema"])
+    path = few_steps_path(run.folder, config.part)
+    student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
+    student.save(path, teacher.network, settings=json.dumps(settings))
+    shutil.rmtree(run.folder / name)  # the student is saved; a later call begins anew
+    told = {"part": config.part, "steps": config.steps, "teacher_steps": config.teacher_steps}
+    return {"fast": str(path), **told, "samples": done["samples"], "seconds": round(done["seconds"], 2)}
+
+
+def _decoder(run: Run, progress: Progress, config: DistillConfig) -> Teacher:
+    if run.config.autoencoder.decoder_loss == "mse":
+        raise UserError(f"the decoder of {run.folder} was trained to be called once: there is nothing to distil")
+    progress({"note": f"reading {run.config.data.source}"})
+    pictures, evaluation = own_pictures(run), run.config.evaluation
+    images = pictures.images[run.split(pictures)[0]]
+    grid = uniform_grid(*evaluation.decoder_range, config.teacher_steps, to_clean=True)
+    return decoder_teacher(run.autoencoder, images, grid, evaluation.decoder_temperature)
+
+
+def _base(run: Run, config: DistillConfig) -> Teacher:
+    if run.base is None:
+        raise UserError(f"{run.folder} has no base model to distil: train stage 2 first")
+    grid = uniform_grid(run.base.lambda_min, run.base.lambda_0, config.teacher_steps)
+    labels = torch.arange(LABELS) % max(1, len(run.classes))
+    return base_teacher(run.base, labels, run.latent_shape, grid, run.config.evaluation.guidance)
+
+
+def _schedule(config: DistillConfig) -> Schedule:
+    """Half of the way at the full rate, half down to zero."""
+    return Schedule(
+        batch=config.batch,
+        samples=config.samples,
+        learning_rate=config.learning_rate,
+        optimizer="muon",
+        warmup=config.samples // 10,
+        decay=0.5,
+        ema_halflife=config.samples / 20,
+        clip=1.0,
+    )

@@ -1,0 +1,214 @@
+"""What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.files import read_json, write_json, write_safetensors
+from unilat.maths.rate import LN2, RateTerms
+from unilat.metrics.classifier import train_classifier
+from unilat.metrics.distances import compare
+from unilat.metrics.features import FeatureNetwork, feature_network
+from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
+from unilat.recipe.build import describe
+from unilat.run.trained import Run, measure_rate, read_pictures
+from unilat.signals import Pictures
+from unilat.types import UserError
+
+CURVE_BINS = 30
+SHOWN = 8
+OTHER_COUNTS = 500
+"""Pictures behind the distance at step counts other than the chosen one."""
+Say = Callable[[str], None]
+
+
+def evaluate(
+    run: Run, source: str | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
+) -> dict[str, Any]:
+    """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
+
+    ``pictures``: what the run was trained from, where it is at hand already.
+
+    On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
+    where a network is distilled, ``metrics-fast.json`` alone.
+    Returns the metrics: each number with its standard error, count and protocol.
+    """
+    if source is None and pictures is None:
+        pictures = own_pictures(run)
+    test, labels = run.pictures(source) if source is not None else held_out(run, pictures)
+    wanted = run.config.evaluation.pictures
+    test, labels = chosen(test, wanted), chosen(labels, wanted)
+    arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
+    features = feature_network(run.config.evaluation.features)
+    real = features(test) if features else None
+    say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
+    metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
+    if run.base is not None:
+        metrics["base_bits"] = _base_bits(run, test, labels if source is None else None)
+    metrics |= _reconstructions(run, test, features, real, arrays)
+    if run.base is not None:
+        say(f"making {run.config.evaluation.samples} pictures")
+        metrics |= _generations(run, features, real, arrays, pictures if source is None else None)
+    metrics |= _costs(run)
+    metrics["protocol"] = {
+        "pictures": source or f"held out of {run.data['source']}, never trained on",
+        "psnr": PSNR_PROTOCOL,
+        "ssim": SSIM_PROTOCOL,
+        "features": features.protocol if features else None,
+    }
+    if source is None and run.distilled:
+        write_json(run.folder / "metrics-fast.json", metrics)
+    elif source is None:
+        write_safetensors(run.folder / "evaluation.safetensors", arrays, {})
+        write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def own_pictures(run: Run) -> Pictures:
+    """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
+    pictures = read_pictures(run.config.data, run.data["channels"])
+    if pictures.sha256 != run.data["sha256"]:
+        raise UserError(
+            f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
+            f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
+        )
+    return pictures
+
+
+def held_out(run: Run, pictures: Pictures | None = None) -> tuple[Tensor, Tensor]:
+    """Pictures and labels that the run was never trained on."""
+    pictures = pictures or own_pictures(run)
+    _, _, test = run.split(pictures)
+    return pictures.images[test], pictures.labels[test]
+
+
+def chosen(rows: Tensor, wanted: int) -> Tensor:
+    """``wanted`` of the rows at most, by chance but always the same."""
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
+
+
+def _mean(values: Tensor, unit: str) -> dict[str, Any]:
+    values = values.double()
+    stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+    return {"value": float(values.mean()), "stderr": stderr, "n": len(values), "unit": unit}
+
+
+def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
+    """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
+    ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
+    z, entropy = run.encoded(test)
+    estimates = run.rate(z, levels, entropy=entropy)
+    bits = torch.stack([terms.nats() for terms in estimates]).mean(0) / LN2
+    edges = torch.linspace(ae.lambda_min, ae.lambda_0, CURVE_BINS + 1)
+    arrays["curve_edges"] = edges
+    arrays["curve_bits"] = torch.stack([terms.curve(edges) for terms in estimates]).mean(0) / LN2
+    arrays["terminal_bits"] = (
+        torch.stack([terms.terminal.flatten(1).sum(1).mean() for terms in estimates]).mean()[None] / LN2
+    )
+    dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
+    arrays["bit_map"], arrays["channel_bits"] = dimensions.sum(0), dimensions.flatten(1).sum(1)
+    shown = z[:SHOWN].repeat_interleave(64, 0)
+    shown_entropy = None if entropy is None else entropy[:SHOWN].repeat_interleave(64, 0)
+    each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
+    arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
+    arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
+    return {
+        "wanted": run.config.stage1.bpp,
+        "measured": (row := _mean(bits / run.pixels, "bits per pixel"))["value"],
+    } | row
+
+
+def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """The same bound under the base model, which knows the class where there are any (UL Table 5, "bpd, base").
+
+    Its weighted training spends less on fine levels than the bound does, so this may lie above the prior's bits.
+    """
+    base = run.base
+    assert base is not None
+    z, entropy = run.encoded(test)
+    unknown = torch.full((len(z),), base.classes) if labels is None else labels
+    table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
+    cond = unknown if base.classes else None
+    found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
+    nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
+    return _mean(nats / LN2 / run.pixels, "bits per pixel")
+
+
+def _reconstructions(
+    run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
+) -> dict[str, Any]:
+    """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
+    once = run.config.autoencoder.decoder_loss == "mse" or run.few_decoder is not None  # its own number of calls
+    chosen = run.decoder_steps
+    rows, head = [], {}
+    for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
+        made = run.reconstruct(test, steps=steps)
+        quality = {
+            "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
+            "ssim": _mean(ssim(test, made), "") | {"steps": steps},
+        }
+        rows.append(
+            {"steps": steps, "psnr": quality["psnr"]["value"], "ssim": quality["ssim"]["value"], "kernel": None}
+        )
+        if features is not None and real is not None:
+            some = made if steps == chosen else made[:OTHER_COUNTS]
+            distance = compare(real, features(some), protocol=features.protocol)
+            rows[-1]["kernel"] = distance["kernel"]["value"]
+            quality["reconstruction"] = {**distance, "steps": steps}
+        if steps == chosen:
+            head = quality
+        arrays[f"reconstructions_{steps}"] = made[:SHOWN]
+    return {**head, "by_steps": rows}
+
+
+def _generations(
+    run: Run,
+    features: FeatureNetwork | None,
+    real: Tensor | None,
+    arrays: dict[str, Tensor],
+    pictures: Pictures | None,
+) -> dict[str, Any]:
+    """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names.
+
+    ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
+    """
+    made, labels = run.sample(run.config.evaluation.samples)
+    arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
+    found: dict[str, Any] = {"generation": None, "classifier": None}
+    if features is not None and real is not None:
+        how = run.config.evaluation
+        calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
+        start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
+        protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
+        found["generation"] = compare(real, features(made), protocol=protocol)
+    seen = run.config.evaluation.classifier_samples
+    named = run.base is not None and run.base.classes > 1
+    if pictures is not None and named and seen > 0:
+        train, _, test = run.split(pictures)
+        test = chosen(test, run.config.evaluation.pictures)
+        judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
+        samples = judge.accuracy(made, labels)
+        truth = judge.accuracy(pictures.images[test], pictures.labels[test])
+        found["classifier"] = {
+            "samples": samples.value,
+            "samples_stderr": samples.stderr,
+            "real": truth.value,
+            "real_stderr": truth.stderr,
+            "ratio": samples.value / max(truth.value, 1e-9),
+            "n": samples.n,
+            "protocol": judge.protocol,
+        }
+    return found
+
+
+def _costs(run: Run) -> dict[str, Any]:
+    parts = describe(run.config, run.data["channels"], len(run.classes))["parts"]
+    phases = run.folder / "phases.json"
+    return {
+        "parameters": {name: part["parameters"] for name, part in parts.items()},
+        "training_flops": {name: part["training_flops"] for name, part in parts.items()},
+        "phases": read_json(phases) if phases.is_file() else [],
+    }

@@ -1,0 +1,285 @@
+"""The stages as the engine sees them: examples, losses and what moves between steps."""
+
+import copy
+import functools
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from unilat.files import digest
+from unilat.maths.levels import Draws, rate_table
+from unilat.maths.noise import diffuse
+from unilat.maths.rate import LN2, rate_terms
+from unilat.models.autoencoder import Autoencoder
+from unilat.models.base import Base
+from unilat.models.control import RateController
+from unilat.models.latents import fingerprint
+from unilat.models.posterior import Posterior
+from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
+from unilat.recipe.config import Stage1Config, Stage2Config
+from unilat.signals import to_unit
+from unilat.training.engine import Schedule
+from unilat.types import UserError
+
+REACH = 0.5
+"""Largest change of ln scale that brings the latents to the wanted bits after the last step."""
+
+
+class AutoencoderStage:
+    """Stage 1 on uint8 pictures ``[N, C, H, W]``; the controller holds the rate at the wanted bits per pixel.
+
+    ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
+    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled.
+    """
+
+    name = "stage1"
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        pictures: Tensor,
+        calibration: Tensor,
+        config: Stage1Config,
+        aim: float | None = None,
+    ):
+        self.aim = config.bpp if aim is None else aim
+        self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
+        self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
+        self.dimensions = math.prod(pictures.shape[1:])
+        self.controller = RateController(self.aim, config.control, config.loss_factor)
+        self.eval_every = max(1, config.calibrate_every // config.batch)
+        self.samples, self.stuck = 0, 0
+        self._averaged = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Pictures in [-1, 1]."""
+        return (to_unit(self.pictures[indices]),)
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
+        share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
+        terms = self.model.losses(batch[0], draws, rate_share=share)
+        total = terms.total(self.controller.factor) / self.dimensions
+        told = {"bpp": terms.rate.nats().detach() / (LN2 * self.pixels), "decoder": terms.decoder.detach()}
+        if self.config.levels == "learned":
+            told["prior_levels"] = self.model.rate_levels.observe(
+                terms.rate.lambda_t, terms.rate.diffusion.flatten(1).sum(1)
+            )
+            if terms.decoder_lambda is not None:
+                told["decoder_levels"] = self.model.decoder_levels.observe(terms.decoder_lambda, terms.decoder)
+        return total, told
+
+    def observe(self, sums: dict[str, Tensor]) -> None:
+        """Place the next step's noise levels by what this one's have shown."""
+        self.model.rate_levels.learn(sums["prior_levels"])
+        if "decoder_levels" in sums:
+            self.model.decoder_levels.learn(sums["decoder_levels"])
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Move the loss factor; stop when it has long been at its limit, because no factor reaches the wanted bits."""
+        if samples // self.config.follow_every > self.samples // self.config.follow_every:
+            self.follow(samples)
+        self.samples = samples
+        used = self.controller.factor
+        self.controller.update(metrics["bpp"], self.config.batch)
+        self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
+        if self.stuck > 20_000:
+            few = metrics["bpp"] < (self.aim or 0)
+            raise UserError(
+                f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
+                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
+                + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
+            )
+        return {"loss_factor": used, "target": self.aim or math.nan}
+
+    @torch.no_grad()
+    def follow(self, samples: int) -> None:
+        """Bring the prior's covariance halfway to that of some training pictures' latents, the same on resuming."""
+        prior = self.model.prior
+        if not isinstance(prior, GaussianDenoiser):
+            return
+        count = min(self.count, max(1024, 2 * prior.mean.numel()))
+        chosen = torch.randperm(self.count, generator=torch.Generator().manual_seed(samples))[:count]
+        prior.follow(self.latents(self.pictures[chosen], samples), 0.5)
+
+    @torch.no_grad()
+    def latents(self, pictures: Tensor, seed: int) -> Tensor:
+        """Latents of uint8 ``pictures``, draws where the encoder learned a variance; on the model's device."""
+        draws, device = Draws.keyed(0, seed, 0, 256), next(self.model.parameters()).device
+        parts = pictures.split(256)
+        return torch.cat([self.model.posterior(to_unit(part).to(device)).draw(draws.normal) for part in parts])
+
+    def settled(self) -> "PriorStage":
+        """What comes after the last step: the prior alone, on the latents as they are now and their whole covariance.
+
+        Its noise levels reach as far above λ₀ as :meth:`trim` may ask for.
+        """
+        z, prior, config = self.latents(self.pictures, self.samples), self.model.prior, self.model.config
+        if isinstance(prior, GaussianDenoiser):
+            prior.follow(z)
+        highest, encoder = config.lambda_0 + 2 * REACH, fingerprint(self.model.encoder)
+        return PriorStage(prior, z.cpu(), lambda_0=highest, lambda_min=config.lambda_min, known=encoder)
+
+    def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
+        """Bits per pixel of the averaged weights on the calibration pictures."""
+        if not len(self.calibration) or step * self.config.batch < 4 * self.config.ema_halflife:
+            return {}  # the average still remembers the start
+        self._averaged.to(next(iter(ema.values())).device).load_state_dict(ema)
+        measured = self.calibration_rate(self._averaged, 2, step)
+        self.controller.calibrate(measured)
+        return {"calibration_bpp": measured}
+
+    @torch.no_grad()
+    def calibration_rate(self, model: Autoencoder, levels: int, seed: int) -> float:
+        """Bits per pixel of ``model`` on the calibration pictures, ``levels`` noise levels each."""
+        device = next(model.parameters()).device
+        found = [model.posterior(to_unit(part).to(device)) for part in self.calibration.split(256)]
+        spread = [one.log_variance for one in found if one.log_variance is not None]
+        posterior = Posterior(torch.cat([one.mean for one in found]), torch.cat(spread) if spread else None)
+        draws = Draws.keyed(0, seed, 0, len(self.calibration))
+        z, entropy = posterior.draw(draws.normal), posterior.entropy(model.config.lambda_0)
+        nats = [model.rate(z, draws).less(entropy).nats().mean() for _ in range(levels)]
+        return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
+
+    def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
+        """After the last step: rescale the latents so that the calibration pictures carry the wanted bits.
+
+        Bisection on ln scale within ``reach``, the same noise each time. The controller leaves little to do: it cannot
+        follow the last of the learning rate's fall; where the prior was settled, the bits that this saved come back as
+        less noise. Returns the rate before and after, and the scale.
+        """
+        if self.config.bpp is None or not len(self.calibration):
+            return {}
+        before = after = self.calibration_rate(model, 8, 0)
+        low, high, now = -reach, reach, 0.0
+        for _ in range(8):
+            low, high = (now, high) if after < self.config.bpp else (low, now)
+            model.rescale(math.exp((low + high) / 2 - now))
+            now = (low + high) / 2
+            after = self.calibration_rate(model, 8, 0)
+        if abs(after - self.config.bpp) > abs(before - self.config.bpp):  # a rate that does not rise with the scale
+            model.rescale(math.exp(-now))
+            after, now = before, 0.0
+        return {"calibration_bpp": after, "untrimmed_bpp": before, "scale": math.exp(now)}
+
+    def state(self) -> dict[str, Any]:
+        """The controller's state and the counts."""
+        return {"controller": self.controller.state(), "samples": self.samples, "stuck": self.stuck}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.controller.load_state(state["controller"])
+        self.samples, self.stuck = state["samples"], state["stuck"]
+
+
+class BaseStage:
+    """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀."""
+
+    name = "stage2"
+
+    def __init__(self, model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed"):
+        self.model, self.z, self.labels, self.count, self.levels = model, z, labels, len(z), levels
+        self.dimensions = math.prod(z.shape[1:])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Latents and labels."""
+        return self.z[indices], self.labels[indices]
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted loss in nats per latent dimension."""
+        loss, lambda_t = self.model.losses(batch[0], batch[1], draws)
+        seen = {"levels": self.model.levels.observe(lambda_t, loss)} if self.levels == "learned" else {}
+        return loss / self.dimensions, seen
+
+    def observe(self, sums: dict[str, Tensor]) -> None:
+        """Place the next step's noise levels by what this one's have shown."""
+        self.model.levels.learn(sums["levels"])
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """None to load."""
+
+
+class PriorStage:
+    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate.
+
+    ``known``: a hash that tells these latents from others, by default their own.
+    """
+
+    name = "prior"
+
+    def __init__(
+        self, model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float, known: str | None = None
+    ):
+        self.model, self.z, self.known, self.count = model, z, known, len(z)
+        self.lambda_0, self.lambda_min = lambda_0, lambda_min
+        self.levels = rate_table(lambda_min, lambda_0)
+        self.dimensions = math.prod(z.shape[1:])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Latents."""
+        return (self.z[indices],)
+
+    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """The rate (UL eq. 3) in nats per latent dimension, ``[B]``; one noise level a latent."""
+        (z,) = batch
+        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
+        z_t = diffuse(z, draws.normal(z), levels.lambda_t)
+        terms = rate_terms(z, self.model(z_t, levels.lambda_t, None), levels, self.lambda_min)
+        return terms.nats() / self.dimensions, {}
+
+    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
+        """Nothing moves between steps."""
+        return {}
+
+    @functools.cached_property
+    def _origin(self) -> dict[str, Any]:
+        latents = self.known or digest({"z": self.z})
+        return {"latents": latents, "lambda_0": self.lambda_0, "lambda_min": self.lambda_min}
+
+    def state(self) -> dict[str, Any]:
+        """What is being fitted, so that a fit is not gone on with on other latents."""
+        return dict(self._origin)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of other latents or another noise."""
+        if state != self._origin:
+            differ = ", ".join(name for name in self._origin if state.get(name) != self._origin[name])
+            raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
+
+
+def settling(config: Stage1Config) -> Schedule:
+    """The engine's schedule of the prior alone: chosen by measuring (LOG.md), the same at every size."""
+    return Schedule(
+        batch=64,
+        samples=config.settle,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        warmup=min(2_000, config.settle // 8),
+        decay=0.5,
+        ema_halflife=min(5_000, config.settle / 8),
+        clip=1.0,
+    )
+
+
+def schedule(config: Stage1Config | Stage2Config) -> Schedule:
+    """The engine's schedule of a stage."""
+    return Schedule(
+        batch=config.batch,
+        samples=config.samples,
+        learning_rate=config.learning_rate,
+        optimizer=config.optimizer,
+        warmup=config.warmup,
+        decay=config.decay,
+        ema_halflife=config.ema_halflife,
+        clip=config.clip,
+    )

@@ -1,0 +1,271 @@
+"""The main job: from pictures to an autoencoder of the wanted bits, a base model on its latents, figures and a report.
+
+    load → split → stage 1 → encode → stage 2 → evaluate → report
+
+Every step leaves its result in the run folder, whole or not at all; run again, the job goes on where it stopped.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unilat.files import read_json, read_safetensors, write_json, write_safetensors
+from unilat.maths.rate import LN2
+from unilat.metrics.features import feature_network
+from unilat.models.latents import LatentSet, fingerprint
+from unilat.models.price import Charge
+from unilat.recipe import config as configuration
+from unilat.recipe.build import build_autoencoder, build_base, describe
+from unilat.recipe.config import RunConfig
+from unilat.report import page
+from unilat.run.evaluate import evaluate
+from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
+from unilat.run.trained import (
+    Run,
+    load,
+    read_config,
+    read_pictures,
+    split_pictures,
+)
+from unilat.signals import Pictures, to_unit
+from unilat.training.checkpoint import lock
+from unilat.training.engine import fit, join, key, manifest, pick_device
+from unilat.training.fast import Choices, applied, compiles
+from unilat.training.machine import peak_memory
+from unilat.training.plan import Schedule, Stage
+from unilat.types import UserError
+
+__all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def train(
+    config: RunConfig,
+    folder: Path,
+    progress: Progress | None = None,
+    device: str = "auto",
+    charge: Charge | None = None,
+    choices: Choices | None = None,
+) -> dict[str, Any]:
+    """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
+
+    ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. ``charge`` is
+    what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
+    machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
+    holds a run of another configuration.
+    """
+    configuration.check(config)
+    if len(config.autoencoder.encoder.patch) != 2:
+        raise UserError("this configuration is for video, and only pictures are read so far: take another --preset")
+    feature_network(config.evaluation.features)  # a mistake in its name is told now, not after the training
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: choose another --out")
+    place = pick_device(device)
+    world = join(place)
+    with contextlib.ExitStack() as stack:
+        if world.rank == 0:
+            stack.enter_context(lock(folder))
+            _claim(config, folder, manifest(str(place)) | dataclasses.asdict(choices or Choices()))
+        world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
+        how = _How(progress or (lambda numbers: None), device, choices or Choices())
+        return _train(config, folder, how, world.rank, charge)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What every stage needs besides what it is about."""
+
+    tell: Progress
+    device: str
+    choices: Choices
+
+
+def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> dict[str, Any]:
+    tell, device = how.tell, how.device
+    _phase = functools.partial(phase, rank=rank)
+    with _phase(folder, "read pictures"):
+        tell({"note": f"reading {config.data.source}"})
+        pictures = read_pictures(config.data, config.data.channels)
+        for note in pictures.notes:
+            tell({"note": note})
+        indices = split_pictures(config, pictures)
+        _remember(folder, pictures, indices)
+    with _phase(folder, "stage 1"):
+        if config.stage1.autoencoder is None:
+            _stage1(config, folder, pictures, indices, how, charge)
+        else:
+            _take_over(config, folder, pictures)
+    if config.stage2.samples > 0:
+        run = load(folder, device)
+        with _phase(folder, "encode"):
+            latents = _latents(run, pictures, indices[0], tell)
+        with _phase(folder, "stage 2"):
+            _stage2(config, folder, latents, run.classes, how)
+    if rank > 0:
+        return {}  # under torchrun the first process measures and reports
+    with _phase(folder, "evaluate"):
+        metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
+    metrics["phases"] = read_json(folder / "phases.json") if (folder / "phases.json").is_file() else []
+    write_json(folder / "metrics.json", metrics)
+    return metrics | {"report": str(page.write(folder))}
+
+
+def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
+    """Make the run folder, or refuse one of another configuration, naming what differs.
+
+    A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
+    the mended one may take it.
+    """
+    if (folder / "config.json").is_file():
+        found = read_config(folder)
+        lengthened = replace(found, evaluation=config.evaluation)
+        if lengthened != config and (folder / "data.json").is_file():
+            differs = "; ".join(configuration.differences(lengthened, config))
+            raise UserError(
+                f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
+            )
+    elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(f"{folder} is not empty and no run folder: choose another --out")
+    write_json(folder / "config.json", configuration.to_dict(config))  # first: it makes the folder a run folder
+    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink(missing_ok=True)
+    if not (folder / "manifest.json").is_file():
+        write_json(folder / "manifest.json", machine)
+
+
+def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
+    """What was read, or a refusal where it is not what this run began with."""
+    facts = {
+        "source": pictures.source,
+        "count": len(pictures),
+        "train": len(indices[0]),
+        "calibration": len(indices[1]),
+        "test": len(indices[2]),
+        "classes": list(pictures.classes),
+        "size": pictures.images.shape[-1],
+        "channels": pictures.images.shape[1],
+        "sha256": pictures.sha256,
+        "skipped": len(pictures.skipped),
+        "converted": pictures.converted,
+    }
+    path = folder / "data.json"
+    before = read_json(path) if path.is_file() else {}
+    if isinstance(before, dict) and before.get("sha256", pictures.sha256) != pictures.sha256:
+        raise UserError(
+            f"{pictures.source} has changed since {folder} was begun: choose another --out, or bring the pictures back"
+        )
+    write_json(path, facts)
+
+
+def _stage1(
+    config: RunConfig,
+    folder: Path,
+    pictures: Pictures,
+    indices: tuple[Tensor, Tensor, Tensor],
+    how: _How,
+    charge: Charge | None,
+) -> None:
+    if (folder / "autoencoder.safetensors").is_file():
+        return
+    images = pictures.images[indices[0]]
+    sample = to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
+    mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "stage1"))
+        model = build_autoencoder(config, images.shape[1], mean, std, charge)
+    if config.stage1.unit_scale:
+        model.start_at_unit_scale(sample[:256])
+    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, configuration.aim(config))
+    counted = describe(config, images.shape[1])["parts"]
+    flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
+    samples = _fit(stage, schedule(config.stage1), folder, config.seed, how, flops)
+    if config.stage1.settle and config.autoencoder.price != "normal":
+        flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
+        _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
+    how.tell({"note": "trimming the latents' scale to the wanted bits"})
+    trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
+    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
+    write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
+
+
+def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
+    """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
+    other = load(Path(config.stage1.autoencoder or ""), "cpu")
+    differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
+    if pictures.images.shape[1:] != (other.data["channels"], other.config.data.size, other.config.data.size):
+        differs.append(
+            f"pictures: {other.data['channels']}×{other.config.data.size}² and {list(pictures.images.shape[1:])}"
+        )
+    if differs:
+        raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
+    if not (folder / "autoencoder.safetensors").is_file():
+        tensors, header = read_safetensors(other.folder / "autoencoder.safetensors")
+        write_safetensors(folder / "autoencoder.safetensors", tensors, header)
+
+
+def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
+    """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
+    log, place = folder / "log.jsonl", pick_device(how.device)
+    compiled, why = compiles(how.choices, flops, place)
+    how.tell({"note": f"{stage.name}: networks {why}"})
+    with applied(stage.model, how.choices, compiled):
+        done = fit(stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device)
+    stage.model.load_state_dict(done["ema"])
+    return done["samples"]
+
+
+def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentSet:
+    """Training pictures' latents, from the folder or made now."""
+    path = run.folder / "latents" / "train.safetensors"
+    if path.is_file():
+        latents = LatentSet.load(path)
+        latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
+        return latents
+    tell({"note": f"encoding {len(train_indices)} pictures"})
+    z, entropy = run.encoded(pictures.images[train_indices])
+    bits = run.rate(z, 1, entropy=entropy)[0].nats() / LN2
+    lambda_0 = run.config.autoencoder.lambda_0
+    latents = LatentSet(z, bits, pictures.labels[train_indices], lambda_0, run.encoder_sha256, run.pixels)
+    latents.save(path)
+    return latents
+
+
+def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], how: _How) -> None:
+    if (folder / "base.safetensors").is_file():
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(config.seed, "stage2"))
+        model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
+    stage = BaseStage(model, latents.z, latents.labels, config.stage2.levels)
+    flops = describe(config, 3, len(classes))["parts"].get("base", {}).get("training_flops", 0.0)
+    samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
+    header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
+    write_safetensors(folder / "base.safetensors", model.state_dict(), header)
+
+
+@contextlib.contextmanager
+def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
+    """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too."""
+    if rank > 0:
+        yield
+        return
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = folder / "phases.json"
+        rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
+        row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
+        row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
+        row["peak_memory_mib"] = max(row["peak_memory_mib"], round(peak_memory()))
+        with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
+            write_json(path, list(rows.values()))

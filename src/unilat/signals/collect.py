@@ -1,0 +1,184 @@
+"""Many encoded pictures -> :class:`Pictures`: decoded by a few threads, in order, with everything counted."""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from unilat.signals.decode import Decoded, Unreadable, decode, printable
+from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
+from unilat.types import UserError
+
+BLOCK = 64  # pictures handed to the threads at once; bounds what waits in memory
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to be read: where it is, what it is called, and what is known about it."""
+
+    name: str
+    data: Path | bytes | None  # None: there is nothing, for the reason ``name`` is listed under
+    label: str = ""
+    held_out: bool = False
+    problem: str = ""  # known before reading: the item is skipped with this reason
+
+
+@dataclass
+class Tally:
+    """What :func:`collect` learns while it reads."""
+
+    kept: list[Item] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    converted: Counter[str] = field(default_factory=Counter)
+    colour: int = 0
+    labels: set[str] = field(default_factory=set)  # of all items that were tried
+
+
+def even_positions(count: int, limit: int | None) -> list[int]:
+    """At most ``limit`` positions of ``count``, evenly spread, so that a sorted list gives of every class."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    if limit < 1:
+        raise UserError(f"the limit on pictures must be at least 1, not {limit}")
+    return [position * count // limit for position in range(limit)]
+
+
+def collect(
+    items: Iterable[Item],
+    count: int,
+    source: str,
+    *,
+    size: int,
+    channels: int | None,
+    progress: Progress | None = None,
+    class_order: tuple[str, ...] | None = None,
+    one_class: bool = False,
+) -> Pictures:
+    """Read ``items`` (at most ``count``) in their order; those that cannot be read are skipped, named and told why.
+
+    Classes are the labels of the pictures kept, sorted, or ``class_order``; with ``one_class`` labels are ignored.
+    ``channels`` None means 1 if every picture is grey, else 3. Raises :class:`UserError` if nothing is left.
+    """
+    depth = 1 if channels == 1 else 3
+    require_memory(count * size * size * (depth + 1), source, count, f"{depth} x {size} x {size}")
+    images = np.empty((count, depth, size, size), np.uint8)
+    tally = Tally()
+    for done, (item, result) in enumerate(_decoded(items, size), start=1):
+        if not item.problem:
+            tally.labels.add(item.label)
+        if isinstance(result, Unreadable):
+            tally.skipped.append((printable(item.name), str(result)))
+        else:
+            images[len(tally.kept)] = with_channels(result.pixels[None], depth)[0]
+            tally.colour += result.pixels.shape[0] == 3
+            tally.kept.append(item)
+            tally.converted.update(result.converted)
+        if progress and done % BLOCK == 0:
+            progress(done, count, "reading pictures")
+    if not tally.kept:
+        raise UserError(nothing_left(source, tally.skipped, size))
+    images = images[: len(tally.kept)]
+    images = _settle_channels(images, channels, tally)
+    return _assemble(images, tally, source, class_order, one_class)
+
+
+def _settle_channels(images: np.ndarray, channels: int | None, tally: Tally) -> np.ndarray:
+    """Grey sets become one channel unless three are asked for; what that changed is counted."""
+    grey_files = len(tally.kept) - tally.colour
+    if channels == 1:
+        if tally.colour:
+            tally.converted["colour to grey"] += tally.colour
+        return images
+    if channels is None and (tally.colour == 0 or is_grey(images)):
+        return images[:, :1].copy()
+    if grey_files:
+        tally.converted["grey to colour"] += grey_files
+    return images
+
+
+def _assemble(
+    images: np.ndarray,
+    tally: Tally,
+    source: str,
+    class_order: tuple[str, ...] | None,
+    one_class: bool,
+) -> Pictures:
+    """Number the classes and pack."""
+    kept, notes = tally.kept, ()
+    lost = sorted(tally.labels - {item.label for item in kept} - {"", "."})
+    if lost and not one_class:
+        notes = (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
+    classes: tuple[str, ...] = ()
+    if not one_class:
+        classes = class_order or in_order({item.label for item in kept})
+        if classes == ("",):
+            classes = ()
+    number = {name: index for index, name in enumerate(classes)}
+    labels = np.array([number.get(item.label, 0) for item in kept], np.int64)
+    held_out = np.array([item.held_out for item in kept])
+    if tally.skipped:
+        notes += (f"{len(tally.skipped)} of {len(kept) + len(tally.skipped)} skipped: {reasons(tally.skipped)}",)
+    return pack(
+        images,
+        labels,
+        source,
+        classes=tuple(printable(name) for name in classes),
+        names=tuple(printable(item.name) for item in kept),
+        held_out=held_out if held_out.any() else None,
+        skipped=tuple(tally.skipped),
+        converted=dict(tally.converted),
+        notes=notes,
+    )
+
+
+def in_order(names: set[str]) -> tuple[str, ...]:
+    """Sorted; by number where all are numbers (2 before 10)."""
+    numbers = all(name.isdecimal() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+
+
+def reasons(skipped: list[tuple[str, str]] | tuple[tuple[str, str], ...], most: int = 4) -> str:
+    """``"8 not a picture, 3 truncated"``: the commonest reasons with their counts."""
+    counts = Counter(reason.split(":")[0].split(" (")[0] for _, reason in skipped).most_common()
+    shown = ", ".join(f"{number} {reason}" for reason, number in counts[:most])
+    return shown + (f", {sum(number for _, number in counts[most:])} other" if len(counts) > most else "")
+
+
+def nothing_left(source: str, skipped: list[tuple[str, str]], size: int) -> str:
+    """The line for a source of which no picture could be used, with the way out."""
+    if not skipped:
+        return f"{source}: there is no picture in it; name a folder or file that holds pictures"
+    small = [reason for _, reason in skipped if reason.startswith("smaller than")]
+    if small:
+        largest = max((min(map(int, reason.split(": ")[1].split(" x "))) for reason in small), default=0)
+        way_out = f"choose --size {largest} or less" if largest > 0 else "name larger pictures"
+        return f"{source}: every readable picture is smaller than {size} x {size}; {way_out}"
+    return (
+        f"{source}: none of {len(skipped)} can be used ({reasons(skipped)}); name a folder or file that holds pictures"
+    )
+
+
+def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Decoded | Unreadable]]:
+    """Each item with its picture or the reason why not, in the order of the items."""
+
+    def read(item: Item) -> Decoded | Unreadable:
+        if item.problem or item.data is None:
+            return Unreadable(item.problem or "empty")
+        try:
+            return decode(item.data, size)
+        except Unreadable as reason:
+            return reason
+
+    Image.init()  # the list of formats is loaded once, not by several threads at once
+    stream = iter(items)
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns about damaged tags that do not touch the pixels
+        while block := list(islice(stream, BLOCK)):
+            yield from zip(block, pool.map(read, block), strict=True)

@@ -1,0 +1,132 @@
+"""``load``: from the name of a data set, a folder or a file to :class:`Pictures`."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+import torch
+
+from unilat.signals import catalogue
+from unilat.signals.collect import even_positions
+from unilat.signals.decode import printable
+from unilat.signals.pictures import Pictures, Progress, pack, with_channels
+from unilat.types import UserError
+
+NATURAL_SIZE = {
+    "glyphs": 32,
+    "digits": 8,
+    "fashion-mnist": 32,  # 28 and a border of two: a power of two
+    "emoji": 32,
+    "emoji-google": 32,
+    "emoji-twitter": 32,
+    "solar": 64,
+}
+FOLDER_SIZE = 64  # of folders and tables where none is asked for
+
+
+def load(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> Pictures:
+    """Pictures of a catalogue name, a folder, an ``.npz``/``.npy``, a ``.parquet`` or a saved Hugging Face data set.
+
+    ``size`` None is the source's natural one: ``NATURAL_SIZE``, an array's own side, ``FOLDER_SIZE`` for the rest.
+    ``channels`` None is 1 if every picture is grey, else 3. ``limit`` takes at most so many, evenly spread. A name of
+    the catalogue wins over a folder of that name: write ``./emoji`` for the folder. Nothing is downloaded here.
+    Raises :class:`UserError` with one line that names the thing and the way out.
+    """
+    if size is not None and not 1 <= size <= 8192:
+        raise UserError(f"the pictures' size must lie between 1 and 8192, not {size}")
+    if channels not in (None, 1, 3):
+        raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
+    if source in catalogue.CATALOGUE:
+        return _thin(_named(source, size or NATURAL_SIZE[source], progress), channels, limit)
+    path = Path(source)
+    shown = printable(source)
+    if path.is_dir():
+        return _folder(path, shown, size or FOLDER_SIZE, channels, progress, limit)
+    if not path.is_file():
+        raise UserError(_not_there(path, shown))
+    if path.suffix in (".npy", ".npz"):
+        from unilat.signals.arrays import load_array
+
+        return load_array(path, size=size, channels=channels, progress=progress, limit=limit)
+    if path.suffix == ".parquet":
+        from unilat.signals.tables import load_tables, open_parquet
+
+        tables = [open_parquet(path)]
+        return load_tables(tables, shown, size=size or FOLDER_SIZE, channels=channels, progress=progress, limit=limit)
+    raise UserError(f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy or .parquet")
+
+
+def _named(name: str, size: int, progress: Progress | None) -> Pictures:
+    """A set of the catalogue that is on this machine."""
+    from unilat.signals import named
+    from unilat.signals.glyphs import load_glyphs
+
+    folder = catalogue.need(name)
+    if name == "glyphs":
+        return load_glyphs(size, progress)
+    if name == "digits":
+        return named.load_digits(size)
+    if name == "fashion-mnist":
+        return named.load_fashion(folder, size)
+    if name == "emoji":
+        return named.load_fluent(folder, size, progress)
+    if name == "solar":
+        return named.load_solar(folder, size, progress)
+    return named.load_datasource(folder, name.removeprefix("emoji-"), size, progress)
+
+
+def _folder(
+    path: Path, shown: str, size: int, channels: int | None, progress: Progress | None, limit: int | None
+) -> Pictures:
+    """A saved data set, Parquet files or pictures: what the folder's files say it is."""
+    from unilat.signals.tables import load_tables, parquet_tables, saved_tables
+
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        tables = saved_tables(path)
+    elif any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+        tables = parquet_tables(path)
+    else:
+        from unilat.signals.folders import load_folder
+
+        return load_folder(path, size=size, channels=channels, progress=progress, limit=limit)
+    return load_tables(tables, shown, size=size, channels=channels, progress=progress, limit=limit)
+
+
+def _not_there(path: Path, shown: str) -> str:
+    """The line for a source that is neither a name nor a folder nor a regular file."""
+    names = ", ".join(catalogue.CATALOGUE)
+    if path.is_symlink() or path.exists():
+        return f"{shown}: neither a folder nor a regular file; name a folder of pictures or one of {names}"
+    near = difflib.get_close_matches(str(path), catalogue.CATALOGUE, n=1, cutoff=0.6)
+    hint = f"perhaps you meant {near[0]}" if near else f"name a folder of pictures or one of {names}"
+    return f"{shown}: there is no such file, folder or data set; {hint}"
+
+
+def _thin(pictures: Pictures, channels: int | None, limit: int | None) -> Pictures:
+    """The same set with other channels or fewer pictures."""
+    wanted = pictures.channels if channels is None else channels
+    positions = even_positions(len(pictures), limit)
+    if wanted == pictures.channels and len(positions) == len(pictures):
+        return pictures
+    chosen = torch.tensor(positions)
+    converted = {what: min(number, len(positions)) for what, number in pictures.converted.items()}
+    if wanted != pictures.channels:
+        converted["colour to grey" if wanted == 1 else "grey to colour"] = len(positions)
+    again = pack(
+        with_channels(pictures.images[chosen].numpy(), wanted),
+        pictures.labels[chosen].numpy(),
+        pictures.source,
+        classes=pictures.classes,
+        groups=pictures.groups[chosen].numpy(),
+        names=None if pictures.names is None else tuple(pictures.names[position] for position in positions),
+        held_out=None if pictures.held_out is None else pictures.held_out[chosen].numpy(),
+        converted=converted,
+    )
+    return dataclasses.replace(again, skipped=pictures.skipped)

@@ -1,0 +1,167 @@
+"""``look``: a contact sheet of what would be read, with the counts of what was read, converted and skipped."""
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from unilat.signals.collect import even_positions, reasons
+from unilat.signals.decode import printable
+from unilat.signals.load import load
+from unilat.signals.pictures import Pictures, Progress
+from unilat.types import UserError
+
+COLUMNS, PLAIN_ROWS, MOST_CLASSES = 14, 10, 20
+PAPER, INK, FAINT, EDGE = (250, 250, 248), (24, 24, 28), (110, 110, 118), (222, 222, 218)
+TEXT, GAP, BORDER = 15, 6, 28  # points of the captions; pixels between pictures; pixels around the sheet
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a source holds: the pictures, and where their contact sheet lies (None where none was asked for)."""
+
+    pictures: Pictures
+    sheet: Path | None
+
+    def json(self) -> dict:
+        """Counts as plain JSON types, with the reasons of what was skipped added up."""
+        counted = Counter(reason.split(":")[0] for _, reason in self.pictures.skipped)
+        return self.pictures.json() | {
+            "read": len(self.pictures),
+            "skipped_count": len(self.pictures.skipped),
+            "skipped_reasons": dict(counted.most_common()),
+            "sheet": None if self.sheet is None else str(self.sheet),
+        }
+
+    def lines(self) -> list[str]:
+        """The same for a terminal, one fact a line."""
+        pictures = self.pictures
+        found = [headline(pictures)]
+        counts = pictures.class_counts()
+        if counts:
+            few = list(counts.items())[:MOST_CLASSES]
+            more = f", and {len(counts) - len(few)} more" if len(counts) > len(few) else ""
+            found.append("classes: " + ", ".join(f"{name} {number:,}" for name, number in few) + more)
+        if pictures.held_out is not None:
+            found.append(f"held out by the source: {int(pictures.held_out.sum()):,}")
+        if pictures.converted:
+            found.append("converted: " + ", ".join(f"{number:,} {what}" for what, number in pictures.converted.items()))
+        found += [f"skipped {name}: {reason}" for name, reason in pictures.skipped[:10]]
+        if len(pictures.skipped) > 10:
+            found.append(f"... and {len(pictures.skipped) - 10} more skipped (--json lists all)")
+        return found + list(pictures.notes) + ([f"contact sheet: {self.sheet}"] if self.sheet else [])
+
+
+def look(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    out: Path | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Look:
+    """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named."""
+    pictures = load(source, size=size, channels=channels, progress=progress, limit=limit)
+    if out is not None:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            part = out.with_name(f".part-{os.getpid()}-{out.name}")
+            try:
+                contact_sheet(pictures).save(part, format="PNG")
+                os.replace(part, out)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"
+            ) from None
+    return Look(pictures, out)
+
+
+def headline(pictures: Pictures) -> str:
+    """``"glyphs: 9,083 pictures of 32 x 32, grey, 12 classes"``."""
+    colour = "grey" if pictures.channels == 1 else "colour"
+    classes = f", {len(pictures.classes)} classes" if pictures.classes else ""
+    size = f"{pictures.size} x {pictures.size}"
+    return f"{pictures.source}: {len(pictures):,} pictures of {size}, {colour}{classes}"
+
+
+def contact_sheet(pictures: Pictures, seed: int = 0) -> Image.Image:
+    """A row of pictures per class with its name and count, or plain rows where there are no classes."""
+    chooser = np.random.default_rng(seed)
+    scale = max(1, math.ceil(56 / pictures.size))
+    tile = min(pictures.size * scale, 160)
+    rows = _rows(pictures, chooser, COLUMNS if tile <= 80 else 8)
+    large, small = _font(TEXT + 5, "Bold"), _font(TEXT)
+    captions = [caption for caption, _ in rows]
+    left = BORDER + (round(max(small.getlength(c) for c in captions)) + 18 if any(captions) else 0)
+    columns = max(len(chosen) for _, chosen in rows)
+    top, foot = BORDER + 44, _footer(pictures)
+    title = headline(pictures)
+    width = max(left + columns * (tile + GAP) - GAP, BORDER + round(large.getlength(title)))
+    width = max(width, *(BORDER + round(small.getlength(line)) for line in foot), 0) + BORDER
+    height = top + len(rows) * (tile + GAP) + (len(foot) * (TEXT + 7) + 8 if foot else 0) + BORDER
+    sheet = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((BORDER, BORDER), title, fill=INK, font=large)
+    for number, (caption, chosen) in enumerate(rows):
+        y = top + number * (tile + GAP)
+        if caption:
+            pen.text((left - 18, y + tile // 2), caption, fill=INK, font=small, anchor="rm")
+        for column, index in enumerate(chosen):
+            x = left + column * (tile + GAP)
+            pen.rectangle((x - 1, y - 1, x + tile, y + tile), outline=EDGE)
+            sheet.paste(_tile(pictures, index, tile), (x, y))
+    for number, line in enumerate(foot):
+        y = top + len(rows) * (tile + GAP) + 8 + number * (TEXT + 7)
+        pen.text((BORDER, y), line, fill=FAINT, font=small)
+    return sheet
+
+
+def _rows(pictures: Pictures, chooser: np.random.Generator, columns: int) -> list[tuple[str, list[int]]]:
+    """(caption, indices) of each row."""
+    if not pictures.classes:
+        chosen = sorted(chooser.permutation(len(pictures))[: columns * PLAIN_ROWS].tolist())
+        chosen = [int(index) for index in chooser.permutation(chosen)]
+        return [("", chosen[first : first + columns]) for first in range(0, len(chosen), columns)]
+    labels = pictures.labels.numpy()
+    rows = []
+    for number in even_positions(len(pictures.classes), MOST_CLASSES):
+        members = np.flatnonzero(labels == number)
+        if len(members):
+            chosen = chooser.permutation(members)[:columns].tolist()
+            rows.append((f"{printable(pictures.classes[number], 28)}  {len(members):,}", chosen))
+    return rows
+
+
+def _tile(pictures: Pictures, index: int, tile: int) -> Image.Image:
+    """One picture at ``tile`` pixels: enlarged without smoothing, so that its pixels are seen."""
+    pixels = pictures.images[index].numpy()
+    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    enlarging = tile >= pictures.size
+    return picture.resize((tile, tile), Image.Resampling.NEAREST if enlarging else Image.Resampling.LANCZOS)
+
+
+def _footer(pictures: Pictures) -> list[str]:
+    """What was converted and skipped, cut to lines of the sheet."""
+    lines = []
+    if len(pictures.classes) > MOST_CLASSES:
+        lines.append(f"{MOST_CLASSES} of {len(pictures.classes)} classes shown")
+    if pictures.converted:
+        lines.append("converted: " + ", ".join(f"{count:,} {what}" for what, count in pictures.converted.items()))
+    if pictures.skipped:
+        lines.append(f"skipped: {len(pictures.skipped):,} ({reasons(pictures.skipped)})")
+    return [line if len(line) <= 110 else line[:109] + "…" for line in lines]
+
+
+def _font(points: int, weight: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """matplotlib's DejaVu Sans."""
+    from unilat.signals.glyphs import fonts_folder
+
+    name = f"DejaVuSans-{weight}.ttf" if weight else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(fonts_folder() / name), points)

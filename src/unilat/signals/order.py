@@ -1,0 +1,97 @@
+"""Which pictures are held out, and in which order the others are seen: pure functions of a seed."""
+
+import functools
+import hashlib
+
+import torch
+from torch import Tensor
+
+from unilat.signals.pictures import Pictures
+from unilat.types import UserError
+
+
+def keyed_generator(*key: int | str) -> torch.Generator:
+    """A CPU generator whose seed is a stable 63-bit hash of ``key``: equal on every machine and in every process."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices ``(train, test)``, int64, sorted; whole groups only, so no near-duplicate stands on both sides.
+
+    A source with test pictures of its own (``held_out``) gives those, or a seeded choice of ``at_most`` of them (the
+    rest is left unused). Otherwise about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order
+    are taken while every class keeps at least one picture to train on and gives no more than its share,
+    ``max(1, round(fraction * its pictures))``. A class of one picture or one group stays in train.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
+    if at_most < 1:
+        raise UserError(f"at least one picture must be held out, not {at_most}")
+    count = len(pictures)
+    if pictures.held_out is not None and bool(pictures.held_out.any()) and not bool(pictures.held_out.all()):
+        official = pictures.held_out.nonzero().flatten()
+        if len(official) > at_most:
+            chosen = torch.randperm(len(official), generator=keyed_generator("split", seed))[:at_most]
+            official = official[chosen].sort().values
+        return (~pictures.held_out).nonzero().flatten(), official
+    test = torch.zeros(count, dtype=torch.bool)
+    test[_held_out_groups(pictures, fraction, at_most, seed)] = True
+    if not bool(test.any()):
+        raise UserError(
+            f"{pictures.source}: {count} picture(s) leave nothing to hold out: one class needs at least 2 that differ;"
+            " add pictures, or put them into fewer sub-folders"
+        )
+    return (~test).nonzero().flatten(), test.nonzero().flatten()
+
+
+def _held_out_groups(pictures: Pictures, fraction: float, at_most: int, seed: int) -> list[int]:
+    """Indices of the pictures whose groups are held out."""
+    count = len(pictures)
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(pictures.groups.tolist()):
+        members.setdefault(group, []).append(index)
+    labels = pictures.labels.tolist()
+    left = dict(enumerate(torch.bincount(pictures.labels).tolist()))
+    share = {label: max(1, round(fraction * number)) for label, number in left.items()}
+    room = max(1, min(at_most, round(fraction * count)))
+    groups = list(members)
+    taken: list[int] = []
+    for position in torch.randperm(len(groups), generator=keyed_generator("split", seed)).tolist():
+        group = members[groups[position]]
+        needed: dict[int, int] = {}
+        for index in group:
+            needed[labels[index]] = needed.get(labels[index], 0) + 1
+        if len(group) > room or any(share[k] < n or left[k] <= n for k, n in needed.items()):
+            continue
+        for label, number in needed.items():
+            share[label] -= number
+            left[label] -= number
+        taken += group
+        room -= len(group)
+        if room == 0:
+            break
+    return taken
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The permutation of one epoch, kept because every step of the epoch reads it; callers must not write into it."""
+    return torch.randperm(count, generator=keyed_generator("order", seed, epoch))
+
+
+def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
+    """Positions of the pictures of batch ``step``: int64 ``[batch]`` in 0..count-1.
+
+    The order is endless: epoch e is a permutation drawn from (seed, e) alone, and batch ``step`` is the part from
+    ``step * batch``. Batches cross the borders of epochs, so nothing is dropped and a resumed run needs only its step.
+    """
+    if count < 1 or batch < 1 or step < 0:
+        raise ValueError(f"count and batch must be at least 1 and step at least 0, not {count}, {batch}, {step}")
+    first = step * batch
+    epochs = range(first // count, (first + batch - 1) // count + 1)
+    parts = []
+    for epoch in epochs:
+        begin, end = max(first - epoch * count, 0), min(first + batch - epoch * count, count)
+        parts.append(_epoch_order(count, seed, epoch)[begin:end])
+    return torch.cat(parts)  # a copy, also of a single part

@@ -1,0 +1,250 @@
+"""Parquet files and local Hugging Face data sets (``save_to_disk``) -> :class:`Pictures`, through pyarrow alone.
+
+A row holds the bytes of a picture file, as a binary column or as Hugging Face's struct ``{bytes, path}``; paths are
+never followed. Its class is an integer or text column; the file's own ``ClassLabel`` names the classes if there is one.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unilat.signals.collect import Item, collect, even_positions
+from unilat.signals.decode import printable, read_file
+from unilat.signals.pictures import Pictures, Progress, require_memory
+from unilat.types import UserError
+
+IMAGE_COLUMNS = ("image", "img", "picture", "images", "jpg", "png", "webp", "pixel_values", "bytes")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label", "cls", "target")
+SPLIT_FOLDERS = ("test", "validation", "val")
+PYARROW_FLOOR = (14, 0, 1)  # CVE-2023-47248: older ones unpickle what a file says
+
+
+def arrow() -> Any:
+    """pyarrow, or the line that says how to get it."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise UserError("Parquet and Hugging Face data sets are read by pyarrow: pip install 'unilat[data]'") from None
+    version = tuple(int(part) for part in pyarrow.__version__.split(".")[:3] if part.isdigit())
+    if version < PYARROW_FLOOR:
+        raise UserError(f"pyarrow {pyarrow.__version__} runs code from files; pip install 'pyarrow>=14.0.1'")
+    return pyarrow
+
+
+@dataclass(frozen=True)
+class Table:
+    """One part of a data set: its schema, its length, and a way to read chosen columns batch by batch."""
+
+    path: Path
+    schema: Any
+    rows: int
+    held_out: bool
+    batches: Callable[[list[str]], Iterator[Any]]
+
+
+def open_parquet(path: Path, held_out: bool = False) -> Table:
+    """A Parquet file; its footer is read, no row yet."""
+    arrow()
+    import pyarrow.parquet as parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        metadata = file.metadata
+        largest = max((metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups)), default=0)
+        schema = file.schema_arrow
+    except Exception as error:  # pyarrow raises its own and Python's errors on damaged files
+        raise UserError(f"{printable(str(path))}: not a readable Parquet file ({printable(str(error), 80)})") from None
+    require_memory(largest, printable(str(path)), metadata.num_rows, "its largest row group")
+
+    def batches(columns: list[str]) -> Iterator[Any]:
+        yield from file.iter_batches(batch_size=64, columns=columns)
+
+    return Table(path, schema, metadata.num_rows, held_out, batches)
+
+
+def open_arrow(path: Path, held_out: bool) -> Table:
+    """A file of Arrow record batches, as ``datasets`` writes them (stream format; the file format is taken too)."""
+    pa = arrow()
+    try:
+        source = pa.memory_map(str(path))
+        try:
+            parts = list(pa.ipc.open_stream(source))
+            schema = parts[0].schema if parts else pa.schema([])
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(source)
+            parts, schema = [reader.get_batch(k) for k in range(reader.num_record_batches)], reader.schema
+    except Exception as error:
+        raise UserError(f"{printable(str(path))}: not a readable Arrow file ({printable(str(error), 80)})") from None
+
+    def batches(columns: list[str]) -> Iterator[Any]:
+        for part in parts:
+            for start in range(0, part.num_rows, 64):
+                yield part.select(columns).slice(start, 64)
+
+    return Table(path, schema, sum(part.num_rows for part in parts), held_out, batches)
+
+
+def parquet_tables(folder: Path) -> list[Table]:
+    """All Parquet files of a folder or its ``data/``; beside ``train*`` files ``test*`` or ``val*`` are held out."""
+    files = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
+    has_train = any(path.name.startswith("train") for path in files)
+    return [open_parquet(path, has_train and path.name.startswith(("test", "val"))) for path in files]
+
+
+def saved_tables(folder: Path) -> list[Table]:
+    """The parts of a ``save_to_disk`` folder: one data set, or the splits named in ``dataset_dict.json``."""
+    if not (folder / "dataset_dict.json").is_file():
+        return _saved_split(folder, False)
+    splits = _json(folder / "dataset_dict.json").get("splits")
+    if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits) or not splits:
+        raise UserError(f"{printable(str(folder))}: dataset_dict.json names no splits; save the data set again")
+    held = next((name for name in SPLIT_FOLDERS if name in splits and len(splits) > 1), None)
+    return [
+        table
+        for name in splits
+        if name == held or name not in SPLIT_FOLDERS or held is None
+        for table in _saved_split(_inside(folder, name), name == held)
+    ]
+
+
+def _saved_split(folder: Path, held_out: bool) -> list[Table]:
+    """The Arrow files that a split's ``state.json`` lists."""
+    state = _json(folder / "state.json")
+    if state.get("_indices_data_files"):
+        raise UserError(
+            f"{printable(str(folder))}: rows are reordered by an index; save data_set.flatten_indices() instead"
+        )
+    files = state.get("_data_files")
+    if not isinstance(files, list) or not all(
+        isinstance(f, dict) and isinstance(f.get("filename"), str) for f in files
+    ):
+        raise UserError(f"{printable(str(folder))}: state.json names no data files; save the data set again")
+    return [open_arrow(_inside(folder, f["filename"]), held_out) for f in files]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """``folder / name``, refused where it leads outside the folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{printable(str(folder))}: names a file outside itself ({printable(name)}); not read")
+    if not path.exists():
+        raise UserError(f"{printable(str(folder))}: {printable(name)} is missing; save the data set again")
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A small JSON object."""
+    try:
+        content = json.loads(read_file(path))
+    except Exception as error:
+        raise UserError(f"{printable(str(path))}: cannot be read ({printable(str(error), 60)})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(str(path))}: not a JSON object; save the data set again")
+    return content
+
+
+def load_tables(
+    tables: list[Table],
+    source: str,
+    *,
+    size: int,
+    channels: int | None = None,
+    progress: Progress | None = None,
+    limit: int | None = None,
+) -> Pictures:
+    """Every row with a readable picture, in the tables' order; names are ``row 17``, counted over all tables."""
+    tables = [table for table in tables if table.rows]
+    if not tables:
+        raise UserError(f"{source}: it has no rows; name a data set that holds pictures")
+    image, label = image_column(tables[0].schema, source), label_column(tables[0].schema)
+    class_names = _class_names(tables[0].schema, label) if label else None
+    for table in tables[1:]:
+        if image not in table.schema.names or (label and label not in table.schema.names):
+            raise UserError(f"{source}: {printable(table.path.name)} has other columns than {tables[0].path.name}")
+    chosen = set(even_positions(sum(table.rows for table in tables), limit))
+    return collect(
+        _items(tables, image, label, class_names, chosen),
+        len(chosen),
+        source,
+        size=size,
+        channels=channels,
+        progress=progress,
+        class_order=class_names,
+        one_class=label is None,
+    )
+
+
+def _items(
+    tables: list[Table], image: str, label: str | None, names: tuple[str, ...] | None, chosen: set[int]
+) -> Iterator[Item]:
+    """The chosen rows as :class:`Item`."""
+    row = -1
+    for table in tables:
+        for batch in table.batches([image] + ([label] if label else [])):
+            cells = batch.column(image)
+            classes = batch.column(label).to_pylist() if label else [""] * batch.num_rows
+            for position in range(batch.num_rows):
+                row += 1
+                if row in chosen:
+                    yield _item(f"row {row}", cells[position].as_py(), classes[position], names, table.held_out)
+
+
+def _item(name: str, cell: Any, label: Any, names: tuple[str, ...] | None, held_out: bool) -> Item:
+    """One row; what is missing in it becomes the reason it is skipped."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or (None if not cell.get("path") else str(cell["path"]))
+    if isinstance(cell, str):
+        return Item(name, None, problem="only a path, no bytes")
+    if not cell:
+        return Item(name, None, problem="no bytes")
+    if label is None:
+        return Item(name, None, problem="no label")
+    if names is not None:
+        if not isinstance(label, int) or not 0 <= label < len(names):
+            return Item(name, None, problem=f"label {printable(str(label), 20)} has no name")
+        label = names[label]
+    return Item(name, cell, str(label), held_out)
+
+
+def image_column(schema: Any, source: str) -> str:
+    """The column that holds pictures: binary, or a struct with a binary field ``bytes``; of several a usual name."""
+    pa = arrow()
+
+    def holds_bytes(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    found = [field.name for field in schema if holds_bytes(field.type)]
+    usual = [name for name in IMAGE_COLUMNS if name in found]
+    if usual or len(found) == 1:
+        return (usual or found)[0]
+    shown = ", ".join(printable(f"{field.name} ({field.type})", 40) for field in list(schema)[:6])
+    raise UserError(f"{source}: no column of picture files; it has {shown or 'none'}; name the column of bytes 'image'")
+
+
+def label_column(schema: Any) -> str | None:
+    """The column of classes: a usual name, whole numbers or text; None where there is none."""
+    pa = arrow()
+    for name in LABEL_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
+            if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+                return name
+    return None
+
+
+def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:
+    """The names of Hugging Face's ``ClassLabel`` for this column, from the schema's metadata."""
+    try:
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        names = feature["names"]
+        if feature["_type"] == "ClassLabel" and isinstance(names, list) and len(set(map(str, names))) == len(names):
+            return tuple(str(name) for name in names)
+    except (KeyError, ValueError, TypeError):
+        pass
+    return None

@@ -1,0 +1,173 @@
+"""Arrays: layouts told apart or refused, value ranges handled one by one, nothing unpickled."""
+
+import os
+import pickle
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unilat.signals import load, split
+from unilat.types import UserError
+
+CHOOSER = np.random.default_rng(0)
+RGB = CHOOSER.integers(0, 256, (5, 12, 10, 3), np.uint8)  # [N, H, W, C], height and width differ
+SQUARE = RGB[:, 1:11]  # its centre square
+
+
+def saved(path, array):
+    np.save(path, array)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (RGB, SQUARE.transpose(0, 3, 1, 2)),
+        (RGB.transpose(0, 3, 1, 2), SQUARE.transpose(0, 3, 1, 2)),
+        (RGB[..., :1], SQUARE[..., :1].transpose(0, 3, 1, 2)),
+        (RGB[..., 0], SQUARE[..., :1].transpose(0, 3, 1, 2)),
+        (np.asfortranarray(RGB), SQUARE.transpose(0, 3, 1, 2)),
+        (np.repeat(RGB[..., :1], 3, axis=-1), SQUARE[..., :1].transpose(0, 3, 1, 2)),
+    ],
+)
+def test_layouts(tmp_path, array, expected):
+    """Kills: height and width swapped, channels last read as channels first, crop off by one."""
+    pictures = load(saved(tmp_path / "a.npy", array))
+    np.testing.assert_array_equal(pictures.images.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 9, 9), (9, 9, 3), (5, 3, 9, 3), (5, 9, 9, 2), (5, 9), (2, 2, 3, 9, 9), (0, 9, 9)]
+)
+def test_ambiguous_layouts_are_refused(tmp_path, shape):
+    with pytest.raises(UserError) as error:
+        load(saved(tmp_path / "a.npy", np.zeros(shape, np.uint8)))
+    assert "a.npy" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        (RGB.astype(np.int64), "int64 0..255"),
+        (RGB.astype(np.float32), "float32 0..255"),
+        (RGB.astype(np.uint16) * 256 + 13, "16-bit"),
+        ((RGB / 255).astype(np.float32), "float 0..1"),
+        ((RGB / 127.5 - 1).astype(np.float64), "float -1..1"),
+        ((RGB / 127.5 - 1).astype(np.float32), "float -1..1"),
+    ],
+)
+def test_value_ranges(tmp_path, values, name):
+    """Kills: [-1, 1] read as [0, 1], a floor where the nearest byte is meant."""
+    pictures = load(saved(tmp_path / "a.npy", values))
+    np.testing.assert_array_equal(pictures.images.numpy(), SQUARE.transpose(0, 3, 1, 2))
+    assert pictures.converted[name] == 5
+
+
+def test_bool_and_rgba(tmp_path):
+    mask = RGB[..., 0] > 99
+    np.testing.assert_array_equal(load(saved(tmp_path / "a.npy", mask)).images[:, 0].numpy(), mask[:, 1:11] * 255)
+    clear = np.dstack([RGB[0], np.zeros((12, 10), np.uint8)])[None]
+    assert load(saved(tmp_path / "b.npy", clear)).images.unique().tolist() == [255]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -7.0, 900.0, 3.5])
+def test_values_that_fit_no_range_are_refused(tmp_path, bad):
+    values = (RGB / 255).astype(np.float32)
+    values[3, 2, 2, 1] = bad
+    with pytest.raises(UserError) as error:
+        load(saved(tmp_path / "a.npy", values))
+    assert "picture 3" in str(error.value) or "fit none of" in str(error.value)
+
+
+def test_npz_with_labels_and_names(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, images=RGB, labels=np.array([1, 0, 2, 2, 1]), classes=np.array(["ant", "bee", "cat"]), other=RGB)
+    pictures = load(str(path))
+    assert pictures.classes == ("ant", "bee", "cat") and pictures.labels.tolist() == [1, 0, 2, 2, 1]
+    np.savez(path, arr_0=RGB, y=np.array([[1], [0], [1], [1], [0]]))
+    assert load(str(path)).classes == ("0", "1")
+    thin = load(str(path), limit=2, size=5)
+    assert len(thin) == 2 and thin.labels.tolist() == [1, 1] and thin.size == 5
+
+
+def test_keras_names_carry_the_official_split(tmp_path):
+    path = tmp_path / "mnist.npz"
+    grey = RGB[..., 0]
+    np.savez(path, x_train=grey, y_train=np.arange(5) % 2, x_test=grey[:2], y_test=np.array([0, 1]))
+    pictures = load(str(path))
+    train, test = split(pictures)
+    assert train.tolist() == [0, 1, 2, 3, 4] and test.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a": RGB, "b": RGB},
+        {"labels": np.arange(5)},
+        {"images": RGB, "labels": np.arange(4)},
+        {"images": RGB, "labels": np.array([0.5, 1, 1, 1, 1])},
+        {"images": RGB, "labels": np.array([-1, 0, 0, 0, 0])},
+        {"images": RGB, "labels": np.arange(5), "classes": np.array(["a", "b"])},
+    ],
+)
+def test_npz_that_says_too_little_is_refused(tmp_path, arrays):
+    path = tmp_path / "set.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=r"set\.npz"):
+        load(str(path))
+
+
+class Canary:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["CANARY"],)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    """Kills: allow_pickle=True anywhere. The payload would make a folder."""
+    canary = tmp_path / "canary"
+    monkeypatch.setenv("CANARY", str(canary))
+    (tmp_path / "plain.npy").write_bytes(pickle.dumps(Canary()))
+    (tmp_path / "plain.npz").write_bytes(pickle.dumps(Canary()))
+    objects = np.empty(1, object)
+    objects[0] = Canary()
+    np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", images=RGB, labels=objects)
+    np.savez(tmp_path / "images.npz", images=objects)
+    canary.rmdir() if canary.exists() else None
+    for name in ("plain.npy", "plain.npz", "objects.npy", "objects.npz", "images.npz"):
+        with pytest.raises(UserError, match=name):
+            load(str(tmp_path / name))
+    assert not canary.exists()
+
+
+def test_damaged_and_lying_files(tmp_path):
+    """Kills: memory taken because a header asks for it."""
+    header = BytesIO()
+    asked = {"descr": "|u1", "fortran_order": False, "shape": (999_999, 999, 999, 3)}
+    np.lib.format.write_array_header_1_0(header, asked)
+    lying = header.getvalue() + RGB.tobytes()
+    with zipfile.ZipFile(tmp_path / "lying.npz", "w") as archive:
+        archive.writestr("images.npy", lying)
+    data = (Path(saved(tmp_path / "whole.npy", RGB))).read_bytes()
+    with pytest.raises(UserError, match="asks for more bytes than are there"):
+        load(str(tmp_path / "lying.npz"))
+    np.savez(tmp_path / "ok.npz", images=RGB)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "ok.npz").read_bytes()[:900])
+    flipped = bytearray((tmp_path / "ok.npz").read_bytes())
+    flipped[700] ^= 1
+    (tmp_path / "flipped.npz").write_bytes(bytes(flipped))
+    (tmp_path / "cut.npy").write_bytes(data[:400])
+    (tmp_path / "lying.npy").write_bytes(lying)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    (tmp_path / "zip.npy").write_bytes((tmp_path / "ok.npz").read_bytes())
+    for name in ("lying.npz", "cut.npz", "flipped.npz", "cut.npy", "lying.npy", "empty.npy", "zip.npy"):
+        with pytest.raises(UserError, match=name):
+            load(str(tmp_path / name))
+
+
+def test_smaller_than_wanted_names_the_way_out(tmp_path):
+    with pytest.raises(UserError, match="--size 10"):
+        load(saved(tmp_path / "a.npy", RGB), size=32)

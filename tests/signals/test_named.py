@@ -1,0 +1,162 @@
+"""The named sets: what is drawn here, and, where they are on this machine, those that packages carry."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from unilat.signals import catalogue, glyphs, load, named, split
+from unilat.types import UserError
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return load("glyphs")
+
+
+def on_this_machine(name):
+    try:
+        return catalogue.find(name) is not None
+    except UserError:
+        return False
+
+
+def test_glyphs_are_letters_in_twelve_faces(drawn):
+    """Kills: a face lost, empty or clipped drawings, combining marks let in."""
+    assert drawn.images.shape[1:] == (1, 32, 32) and 8_000 < len(drawn) < 11_000
+    assert len(drawn.classes) == 12 and min(drawn.class_counts().values()) > 600
+    assert (drawn.images.amin(dim=(1, 2, 3)) < 90).all(), "every picture has ink"
+    assert (drawn.images[:, :, [0, -1], :] > 230).all() and (drawn.images[:, :, :, [0, -1]] > 230).all(), "margins"
+    wanted = {f"{char} U+{ord(char):04X} Serif Bold" for char in "Aaz09ÅΩЖж"}
+    assert wanted <= set(drawn.names)
+
+
+def test_glyphs_are_centred_and_keep_their_relative_size(drawn):
+    ink = (255 - drawn.images[:, 0].float()).numpy()
+    rows, columns = ink.max(2) > 12, ink.max(1) > 12
+    for axis, most in ((rows, 1.0), (columns, 3.0)):
+        first, last = axis.argmax(1), 31 - axis[:, ::-1].argmax(1)
+        off = np.abs((first + last) / 2 - 15.5)
+        assert off.max() <= most and off.mean() < 0.4
+    height = {name: int(row.sum()) for name, row in zip(drawn.names, rows, strict=True)}
+    assert height["X U+0058 Sans"] > 1.2 * height["x U+0078 Sans"] and height["X U+0058 Sans"] >= 18
+
+
+def test_equal_glyphs_share_a_group_and_a_side(drawn):
+    """Kills: Latin A in train and Greek Alpha, the same picture, in test."""
+    place = {name: index for index, name in enumerate(drawn.names)}
+    latin, greek = place["A U+0041 Sans"], place["Α U+0391 Sans"]
+    assert torch.equal(drawn.images[latin], drawn.images[greek]) and drawn.groups[latin] == drawn.groups[greek]
+    train, test = split(drawn)
+    seen = {drawn.images[i].numpy().tobytes() for i in train.tolist()}
+    assert not any(drawn.images[i].numpy().tobytes() in seen for i in test.tolist())
+    assert len(drawn.labels[test].unique()) == 12 and len(test) > 800
+
+
+def test_glyphs_from_the_cache_equal_glyphs_drawn(tmp_path, monkeypatch):
+    """Kills: a damaged or unwritable cache that stops the run or changes pixels."""
+    monkeypatch.setattr(glyphs, "faces", lambda: (("Sans", "DejaVuSans.ttf"),))
+    monkeypatch.setenv("UNILAT_CACHE", str(tmp_path))
+    first = load("glyphs", size=16)
+    files = list((tmp_path / "arrays").iterdir())
+    assert len(files) == 1 and files[0].suffix == ".npz"
+    assert load("glyphs", size=16).sha256 == first.sha256
+    files[0].write_bytes(files[0].read_bytes()[:5000])
+    assert load("glyphs", size=16).sha256 == first.sha256
+    monkeypatch.setenv("UNILAT_CACHE", "/proc/nowhere")
+    assert load("glyphs", size=16).sha256 == first.sha256
+
+
+def test_channels_and_limit_of_a_named_set(drawn):
+    colour = load("glyphs", channels=3, limit=100)
+    assert colour.images.shape == (100, 3, 32, 32) and colour.converted["grey to colour"] == 100
+    assert len(colour.labels.unique()) == 12 and colour.sha256 != drawn.sha256
+    assert torch.equal(colour.images[0, :1], drawn.images[0])
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("1f44b-1f3fd", "1f44b"),
+        ("1f44b", "1f44b"),
+        ("0039-fe0f-20e3", "39-20e3"),
+        ("39-fe0f-20e3", "39-20e3"),
+        ("1F9D1-1F3FB-200D-2764-FE0F-200D-1F9D1-1F3FC", "1f491"),
+        ("1f3fb", "1f3fb"),
+        ("1f3f4-e0067_e0062", "1f3f4-e0067-e0062"),
+    ],
+)
+def test_concepts(stem, expected):
+    assert named.concept(stem) == expected
+
+
+def test_concepts_that_look_alike_are_one_group():
+    """Kills: merging by look that forgets groups met before."""
+    images = np.zeros((5, 1, 2, 2), np.uint8)
+    images[:, 0, 0, 0] = [1, 2, 3, 2, 9]
+    groups = named.concept_groups(["1f600", "1f601", "1f600-1f3fb", "1f600-1f3fc", "1f603"], images)
+    assert groups[0] == groups[1] == groups[2] == groups[3] != groups[4]
+
+
+def idx(path, array, cut=0):
+    data = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(data[: len(data) - cut]))
+    return path
+
+
+def test_idx_files(tmp_path):
+    """Kills: sizes read in the wrong byte order, a truncated file padded in silence."""
+    array = np.random.default_rng(0).integers(0, 256, (3, 5, 4), np.uint8)
+    np.testing.assert_array_equal(named.read_idx(idx(tmp_path / "a.gz", array)), array)
+    broken = [idx(tmp_path / "b.gz", array, cut=1), tmp_path / "c.gz", tmp_path / "d.gz", tmp_path / "none.gz"]
+    broken[1].write_bytes(b"no gzip")
+    broken[2].write_bytes((tmp_path / "a.gz").read_bytes()[:30])
+    for path in broken:
+        with pytest.raises(UserError, match="fetch the data set again"):
+            named.read_idx(path)
+
+
+def test_fit_square_pads_and_averages():
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), np.uint8)
+    larger, told = named.fit_square(images, 32)
+    np.testing.assert_array_equal(larger[:, :, 2:30, 2:30], images)
+    assert larger.sum() == images.sum() and told == {"padded from 28": 2}
+    smaller, _ = named.fit_square(images, 14)
+    means = images.reshape(2, 1, 14, 2, 14, 2).mean((3, 5))
+    assert np.abs(smaller - means).max() <= 0.5
+
+
+@pytest.mark.skipif(not on_this_machine("fashion-mnist"), reason="dataset-fashion-mnist is not installed")
+def test_fashion_mnist():
+    pictures = load("fashion-mnist")
+    train, test = split(pictures)
+    assert pictures.images.shape == (70_000, 1, 32, 32) and len(train) == 60_000 and len(test) == 2_000
+    assert pictures.classes[int(pictures.labels[0])] == "ankle boot"
+    assert pictures.sha256 == "922d83cd0bda2e4e10a19b4f84d2d78bdb2393a33402509eb4a7d2b2e2dd56a5"
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "channels", "classes"),
+    [("emoji", 3391, 3, 0), ("emoji-google", 3786, 3, 10), ("emoji-twitter", 3786, 3, 10), ("solar", 2624, 1, 8)],
+)
+def test_packaged_sets(name, count, channels, classes):
+    size = {"solar": 64}.get(name, 32)
+    arrays = catalogue.cache_folder() / "arrays"
+    if not on_this_machine(name) or not list(arrays.glob(f"{name}-[0-9]*-v{named.VERSION}-{size}.npz")):
+        pytest.skip(f"{name} is not in the cache")
+    pictures = load(name)
+    assert pictures.images.shape == (count, channels, size, size) and len(pictures.classes) == classes
+    if name.startswith("emoji"):
+        train, test = split(pictures)
+        stems = {named.concept(pictures.names[i]) for i in train.tolist()}
+        assert not any(named.concept(pictures.names[i]) in stems for i in test.tolist())
+        assert int(pictures.groups.unique().numel()) < 0.6 * count
+
+
+def test_digits():
+    pytest.importorskip("sklearn")
+    pictures = load("digits")
+    assert pictures.images.shape == (1797, 1, 8, 8) and pictures.images.max() == 255
+    assert load("digits", size=16).images.shape[-1] == 16
