@@ -22,9 +22,10 @@ from torch.nn.functional import mse_loss
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
-from unilat.signals import batch_indices, load, to_unit
+from unilat.signals import load, to_unit
 from unilat.studies.audit import Audit, AuditPlan, audit
 from unilat.studies.prior import PriorPlan
+from unilat.training.order import batch_indices
 
 RUNS = ROOT / "runs" / "bench-audit"
 KL_WEIGHT = 1e-3

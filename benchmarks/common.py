@@ -99,7 +99,7 @@ def interpolated(wanted: float, points: Sequence[tuple[float, float]]) -> float:
 
 def machine() -> dict[str, Any]:
     """The hardware and software a result was made on."""
-    from unilat.training.engine import manifest
+    from unilat.training.machine import manifest
 
     return {**manifest(), "load": list(os.getloadavg())}
 

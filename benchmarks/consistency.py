@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.maths.levels import Draws
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.samplers import uniform_grid
+from unilat.maths.seeds import Draws
 from unilat.models.base import Base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet

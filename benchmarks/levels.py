@@ -10,8 +10,9 @@ from torch import Tensor
 
 import unilat
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws, Levels, uniform
+from unilat.maths.levels import Levels, uniform
 from unilat.maths.noise import diffuse
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.run.evaluate import held_out
 from unilat.signals import to_unit

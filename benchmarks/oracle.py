@@ -6,8 +6,9 @@ from typing import Any
 
 from common import row
 
-from unilat.maths.levels import Draws, Levels, rate_table, uniform
+from unilat.maths.levels import Levels, rate_table, uniform
 from unilat.maths.oracle import rate_estimates
+from unilat.maths.seeds import Draws
 from unilat.studies import oracle
 
 Rows = list[dict[str, Any]]

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.maths.levels import Draws
+from unilat.maths.seeds import Draws, key
 from unilat.nets.products import Linear
 from unilat.recipe import config as configuration
 from unilat.recipe import presets
 from unilat.run.stages import AutoencoderStage, BaseStage, schedule
 from unilat.run.trained import build_autoencoder, build_base
-from unilat.signals import batch_indices
 from unilat.training import engine, fast
 from unilat.training.ema import keep
-from unilat.training.engine import key
 from unilat.training.machine import peak_memory
+from unilat.training.order import batch_indices
 from unilat.training.plan import Schedule, Stage
 from unilat.training.state import State
 

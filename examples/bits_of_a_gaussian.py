@@ -9,10 +9,11 @@ plus what N(0, I) gets wrong about the noisiest latent, which is next to nothing
 
 import torch
 
-from unilat.maths.levels import Draws, rate_table, uniform
+from unilat.maths.levels import rate_table, uniform
 from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2, rate_terms
+from unilat.maths.seeds import Draws
 
 LAMBDA_MIN, LAMBDA_0 = -10.0, 5.0
 BATCH, REPEATS = 256, 200

@@ -10,8 +10,8 @@ import torch
 import unilat
 from unilat.cli import main
 from unilat.files import read_json, read_safetensors
-from unilat.maths.levels import Draws
 from unilat.maths.samplers import ddim, uniform_grid
+from unilat.maths.seeds import Draws
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.run.distill import DEFAULTS, DistillConfig, distill

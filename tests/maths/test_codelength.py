@@ -11,9 +11,10 @@ from unilat.maths.codelength import (
     codelength_terms,
     reconstruction_nats,
 )
-from unilat.maths.levels import Draws, rate_table
+from unilat.maths.levels import rate_table
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.oracle import Gaussian
+from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
 from .sources import F64, seeded

@@ -6,9 +6,10 @@ from jaxtyping import TypeCheckError
 
 from unilat.maths import noise
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws, Levels, Table, uniform
+from unilat.maths.levels import Levels, Table, uniform
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import rate_terms
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.types import UserError
 

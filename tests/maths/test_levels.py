@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from unilat.maths.levels import Draws, Table, rate_table, truncated_logistic, uniform
+from unilat.maths.levels import Table, rate_table, truncated_logistic, uniform
+from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
 from .sources import F64, seeded

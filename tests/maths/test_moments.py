@@ -1,7 +1,8 @@
 import torch
 
-from unilat.maths.levels import Draws, Levels, Table, rate_table, weighted_table
+from unilat.maths.levels import Levels, Table, rate_table, weighted_table
 from unilat.maths.moments import FLOOR, HALFLIFE, averaged, learned, observed
+from unilat.maths.seeds import Draws
 
 from .sources import F64, seeded
 

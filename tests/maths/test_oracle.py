@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from unilat.maths import noise
-from unilat.maths.levels import Draws, uniform
+from unilat.maths.levels import uniform
 from unilat.maths.oracle import Gaussian, GaussianMixture, Independent, rate_distortion_gaussian, rate_estimates
+from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
 from .sources import F64, correlated, covariance, mixture, seeded

@@ -4,7 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from unilat.maths.levels import Draws, Levels, rate_table, uniform
+from unilat.maths.levels import Levels, rate_table, uniform
 from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian, rate_estimates
 from unilat.maths.rate import (
@@ -16,6 +16,7 @@ from unilat.maths.rate import (
     rate_terms,
     terminal_kl,
 )
+from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
 from .sources import F64, correlated, mixture, seeded

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from nets.samples import AXES, COARSE, GRIDS, signal
-from unilat.maths.levels import Draws
 from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, Stage1Losses
 from unilat.nets.decoder import START, Heard
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from nets.samples import shaken, vit
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws
 from unilat.maths.noise import diffuse
 from unilat.maths.oracle import Gaussian
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.base import Base, BaseConfig
 from unilat.nets.vit import ViTConfig

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nets.samples import signal
-from unilat.maths.levels import Draws, rate_table
+from unilat.maths.levels import rate_table
+from unilat.maths.seeds import Draws
 from unilat.models.placing import Placing
 
 from .fixed import autoencoder

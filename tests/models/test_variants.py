@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nets.samples import signal
-from unilat.maths.levels import Draws
 from unilat.maths.rate import RateTerms, terminal_kl
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import prior_as_base
 from unilat.models.posterior import Posterior

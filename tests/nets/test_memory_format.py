@@ -51,7 +51,7 @@ def test_no_norm_sees_a_channels_last_input_without_gradient(frozen: str, channe
 PROGRAM = """
 import torch
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
-from unilat.maths.levels import Draws
+from unilat.maths.seeds import Draws
 from nets.samples import encoder, uvit, vit
 model = Autoencoder(AutoencoderConfig(latent_channels=5, encoder=encoder(2), prior=vit(), decoder=uvit(2)), 3)
 x = torch.randn(3, 3, 8, 16).to(memory_format=torch.channels_last)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from unilat.signals import batch_indices, split, to_bytes, to_unit
+from unilat.signals import split, to_bytes, to_unit
 from unilat.signals.pictures import pack
+from unilat.training.order import batch_indices
 from unilat.types import UserError
 
 

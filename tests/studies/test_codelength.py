@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.nets.decoder import Heard
 from unilat.nets.encoder import EncoderConfig

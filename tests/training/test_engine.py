@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws
-from unilat.signals import batch_indices
+from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
-from unilat.training.engine import Schedule, World, fit, key, manifest, pick_device, set_threads
+from unilat.training.engine import fit
+from unilat.training.machine import manifest, pick_device, set_threads
+from unilat.training.order import batch_indices
+from unilat.training.parallel import World
+from unilat.training.plan import Schedule
 from unilat.types import UserError
 
 from .toy import Toy, schedule, written

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nets.samples import encoder, signal, uvit, vit
 from unilat.cli.configure import parse_train
-from unilat.maths.levels import Draws
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.recipe import presets
 from unilat.run import train as run

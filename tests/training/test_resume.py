@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from unilat.signals import batch_indices
 from unilat.training import checkpoint
 from unilat.training.engine import fit
+from unilat.training.order import batch_indices
 from unilat.types import UserError
 
 from .toy import Toy, schedule, written

@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 import torch
 
-from unilat.maths.levels import Draws
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.models.base import Base, BaseConfig
 from unilat.models.control import ControlConfig

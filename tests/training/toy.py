@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws
-from unilat.training.engine import Schedule
+from unilat.maths.seeds import Draws
+from unilat.training.plan import Schedule
 
 
 class Net(nn.Module):

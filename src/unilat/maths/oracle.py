@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unilat.maths.levels import Draws, Levels
+from unilat.maths.levels import Levels
 from unilat.maths.noise import alpha, diffuse, sigma
 from unilat.maths.rate import rate_terms
+from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
 

@@ -18,9 +18,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws, rate_table, truncated_logistic, weighted_table
+from unilat.maths.levels import rate_table, truncated_logistic, weighted_table
 from unilat.maths.noise import diffuse, expand
 from unilat.maths.rate import RateTerms
+from unilat.maths.seeds import Draws
 from unilat.models.placing import Placing
 from unilat.models.posterior import Posterior
 from unilat.models.price import Charge, price

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from unilat import types
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.guidance import classifier_free
-from unilat.maths.levels import Draws, weighted_table
+from unilat.maths.levels import weighted_table
 from unilat.maths.noise import diffuse
 from unilat.maths.samplers import dpmpp_2m, uniform_grid
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.placing import Placing

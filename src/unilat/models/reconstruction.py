@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws
 from unilat.maths.noise import diffuse
 from unilat.maths.samplers import ddim, uniform_grid
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.nets.decoder import hear
 

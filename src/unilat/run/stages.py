@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from unilat.files import digest
-from unilat.maths.levels import Draws, rate_table
+from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, rate_terms
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
@@ -20,7 +21,7 @@ from unilat.models.posterior import Posterior
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import to_unit
-from unilat.training.engine import Schedule
+from unilat.training.plan import Schedule
 from unilat.types import UserError
 
 REACH = 0.5

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws
 from unilat.maths.samplers import Sampler, ddim, dpmpp_2m
+from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.few_steps import distillation_loss, segments

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import key
 from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
@@ -37,9 +38,10 @@ from unilat.run.trained import (
 )
 from unilat.signals import Pictures, to_unit
 from unilat.training.checkpoint import lock
-from unilat.training.engine import fit, join, key, manifest, pick_device
+from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles
-from unilat.training.machine import peak_memory
+from unilat.training.machine import manifest, peak_memory, pick_device
+from unilat.training.parallel import join
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 

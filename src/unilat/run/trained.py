@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from unilat.files import read_json, read_safetensors
-from unilat.maths.levels import Draws, Table
+from unilat.maths.levels import Table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, RateTerms, rate_terms
+from unilat.maths.seeds import Draws, key
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
@@ -28,7 +29,7 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
 from unilat.signals import Pictures, split, to_bytes, to_unit
 from unilat.signals import load as load_pictures
-from unilat.training.engine import key, pick_device
+from unilat.training.machine import pick_device
 from unilat.types import Denoiser, UserError
 
 Speed = Literal["full", "fast"]

@@ -3,15 +3,14 @@
 from unilat.signals.catalogue import CATALOGUE, get
 from unilat.signals.load import load
 from unilat.signals.look import Look, look
-from unilat.signals.order import batch_indices, split
 from unilat.signals.pictures import Pictures, Progress, to_bytes, to_unit
+from unilat.signals.split import split
 
 __all__ = [
     "CATALOGUE",
     "Look",
     "Pictures",
     "Progress",
-    "batch_indices",
     "get",
     "load",
     "look",

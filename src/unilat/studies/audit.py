@@ -35,7 +35,7 @@ from unilat.studies.measures import (
     reconstructions,
 )
 from unilat.studies.subject import Say, Subject
-from unilat.training.engine import manifest, pick_device
+from unilat.training.machine import manifest, pick_device
 from unilat.types import UserError
 
 __all__ = ["Audit", "AuditPlan", "Fault", "audit"]

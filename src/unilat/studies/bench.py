@@ -21,8 +21,8 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
-from unilat.training.engine import fit, manifest, pick_device
-from unilat.training.machine import peak_memory
+from unilat.training.engine import fit
+from unilat.training.machine import manifest, peak_memory, pick_device
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 

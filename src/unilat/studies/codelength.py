@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from unilat.maths.codelength import CodelengthTerms, codelength_terms
-from unilat.maths.levels import Draws, rate_table
+from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws, key
 from unilat.nets.decoder import Decoder
 from unilat.run.trained import BATCH, Run
 from unilat.signals import to_unit
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
-from unilat.training.engine import fit, key
+from unilat.training.engine import fit
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 

@@ -18,7 +18,7 @@ from unilat.signals import to_bytes
 from unilat.studies.channels import Channels, posterior_kl, standardised
 from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior
 from unilat.studies.subject import BATCH, Say, Subject
-from unilat.training.engine import pick_device
+from unilat.training.machine import pick_device
 from unilat.types import UserError
 
 CURVE_BINS = 30

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.maths.levels import Draws, Levels, rate_table
+from unilat.maths.levels import Levels, rate_table
 from unilat.maths.oracle import Gaussian, GaussianMixture, Independent, Source, rate_estimates
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws, key
 from unilat.nets.vit import ViTConfig
 from unilat.studies.prior import PriorPlan, fit_prior, measure
-from unilat.training.engine import key
 
 LAMBDA_0, LAMBDA_MIN = 5.0, -10.0
 STDERR_LIMIT = 0.001

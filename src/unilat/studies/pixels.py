@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Draws, Table, rate_table
+from unilat.maths.levels import Table, rate_table
 from unilat.maths.noise import alpha, diffuse, expand
+from unilat.maths.seeds import Draws
 from unilat.maths.weighting import unweighted
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.nets.decoder import Decoder, Heard

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from unilat.maths.levels import Table, rate_table
 from unilat.maths.rate import RateTerms
+from unilat.maths.seeds import key
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 from unilat.run.stages import PriorStage
 from unilat.run.trained import measure_rate
-from unilat.training.engine import Schedule, fit, key
+from unilat.training.engine import fit
+from unilat.training.plan import Schedule
 from unilat.types import Denoiser as Denoise
 from unilat.types import UserError
 

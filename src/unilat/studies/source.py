@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.maths.levels import Draws
 from unilat.maths.oracle import rate_distortion_gaussian
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import Draws, key
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.studies.oracle import TRAINED_ON, correlated_gaussian
-from unilat.training.engine import Schedule, fit, key
+from unilat.training.engine import fit
+from unilat.training.plan import Schedule
 
 Progress = Callable[[dict[str, Any]], None]
 PLACES = 4

@@ -13,10 +13,10 @@ from torch import Tensor
 from unilat.files import digest, read_json, read_safetensors, write_json, write_safetensors
 from unilat.interop import arrays, diffusers
 from unilat.interop.model import CallableModel, ForeignModel
+from unilat.maths.seeds import key
 from unilat.signals import Pictures, split, to_unit
 from unilat.signals import load as load_pictures
 from unilat.signals.pictures import pack
-from unilat.training.engine import key
 from unilat.types import UserError
 
 BATCH = 32

@@ -19,13 +19,13 @@ from torch import Tensor
 from unilat.files import read_json, write_json
 from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
+from unilat.maths.seeds import key
 from unilat.models.latents import LatentSet
 from unilat.nets.vit import ViTConfig
 from unilat.run.evaluate import chosen, own_pictures
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
-from unilat.training.engine import key
 from unilat.types import Denoiser, UserError
 
 SEEDS, LEVELS = 4, 8

@@ -47,11 +47,6 @@ def peak_memory() -> float:
     return int(peaks[0]) / 1024 if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def key(*parts: object) -> int:
-    """A stable 63-bit seed from its parts."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
-
-
 def manifest(device: str = "cpu") -> dict[str, Any]:
     """Everything besides configuration and data that decides the bits of a result, and when and from which commit."""
     model, flags = _processor()

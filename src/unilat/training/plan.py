@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from unilat.maths.levels import Draws
+from unilat.maths.seeds import Draws
 
 
 class Stage(Protocol):

@@ -1,19 +1,11 @@
-"""Which pictures are held out, and in which order the others are seen: pure functions of a seed."""
-
-import functools
-import hashlib
+"""Which pictures are held out: a pure function of a seed."""
 
 import torch
 from torch import Tensor
 
+from unilat.maths.seeds import keyed_generator
 from unilat.signals.pictures import Pictures
 from unilat.types import UserError
-
-
-def keyed_generator(*key: int | str) -> torch.Generator:
-    """A CPU generator whose seed is a stable 63-bit hash of ``key``: equal on every machine and in every process."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -72,26 +64,3 @@ def _held_out_groups(pictures: Pictures, fraction: float, at_most: int, seed: in
         if room == 0:
             break
     return taken
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The permutation of one epoch, kept because every step of the epoch reads it; callers must not write into it."""
-    return torch.randperm(count, generator=keyed_generator("order", seed, epoch))
-
-
-def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
-    """Positions of the pictures of batch ``step``: int64 ``[batch]`` in 0..count-1.
-
-    The order is endless: epoch e is a permutation drawn from (seed, e) alone, and batch ``step`` is the part from
-    ``step * batch``. Batches cross the borders of epochs, so nothing is dropped and a resumed run needs only its step.
-    """
-    if count < 1 or batch < 1 or step < 0:
-        raise ValueError(f"count and batch must be at least 1 and step at least 0, not {count}, {batch}, {step}")
-    first = step * batch
-    epochs = range(first // count, (first + batch - 1) // count + 1)
-    parts = []
-    for epoch in epochs:
-        begin, end = max(first - epoch * count, 0), min(first + batch - epoch * count, count)
-        parts.append(_epoch_order(count, seed, epoch)[begin:end])
-    return torch.cat(parts)  # a copy, also of a single part
