@@ -1,5 +1,7 @@
 """Sources that no symmetry makes easy: affine, unequal variances, correlated."""
 
+import math
+
 import torch
 
 from unilat.maths.oracle import Gaussian, GaussianMixture
@@ -26,3 +28,10 @@ def mixture() -> GaussianMixture:
     return GaussianMixture(
         weights, torch.tensor([[-2.0], [0.3], [1.1]], dtype=F64), torch.tensor([0.3, 0.5, 0.1], dtype=F64)
     )
+
+
+def kolmogorov_smirnov(quantiles):
+    """sqrt(n) times the greatest distance from the uniform distribution; above 1.63 once in a hundred."""
+    ordered = quantiles.double().sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=F64) / len(ordered)
+    return math.sqrt(len(ordered)) * float(torch.maximum(ordered - steps[:-1], steps[1:] - ordered).max())

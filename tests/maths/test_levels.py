@@ -7,7 +7,7 @@ from unilat.maths.levels import Table, rate_table, truncated_logistic, uniform
 from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
-from .sources import F64, seeded
+from .sources import F64, kolmogorov_smirnov, seeded
 
 LOW, HIGH = -7.0, 3.5
 
@@ -34,13 +34,6 @@ def cdf(name, lambda_t):
     softplus = torch.nn.functional.softplus
     ends = softplus(torch.tensor([LOW, HIGH], dtype=F64))
     return 0.9 * (softplus(lambda_t) - ends[0]) / (ends[1] - ends[0]) + 0.1 * flat
-
-
-def kolmogorov_smirnov(quantiles):
-    """sqrt(n) times the greatest distance from the uniform distribution; above 1.63 once in a hundred."""
-    ordered = quantiles.double().sort().values
-    steps = torch.arange(len(ordered) + 1, dtype=F64) / len(ordered)
-    return math.sqrt(len(ordered)) * float(torch.maximum(ordered - steps[:-1], steps[1:] - ordered).max())
 
 
 def midpoints(count):
@@ -91,83 +84,6 @@ def test_estimates_are_unbiased(name, kind):
     assert abs(float(estimates.mean()) - expected) < 3 * float(estimates.std()) / 20
 
 
-def test_low_discrepancy_beats_independence_where_the_ends_differ():
-    """Variance of an estimate at least 300 times smaller with 64 levels. Kills: independent numbers as strata."""
-    spread = {}
-    for kind in ("uniform", "strata"):
-        steps = [torch.exp(-getattr(Draws.keyed(2, step, 0, 64), kind)(64)).mean() for step in range(200)]
-        spread[kind] = float(torch.stack(steps).double().var())
-    assert spread["uniform"] > 300 * spread["strata"]
-
-
-def test_strata_leave_no_gap_and_pair_up():
-    """Two in every 2/total, and their mean is ½ to rounding. Kills: the lattice without its fold."""
-    strata = Draws.single(seeded(4), 64).strata(64)
-    assert (strata * 32).long().bincount(minlength=32).tolist() == [2] * 32
-    assert abs(float(strata.double().mean()) - 0.5) < 1e-6
-
-
-def test_each_row_of_the_strata_is_uniform():
-    """KS test of row 1 over 2,000 steps. Kills: rows in order, so that one row always gets the noisy end."""
-    first = torch.stack([Draws.keyed(0, step, 0, 6).strata(6)[1] for step in range(2000)])
-    assert kolmogorov_smirnov(first) < 1.63
-
-
-def test_the_lattice_is_shifted():
-    """KS test of a batch of one. Kills: a lattice without its random offset."""
-    single = torch.cat([Draws.keyed(5, step, 0, 1).strata(1) for step in range(1000)])
-    assert kolmogorov_smirnov(single) < 1.63
-    assert 0.0 <= float(single.min()) < float(single.max()) < 1.0
-
-
-def test_world_size_changes_nothing():
-    """Rows of two unequal ranks are one process' rows, call after call. Kills: rows sliced from 0 on every rank."""
-    like = torch.zeros(8, 3, 2)
-
-    def calls(first, count):
-        draws = Draws.keyed(7, 11, first, 8)
-        return [draws.normal(like[:count]), draws.uniform(count), draws.strata(count), draws.normal(like[:count, :2])]
-
-    for whole, left, right in zip(calls(0, 8), calls(0, 3), calls(3, 5), strict=True):
-        assert torch.equal(whole, torch.cat([left, right]))
-
-
-def test_keyed_draws_are_a_pure_function_of_seed_and_step():
-    """Equal keys agree, others do not, across processes and versions. Kills: seed and step joined without a border."""
-    keys = {(1, 23), (12, 3), (1, 2), (2, 1), (0, 0), (0, 1)}
-    seeds = {Draws.keyed(seed, step, 0, 4).generator.initial_seed() for seed, step in keys}
-    assert len(seeds) == len(keys)
-    assert Draws.keyed(1, 23, 0, 4).generator.initial_seed() == GOLDEN
-    assert torch.equal(Draws.keyed(1, 2, 0, 4).uniform(4), Draws.keyed(1, 2, 0, 4).uniform(4))
-
-
-GOLDEN = 6601889101853104623
-
-
-def test_normal_noise_is_normal():
-    """KS test through the normal distribution function, and a fresh draw each call. Kills: uniform noise."""
-    draws = Draws.single(seeded(8), 100)
-    like = torch.zeros(100, 5, 7, dtype=F64)
-    first, second = draws.normal(like), draws.normal(like)
-    assert (first.dtype, first.shape) == (F64, like.shape)
-    assert kolmogorov_smirnov(torch.special.ndtr(first).flatten()) < 1.63
-    assert abs(float((first * second).mean())) < 4 / math.sqrt(3500)
-
-
-def test_low_precision_noise_is_drawn_in_float32():
-    """A bfloat16 run sees the float32 run's noise, rounded. Kills: noise drawn in the signal's own dtype."""
-    like = torch.zeros(4, 9)
-    full = Draws.keyed(0, 0, 0, 4).normal(like)
-    low = Draws.keyed(0, 0, 0, 4).normal(like.bfloat16())
-    assert low.dtype == torch.bfloat16
-    assert torch.equal(low, full.bfloat16())
-
-
-def test_uniform_numbers_are_uniform():
-    """KS test and the unit interval. Kills: numbers of [0, ½) only."""
-    assert kolmogorov_smirnov(Draws.single(seeded(9), 4000).uniform(4000)) < 1.63
-
-
 def test_floor_bounds_the_weights():
     """1/p <= range / floor, and levels fall where the function is 0 too. Kills: the floor left out."""
     table = Table.proportional(lambda at: (at > 1.0).to(at), LOW, HIGH, bins=21, floor=0.2)
@@ -197,7 +113,6 @@ def test_levels_keep_the_dtype_of_their_strata():
     [
         lambda: uniform(torch.zeros(3), 5.0, -5.0),
         lambda: rate_table(2.0, 2.0),
-        lambda: Draws.keyed(0, 0, 5, 8).uniform(4),
         lambda: Table(torch.tensor([0.0, 1.0, 1.0]), torch.tensor([0.5, 0.5])),
         lambda: Table(torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.5, 0.6])),
         lambda: Table(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5])),

@@ -20,7 +20,7 @@ from unilat.files import read_json, read_safetensors
 from unilat.maths.levels import Table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, RateTerms, rate_terms
-from unilat.maths.seeds import Draws, key
+from unilat.maths.seeds import Draws, key, seeded
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
@@ -324,7 +324,7 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
     train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
     groups = pictures.groups[train]
     names = groups.unique()
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(key(config.seed, "calibration")))
+    order = torch.randperm(len(names), generator=seeded(config.seed, "calibration"))
     rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
     room = min(config.data.calibration, len(train) // 8)
     sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
@@ -337,7 +337,7 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
 
 def generators(seed: int, purpose: str, first: int, count: int) -> list[torch.Generator]:
     """One CPU generator for each of ``count`` samples from number ``first`` on: sample i depends on (seed, i) only."""
-    return [torch.Generator().manual_seed(key(seed, purpose, first + index)) for index in range(count)]
+    return [seeded(seed, purpose, first + index) for index in range(count)]
 
 
 def noise_of(makers: list[torch.Generator], shape: tuple[int, ...] | torch.Size) -> Tensor:

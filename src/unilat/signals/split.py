@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unilat.maths.seeds import keyed_generator
+from unilat.maths.seeds import seeded
 from unilat.signals.pictures import Pictures
 from unilat.types import UserError
 
@@ -24,7 +24,7 @@ def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, see
     if pictures.held_out is not None and bool(pictures.held_out.any()) and not bool(pictures.held_out.all()):
         official = pictures.held_out.nonzero().flatten()
         if len(official) > at_most:
-            chosen = torch.randperm(len(official), generator=keyed_generator("split", seed))[:at_most]
+            chosen = torch.randperm(len(official), generator=seeded("split", seed))[:at_most]
             official = official[chosen].sort().values
         return (~pictures.held_out).nonzero().flatten(), official
     test = torch.zeros(count, dtype=torch.bool)
@@ -49,7 +49,7 @@ def _held_out_groups(pictures: Pictures, fraction: float, at_most: int, seed: in
     room = max(1, min(at_most, round(fraction * count)))
     groups = list(members)
     taken: list[int] = []
-    for position in torch.randperm(len(groups), generator=keyed_generator("split", seed)).tolist():
+    for position in torch.randperm(len(groups), generator=seeded("split", seed)).tolist():
         group = members[groups[position]]
         needed: dict[int, int] = {}
         for index in group:

@@ -5,13 +5,13 @@ import functools
 import torch
 from torch import Tensor
 
-from unilat.maths.seeds import keyed_generator
+from unilat.maths.seeds import seeded
 
 
 @functools.lru_cache(maxsize=4)
 def _epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The permutation of one epoch, kept because every step of the epoch reads it; callers must not write into it."""
-    return torch.randperm(count, generator=keyed_generator("order", seed, epoch))
+    return torch.randperm(count, generator=seeded("order", seed, epoch))
 
 
 def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
