@@ -36,6 +36,12 @@ def test_a_linear_layer_and_its_gradients_are_float64s(bias: bool, turned: bool)
         torch.testing.assert_close(got, wanted.float(), rtol=1e-5, atol=1e-5)
 
 
+def test_compiled_maps_have_their_shape() -> None:
+    """What compiled code is told before anything is computed. Kills: the inputs' count for the outputs'."""
+    left, right = torch.empty(4, 3, 7, device="meta"), torch.empty(5, 7, device="meta")
+    assert torch.ops.unilat.linear(left, right, None).shape == (4, 3, 5)
+
+
 @needs_onednn
 def test_what_needs_no_gradient_gets_none() -> None:
     """Kills: a frozen weight that takes its bias's gradient along."""
