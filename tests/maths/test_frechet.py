@@ -117,3 +117,13 @@ def test_too_few_examples_are_told():
         mean_and_covariance(torch.zeros(1, 3))
     with pytest.raises(UserError, match="three examples"):
         kernel_distance(torch.zeros(2, 3), torch.zeros(9, 3))
+
+
+def test_single_precision_statistics_are_taken_up():
+    """Far from the origin float32 has no digits left. Kills: products and roots in the features' own precision."""
+    wide = torch.tensor([1.0, 1e3, 1e-2])
+    a, b = (covariance().float() * wide[:, None] * wide, other_covariance().float() * wide[:, None] * wide)
+    exact = frechet_distance(MEAN_A, a.double(), MEAN_B, b.double())
+    assert frechet_distance(MEAN_A.float(), a, MEAN_B.float(), b) == pytest.approx(exact, rel=1e-9)
+    left, right = 50.0 + torch.randn(9, 4, generator=seeded(1)), 50.1 + torch.randn(7, 4, generator=seeded(2))
+    assert kernel_distance(left, right) == pytest.approx(kernel_distance(left.double(), right.double()), rel=1e-9)
