@@ -222,7 +222,7 @@ def test_truncated_logistic_has_its_distribution():
 @pytest.mark.parametrize("bias", [-2.0, 1.5])
 def test_tables_follow_their_integrands(bias):
     """Bin by bin in closed form: sigmoid(b - lambda) sigmoid(lambda) and sigmoid(lambda), a tenth spread evenly.
-    Kills: the weight's sign turned, the data's error left out or turned, points at a bin's low end or its largest value."""
+    Kills: the weight turned, the data's error left out or turned, points at a bin's low end, its largest value."""
     softplus = torch.nn.functional.softplus
     table = weighted_table(bias, -10.0, 10.0)
     parts = (softplus(table.edges) - softplus(table.edges - bias)).diff() / (1 - math.exp(-bias))
