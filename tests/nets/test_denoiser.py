@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from unilat.maths.noise import diffuse, sigma, x_from_v
 from unilat.maths.oracle import Gaussian
-from unilat.nets.denoiser import Denoiser
+from unilat.nets.denoiser import Denoiser, call
 
 LEVELS = torch.tensor([-9.0, -1.5, 0.3, 4.0, 9.0])
 MEAN, STD = torch.tensor([0.4, -1.2]), torch.tensor([0.3, 2.5])
@@ -122,6 +122,7 @@ def test_precision_changes_in_one_place() -> None:
     assert fine.dtype == coarse.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
     assert not torch.equal(fine, coarse)
+    assert call(net, torch.bfloat16, x_t, LEVELS, None).dtype == torch.float32
     torch.testing.assert_close(coarse, fine, rtol=0, atol=0.05)
     sharp = torch.full((5,), 12.0)  # here the answer weighs next to nothing: float32 coefficients must show
     torch.testing.assert_close(

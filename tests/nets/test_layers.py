@@ -22,7 +22,7 @@ from unilat.nets.layers import (
 
 from .samples import AXES, GRIDS, shaken, signal
 
-PATCHES = {1: (3,), 2: (2, 4), 3: (1, 2, 4)}
+PATCHES = {1: (3,), 2: (2, 4), 3: (4, 2, 8)}
 
 
 @pytest.mark.parametrize("axes", AXES)

@@ -28,10 +28,10 @@ def test_the_vit_is_its_formula(axes: int, dropping: bool) -> None:
     """Three levels: blocks before, fold, blocks, unfold, sum with what was left, blocks after. Kills: a skip of another
     level or sign, positions on other places, blocks on the wrong side, tokens dropped on a fine level or on none, a
     class forgotten while tokens are dropped, a norm left out."""
-    net = shaken(ViT(ViTConfig(channels=(16, 24, 32), blocks=(3, 2, 4), head_width=8), 3, axes, classes=3))
+    net = shaken(ViT(ViTConfig(channels=(16, 24, 32), blocks=(5, 2, 4), head_width=8), 3, axes, classes=3))
     assert isinstance(net, ViT)
     counts = [len(list(part.get_submodule("blocks").children())) for part in (*net.before, *net.after)]
-    assert counts == [2, 1, 4, 1, 1]
+    assert counts == [3, 1, 4, 2, 1]
     z = torch.randn(3, 3, *GRIDS[axes], generator=torch.Generator().manual_seed(1))
     keep = torch.tensor([[0, 3, 2], [5, 1, 4], [2, 0, 5]]) if dropping else None
     e, fold = net.embed(LEVELS, LABELS), (2,) * axes
