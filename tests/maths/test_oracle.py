@@ -121,7 +121,7 @@ def test_mixture_of_one_is_a_gaussian():
 
 
 def test_mixture_samples_have_their_moments():
-    """Mean, total variance and each part's spread in 40,000 draws. Kills: equal probabilities, one deviation for all."""
+    """Mean, variance, spread of each part in 40,000 draws. Kills: equal probabilities, one deviation for all."""
     source = plane()
     rows = source.sample(40_000, seeded(1))
     mean = (source.weights[:, None] * source.means).sum(0)
