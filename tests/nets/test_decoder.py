@@ -37,7 +37,7 @@ def test_with_a_silent_network_it_is_the_exact_denoiser_of_what_is_drawn(axes: i
         exact = Gaussian(std[row].flatten().square(), mean[row].flatten()).denoise(
             x_t[row].flatten()[None], level[None]
         )
-        torch.testing.assert_close(found[row].flatten()[None], exact, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[row].flatten()[None], exact, rtol=1e-4, atol=1e-5)
 
 
 def test_before_training_it_is_the_data_s_mean_and_a_share_of_its_deviation() -> None:
@@ -77,7 +77,7 @@ def test_the_network_corrects_in_units_of_what_is_left(again: bool) -> None:
     output = made.net(seen, LEVELS + 2 * math.log(0.3) + 2 / 3 * math.log(0.3 * 0.5 * 1.0), z_0)
     assert output.std() > 0.1
     wanted = mean + a * std**2 / v * (x_t - a * mean) + s * std / v.sqrt() * output
-    torch.testing.assert_close(made(x_t, LEVELS, z_0), wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made(x_t, LEVELS, z_0), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_drawn_is_the_encoders_mirror() -> None:
@@ -133,4 +133,4 @@ def test_readers_are_all_layers_that_see_the_latent() -> None:
     with torch.no_grad():
         for layer in readers(made):
             layer.weight.div_(3.0)
-    torch.testing.assert_close(made(x_t, LEVELS, 3 * z_0), before, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(made(x_t, LEVELS, 3 * z_0), before, rtol=1e-4, atol=1e-5)
