@@ -109,6 +109,9 @@ def test_components_are_the_real_sets_widest_however_few() -> None:
     for column, expected in ((0, 9.0), (63, 9.0), (64, 0.0), (69, 0.0)):
         moved = real + 3.0 * directions[:, column]
         assert compare(real, moved)["frechet64"]["value"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    narrow = directions[:, 69:]
+    stretched = real + 99.0 * (real - real.mean(0)).double() @ narrow @ narrow.T  # now the other set's widest
+    assert compare(real, stretched)["frechet64"]["value"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_equal_distributions_are_near_and_worse_ones_farther() -> None:

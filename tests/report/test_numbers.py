@@ -105,7 +105,7 @@ def test_the_gauge_shows_the_measured_bits_with_two_errors_on_the_band(whole: No
 
 def test_asked_bits_keep_their_digits() -> None:
     """Kills 0.125 told as 0.12 and 0.3 told as 0.3000."""
-    assert [sections._asked(value) for value in (0.3, 0.125, 1.0, 0.0625)] == ["0.30", "0.125", "1.00", "0.0625"]
+    assert [sections._asked(value) for value in (0.3, 0.125, 1.0, 0.012345)] == ["0.30", "0.125", "1.00", "0.0123"]
 
 
 def test_every_leaf_of_the_metrics_is_listed_under_its_path(whole: Node) -> None:

@@ -36,7 +36,7 @@ def test_numbers_in_words() -> None:
         "3 h 07 min",
     ]
     assert flops(1.27e14) == "1.27 × 10¹⁴" and flops(9.999e13) == "1.00 × 10¹⁴" and flops(None) == "–"
-    assert memory(402.4) == "402 MiB" and memory(1502.0) == "1.5 GiB"
+    assert memory(402.4) == "402 MiB" and memory(2560.0) == "2.5 GiB"
     assert plural(1, "picture") == "1 picture" and plural(1200, "picture") == "1,200 pictures"
     assert percent(0.0041, 1) == "0.4\u00a0%"
     assert esc("<a b='\"'>&") == "&lt;a b=&#x27;&quot;&#x27;&gt;&amp;"
