@@ -16,13 +16,21 @@ def gaussian(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) 
     return torch.randn(n, d, generator=generator) * spread * scale + shift
 
 
+def patterns(columns: int) -> torch.Tensor:
+    """``[16, columns]``: patterns of ±1 that are orthogonal, scaled to sample variance 1; their means are 0."""
+    signs = torch.tensor([[1.0]])
+    for _ in range(4):
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    return signs[:, 1 : columns + 1] * (15 / 16) ** 0.5
+
+
 def test_principal_components_are_the_widest_directions() -> None:
-    """Kills the smallest eigenvectors (eigh's order) and components that are not orthonormal."""
-    features = gaussian(4000, 6, 0) + torch.arange(6.0)
-    mean, directions = principal_components(features, 2)
-    assert torch.allclose(mean, features.double().mean(0))
-    assert torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64), atol=1e-10)
-    assert directions[0, 0].abs() > 0.98 and directions[1, 1].abs() > 0.95
+    """Uncorrelated columns of spreads 1, 4, 2, 3. Kills the smallest eigenvectors, eigh's order, and other scales."""
+    mean, directions = principal_components(patterns(4) * torch.tensor([1.0, 4.0, 2.0, 3.0]) + torch.arange(4.0), 3)
+    assert mean.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=1e-6)
+    expected = torch.zeros(4, 3, dtype=torch.float64)
+    expected[[1, 3, 2], [0, 1, 2]] = 1.0
+    assert torch.allclose(directions.abs(), expected, atol=1e-6)
 
 
 def test_frechet_of_a_shift_is_the_shift_squared() -> None:
@@ -48,17 +56,10 @@ def test_frechet_uses_64_components_of_the_real_set() -> None:
 
 
 def test_frechet_is_the_closed_form_where_the_covariances_are_diagonal() -> None:
-    """``|mean shift|² + Σ (s_a − s_b)²`` of exact sample moments. Kills a distance without its covariances or its root.
-
-    Columns of ±1 patterns that are orthogonal, so their sample covariance is exactly diagonal.
-    """
-    signs = torch.tensor([[1.0]])
-    for _ in range(4):
-        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
-    patterns = signs[:, 1:5] * (15 / 16) ** 0.5  # variance 1 over 16 rows, 15 degrees of freedom
+    """``|mean shift|² + Σ (s_a − s_b)²`` of exact moments. Kills a distance without covariances or their root."""
     wide, shift = torch.tensor([2.0, 3.0, 0.5, 1.0]), torch.tensor([0.5, 0.0, -1.0, 2.0])
     other = torch.tensor([1.0, 5.0, 0.25, 1.5])
-    row = compare(patterns * wide + 7.0, patterns * other + 7.0 + shift)["frechet64"]
+    row = compare(patterns(4) * wide + 7.0, patterns(4) * other + 7.0 + shift)["frechet64"]
     expected = float(shift.square().sum() + (wide - other).square().sum())
     assert row["value"] == pytest.approx(expected, rel=1e-5) and row["components"] == 4 and row["n"] == 16
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+
+from unilat.report import sheets
+
+from .known_run import HEIGHT, WIDTH
 
 VOID = {"meta", "img", "br", "path", "hr", "wbr"}
 LETTERS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -164,3 +169,27 @@ def chart(node: Node) -> Chart:
 def charts(node: Node) -> list[Chart]:
     """Every chart below, in the page's order."""
     return [chart(found) for found in node.all("div", "chart")]
+
+
+def close(drawn: list[tuple[float, float]], points: list[tuple[float, float]]) -> None:
+    """Points in the same order, each within what two decimals of a per cent can say."""
+    assert len(drawn) == len(points)
+    for index in (0, 1):
+        span = max(point[index] for point in points) - min(point[index] for point in points) or 1.0
+        assert [point[index] for point in drawn] == pytest.approx([p[index] for p in points], abs=3e-3 * span)
+
+
+def tiles(page: Tensor, height: int = HEIGHT, width: int = WIDTH, gap: int = 1) -> list[Tensor]:
+    """The pictures of a contact sheet row by row, cut out by hand; places that are see-through are left out."""
+    found = []
+    for top in range(0, page.shape[0], height + gap):
+        for left in range(0, page.shape[1], width + gap):
+            part = page[top : top + height, left : left + width]
+            found += [part[..., :3]] if part[..., 3].min() == 255 else []
+    return found
+
+
+def heat(share: float) -> list[float]:
+    """The scale by hand: straight lines between its colours."""
+    places = np.linspace(0, 1, len(sheets.HEAT))
+    return [float(np.interp(share, places, [colour[channel] for colour in sheets.HEAT])) for channel in range(3)]

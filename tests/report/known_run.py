@@ -61,6 +61,11 @@ def log() -> list[dict[str, Any]]:
     return rows + [{"stage": "stage2", "step": n, "samples": 300 * n, "loss": loss} for n, loss in enumerate(BASE, 1)]
 
 
+def logged(values: tuple[float, ...], step: int = 100) -> list[tuple[float, float]]:
+    """``(samples seen, value)`` of the known run's log."""
+    return [(float(step * index), value) for index, value in enumerate(values, 1)]
+
+
 def flat(value: int, count: int = 4) -> Tensor:
     """``count`` pictures that differ by one step of brightness, from ``value`` on, ``[count, 3, H, W]``."""
     shades = torch.arange(value, value + count, dtype=torch.uint8)

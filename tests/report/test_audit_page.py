@@ -8,8 +8,7 @@ import pytest
 from unilat.report import audit
 
 from . import known_run
-from .drawn import Node, image, parse, rows
-from .test_pictures import heat, tiles
+from .drawn import Node, heat, image, parse, rows, tiles
 
 
 def row(value: float, stderr: float) -> dict[str, Any]:

@@ -9,9 +9,7 @@ from unilat.report import compare, overlays
 from unilat.report.folder import Contents
 
 from . import known_run
-from .drawn import Node, chart, charts, image, parse, rows
-from .test_curves import close, logged
-from .test_pictures import tiles
+from .drawn import Node, chart, charts, close, image, parse, rows, tiles
 
 NAMES = ["first", "second", "third"]
 
@@ -123,8 +121,8 @@ def test_protocols_name_the_runs_that_have_the_number(page: Node) -> None:
 def test_curves_are_each_runs_own_log(page: Node, key: str, values: tuple, step: int, unit: str, x: str) -> None:
     """Kills another key or stage, one run's curve in another's colour, and a legend of other names."""
     drawn = charts(page.section(key))[0]
-    close(drawn.curve("line run0"), logged(values, step))
-    close(drawn.curve("line run1"), logged(tuple(1.5 * value for value in values), step))
+    close(drawn.curve("line run0"), known_run.logged(values, step))
+    close(drawn.curve("line run1"), known_run.logged(tuple(1.5 * value for value in values), step))
     assert drawn.legend == {"line run0": "first", "line run1": "second"}
     assert drawn.x_label == x and drawn.y_label == unit
     assert drawn.alt == "; ".join(
@@ -170,8 +168,8 @@ def test_runs_kept_apart_have_charts_of_their_own() -> None:
     node = parse(overlays.chart("decoder", groups, RUNS, NAMES))
     assert [title.text for title in node.all("h3")] == ["second", "first"]
     first, second = (chart(found) for found in node.all("div", "chart"))
-    close(first.curve("line run1"), logged(tuple(1.5 * value for value in known_run.DECODER)))
-    close(second.curve("line run0"), logged(known_run.DECODER))
+    close(first.curve("line run1"), known_run.logged(tuple(1.5 * value for value in known_run.DECODER)))
+    close(second.curve("line run0"), known_run.logged(known_run.DECODER))
     assert "Kept apart: data: a | b" in node.text
 
 

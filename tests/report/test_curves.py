@@ -7,20 +7,7 @@ import pytest
 from unilat.report import figures, pictures, training
 
 from . import known_run
-from .drawn import Chart, bars, chart, charts, parse, rows
-
-
-def close(drawn: list[tuple[float, float]], points: list[tuple[float, float]]) -> None:
-    """Points in the same order, each within what two decimals of a per cent can say."""
-    assert len(drawn) == len(points)
-    for index in (0, 1):
-        span = max(point[index] for point in points) - min(point[index] for point in points) or 1.0
-        assert [point[index] for point in drawn] == pytest.approx([p[index] for p in points], abs=3e-3 * span)
-
-
-def logged(values: tuple[float, ...], step: int = 100) -> list[tuple[float, float]]:
-    """``(samples seen, value)`` of the known run's log."""
-    return [(float(step * index), value) for index, value in enumerate(values, 1)]
+from .drawn import Chart, bars, chart, charts, close, parse, rows
 
 
 def test_the_information_curve_has_the_bits_as_its_area() -> None:
@@ -54,7 +41,7 @@ def test_the_rate_over_training_is_the_log() -> None:
     """Kills another stage's rows, another key, steps for samples, and the target for what was asked."""
     node = parse(training.rate(known_run.contents()))
     drawn = charts(node)[0]
-    close(drawn.curve("line measured"), logged(known_run.RATES))
+    close(drawn.curve("line measured"), known_run.logged(known_run.RATES))
     close(drawn.curve("dots second"), [(600.0, 0.52), (1200.0, 0.36)])
     assert [y for _, y in drawn.curve("dashes wanted")] == pytest.approx([0.40, 0.40], abs=2e-3)
     assert drawn.legend == {
@@ -119,7 +106,7 @@ def test_the_loss_factor_is_drawn_on_its_logarithmic_axis() -> None:
     """Kills the reciprocal, and a linear place under logarithmic labels."""
     drawn = charts(parse(training.rate(known_run.contents())))[1]
     assert drawn.y_label == "loss factor, logarithmic"
-    close(drawn.curve("line wanted"), logged(known_run.FACTORS))
+    close(drawn.curve("line wanted"), known_run.logged(known_run.FACTORS))
     assert drawn.alt == "loss factor over training, from 10 to 5, moving by a factor of 2.4 in all"
 
 
@@ -141,7 +128,7 @@ def losses() -> dict[str, Chart]:
 def test_each_loss_is_its_own_column_of_the_log(title: str, values: tuple, step: int, unit: str) -> None:
     """Kills one stage's losses under another's title, another key, and a logarithm that the label does not tell."""
     drawn = losses()[title]
-    close(drawn.curve("line measured"), logged(values, step))
+    close(drawn.curve("line measured"), known_run.logged(values, step))
     assert drawn.y_label == unit and drawn.x_label == "examples seen"
     assert f"from {values[0]:.4g} to {values[-1]:.4g}" in drawn.alt
 

@@ -1,32 +1,14 @@
 """Which picture, which colour and which bar stands where: pixels of the page against planted pictures and bits."""
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from unilat.report import pictures, sheets
 
 from . import known_run
-from .drawn import bars, image, parse
+from .drawn import bars, heat, image, parse, tiles
 
 HEIGHT, WIDTH, ROWS, COLUMNS = known_run.HEIGHT, known_run.WIDTH, known_run.ROWS, known_run.COLUMNS
-
-
-def tiles(page: Tensor, height: int = HEIGHT, width: int = WIDTH, gap: int = 1) -> list[Tensor]:
-    """The pictures of a contact sheet row by row, cut out by hand; places that are see-through are left out."""
-    found = []
-    for top in range(0, page.shape[0], height + gap):
-        for left in range(0, page.shape[1], width + gap):
-            part = page[top : top + height, left : left + width]
-            found += [part[..., :3]] if part[..., 3].min() == 255 else []
-    return found
-
-
-def heat(share: float) -> list[float]:
-    """The scale by hand: straight lines between its colours."""
-    places = np.linspace(0, 1, len(sheets.HEAT))
-    return [float(np.interp(share, places, [colour[channel] for colour in sheets.HEAT])) for channel in range(3)]
 
 
 def test_each_row_of_reconstructions_has_its_own_number_of_calls() -> None:
