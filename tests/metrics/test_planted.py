@@ -150,10 +150,9 @@ def test_the_protocol_tells_pictures_classes_and_how_many_were_seen(monkeypatch:
 
 def seen_by_features(pictures: Tensor, size: int) -> Tensor:
     """What the packaged network would be given: the same object around a network that returns its input."""
-    network, given = object.__new__(EfficientNetLite0), []
-    network.size, network._network = size, lambda x: given.append(x) or x
-    features = network(pictures)
-    given = torch.cat(given)
+    network, parts = object.__new__(EfficientNetLite0), []
+    network.size, network._network = size, lambda x: parts.append(x) or x
+    features, given = network(pictures), torch.cat(parts)
     assert torch.allclose(features, given.mean((2, 3)), atol=1e-6) and features.dtype == torch.float32
     return given
 

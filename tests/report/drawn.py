@@ -138,7 +138,8 @@ class Chart:
 
 
 def _scale(places: list[float], labels: list[float], log: bool) -> tuple[float, float]:
-    """``(slope, offset)`` of the value, or its logarithm, by place: two labels fix it, the others must agree."""
+    """``(slope, offset)`` of the value, or its logarithm, by place: two labels fix it, all lie inside and agree."""
+    assert min(places) >= 0 and max(places) <= 100
     values = [math.log(label) if log else label for label in labels]
     slope = (values[-1] - values[0]) / (places[-1] - places[0])
     offset = values[0] - slope * places[0]
