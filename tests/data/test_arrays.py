@@ -96,7 +96,7 @@ def test_npz_with_labels_and_names(tmp_path):
 def test_keras_names_carry_the_official_split(tmp_path):
     path = tmp_path / "mnist.npz"
     grey = RGB[..., 0]
-    np.savez(path, x_train=grey, y_train=np.arange(5) % 2, x_test=grey[:2], y_test=np.array([0, 1]))
+    np.savez(path, x_train=grey, y_train=np.arange(5) % 2, x_test=255 - grey[:2], y_test=np.array([0, 1]))
     pictures = load(str(path))
     train, test = split(pictures)
     assert train.tolist() == [0, 1, 2, 3, 4] and test.tolist() == [5, 6]

@@ -15,6 +15,7 @@ pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 PNGS = [saved(Image.new("L", (SIDE, SIDE), 10 * number), "PNG") for number in range(6)]
+OTHERS = [saved(Image.new("L", (SIDE, SIDE), value), "PNG") for value in (5, 15)]
 NAMES = {"info": {"features": {"label": {"names": ["bee", "ant", "cow"], "_type": "ClassLabel"}}}}
 METADATA = {"huggingface": json.dumps(NAMES)}
 
@@ -67,7 +68,7 @@ def test_rows_that_cannot_be_used_are_told(tmp_path):
 def test_folder_of_parquet_files_with_a_test_part(tmp_path):
     (tmp_path / "data").mkdir()
     parquet.write_table(hugging_face([0, 1, 2, 0, 1, 2]), tmp_path / "data" / "train-00000-of-00001.parquet")
-    parquet.write_table(hugging_face([1, 1], PNGS[:2]), tmp_path / "data" / "test-00000-of-00001.parquet")
+    parquet.write_table(hugging_face([1, 1], OTHERS), tmp_path / "data" / "test-00000-of-00001.parquet")
     pictures = load(str(tmp_path), size=SIDE)
     train, test = split(pictures)
     assert len(train) == 6 and len(test) == 2 and pictures.labels[test].tolist() == [1, 1]
@@ -122,7 +123,7 @@ def test_saved_data_set(tmp_path, stream):
 
 def test_saved_data_set_with_splits(tmp_path):
     save_to_disk(tmp_path / "set" / "train", hugging_face([0, 1, 2, 0, 1, 2]))
-    save_to_disk(tmp_path / "set" / "test", hugging_face([1, 1], PNGS[:2]), parts=1)
+    save_to_disk(tmp_path / "set" / "test", hugging_face([1, 1], OTHERS), parts=1)
     (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     train, test = split(load(str(tmp_path / "set"), size=SIDE))
     assert len(train) == 6 and test.tolist() == [6, 7]
