@@ -154,7 +154,7 @@ def solar(path: Path) -> Path:
     lines = []
     for index, one in enumerate(pictures()[..., 0]):
         Image.fromarray(one).save(data / "images" / f"cell{index:04}.png")
-        odds, kind = (("1.0", "poly"), ("0.3333333333333333", "mono"), ("0.0", "poly"))[index % 3]
+        odds, kind = (("1.0", "poly"), ("0.6666666666666666", "mono"), ("0.0", "poly"))[index % 3]
         lines.append(f"images/cell{index:04}.png  {odds}   {kind}")
     (data / "labels.csv").write_text("\n".join(lines) + "\n")
     return path
