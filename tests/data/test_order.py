@@ -40,6 +40,7 @@ def test_every_class_is_in_proportion_and_keeps_one_to_train_on():
 
 
 def test_at_most_and_official_test_pictures():
+    """Kills: more held out than asked for, an official test picture trained on, train and test exchanged."""
     assert len(split(pictures([0] * 400), fraction=0.5, at_most=30)[1]) == 30
     held_out = np.arange(100) >= 60
     train, test = split(pictures([0] * 100, held_out=held_out), at_most=10)
@@ -48,11 +49,13 @@ def test_at_most_and_official_test_pictures():
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
 def test_nothing_to_hold_out_is_told(labels):
+    """Kills: an empty test set, or a class that loses its only picture."""
     with pytest.raises(UserError, match="nothing to hold out"):
         split(pictures(labels))
 
 
 def test_one_group_of_all_is_told():
+    """Kills: near-duplicates divided where there is nothing else."""
     with pytest.raises(UserError, match="nothing to hold out"):
         split(pictures([0] * 9, groups=[4] * 9))
 
@@ -84,6 +87,7 @@ def test_batches_are_those_of_the_first_version():
 
 
 def test_bytes_and_units_are_inverse():
+    """Kills: a byte that comes back as its neighbour, values beyond the range that wrap around."""
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert torch.equal(to_bytes(to_unit(every)), every)
     assert to_unit(every).min() == -1 and to_unit(every).max() == 1
@@ -100,6 +104,7 @@ def test_copies_share_a_group_and_a_side():
 
 
 def test_hash_sees_pixels_and_labels():
+    """Kills: a run that goes on with other labels or another pixel."""
     first = pictures([0, 1, 1])
     assert first.sha256 == pictures([0, 1, 1]).sha256 != pictures([0, 1, 0]).sha256
     other = first.images.numpy().copy()
