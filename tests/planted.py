@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from unilat import presets
-from unilat.config import RunConfig
+from unilat.building import build_autoencoder, build_base
+from unilat.config import RunConfig, to_dict
 from unilat.data import Pictures
 from unilat.data.pictures import pack
+from unilat.files import write_json, write_safetensors
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.rate import RateTerms
 from unilat.metrics.classifier import Accuracy
+from unilat.models.latents import fingerprint
 from unilat.models.posterior import Posterior
 from unilat.trained import Run
 
@@ -119,6 +122,23 @@ class Blocks:
         return nn.functional.interpolate(means, scale_factor=4) + 0.1 * x_1
 
 
+def untrained(folder: Path, config: RunConfig, pictures: Pictures) -> Path:
+    """A run folder whose networks are at their start, in a tenth of a second; every weight away from zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        autoencoder = build_autoencoder(config, pictures.channels)
+        base = build_base(config, list(pictures.classes))
+        for parameter in (*autoencoder.parameters(), *base.parameters()):
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    encoder = fingerprint(autoencoder.encoder)
+    facts = {"channels": pictures.channels, "classes": list(pictures.classes), "source": "planted"}
+    write_json(folder / "config.json", to_dict(config))
+    write_json(folder / "data.json", facts | {"sha256": pictures.sha256})
+    write_safetensors(folder / "autoencoder.safetensors", autoencoder.state_dict(), {"encoder_sha256": encoder})
+    write_safetensors(folder / "base.safetensors", base.state_dict(), {"encoder_sha256": encoder})
+    return folder
+
+
 def bare_run(config: RunConfig, autoencoder: Any, base: Any = None, folder: Path = Path("none")) -> Run:
     """A :class:`Run` around given networks, without a folder; its methods are the library's."""
     run = Run.__new__(Run)
@@ -202,6 +222,20 @@ class PlantedRun:
         for index in range(count):
             made[index, (labels[index] + (index < self.wrong)) % 3] += 150
         return made, labels
+
+
+def closed_form_bits(z: Tensor, mean: Tensor, std: Tensor, lambda_min: float, lambda_0: float) -> Tensor:
+    """The bound of each latent under the exact denoiser of N(mean, std²): a KL at λ₀, less the one at λ_min, plus the
+    terminal KL; float64, bits of each number."""
+
+    def divergence(level: float) -> Tensor:
+        noise = 1 / (1 + math.exp(level))
+        variance = (1 - noise) * std.square() + noise
+        return 0.5 * (((1 - noise) * (z - mean).square() + noise) / variance - 1 + (variance / noise).log())
+
+    noise = 1 / (1 + math.exp(lambda_min))
+    last = 0.5 * ((1 - noise) * z.square() + noise - 1 - math.log(noise))
+    return (divergence(lambda_0) - divergence(lambda_min) + last) / math.log(2)
 
 
 def recorded(call: Callable[..., Any], into: list[Any]) -> Callable[..., Any]:
