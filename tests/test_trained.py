@@ -204,7 +204,7 @@ def test_samples_are_drawn_as_configured(run: Run, monkeypatch: pytest.MonkeyPat
     assert labels.tolist() == latents.labels.tolist() == [0, 1, 2, 0, 1, 2, 0] and (steps, guidance) == (5, 2.5)
     assert z_1.shape == (7, 3, 4, 4) and latents.noisy and latents.lambda_0 == 4.0 and latents.pixels == 256
     torch.testing.assert_close(latents.z, z_1 + 10 * labels[:, None, None, None])
-    monkeypatch.setattr(trained, "BATCH", 3)
+    monkeypatch.setattr(trained, "BATCH", 4)
     torch.testing.assert_close(run.sample_latents(7, seed=3).z, latents.z)
     run.sample_latents(2, label="blue", guidance=0.0, steps=9)
     (_, labels, steps, guidance), _ = asked[-1]
@@ -265,6 +265,9 @@ def test_calibration_is_an_eighth_of_training_at_most_and_a_choice_of_the_seed()
     ] == [161, 0, 39]
     other = split_pictures(replace(config, seed=1), pictures)
     assert not torch.equal(other[1], calibration) and not torch.equal(other[2], test)
+    official = coloured(200, held_out=torch.arange(200) < 40)
+    one, two = (split_pictures(replace(config, seed=seed), official) for seed in (0, 1))
+    assert torch.equal(one[2], two[2]) and len(one[1]) == len(two[1]) == 9 and not torch.equal(one[1], two[1])
     fewer = replace(config, data=replace(config.data, held_out=0.4, held_out_at_most=13))
     assert len(split_pictures(fewer, pictures)[2]) == 13
 

@@ -319,8 +319,12 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
     """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates.
 
     Calibration pictures are whole groups too: a near-duplicate in training would make them cheaper than held-out ones.
+    A source's own test pictures that are copies of its other ones are left out.
     """
     train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
+    test = test[~torch.isin(pictures.groups[test], pictures.groups[train])]
+    if not len(test):
+        raise UserError(f"{pictures.source}: its test pictures are copies of its training pictures: hold out others")
     groups = pictures.groups[train]
     names = groups.unique()
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(key(config.seed, "calibration")))
