@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unilat.files
-from unilat.files import read_json, read_safetensors, write_json, write_safetensors
+from unilat.files import digest, read_json, read_safetensors, write_json, write_safetensors
 from unilat.types import UserError
 
 
@@ -121,3 +121,19 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="checksum"):
         read_safetensors(path)
+
+
+def test_a_digest_tells_names_shapes_and_types_apart() -> None:
+    """Equal bytes under another name, shape or type are other weights; the order of a dictionary is nothing. Kills: a
+    hash of the bytes alone, which would take a transposed or a renamed layer for the same encoder."""
+    weight = torch.arange(6, dtype=torch.int32).reshape(2, 3)
+    known = digest({"a": weight, "b": weight[0]})
+    assert known == digest({"b": weight[0].clone(), "a": weight.T.contiguous().T})
+    others = [
+        {"a": weight, "c": weight[0]},
+        {"a": weight.reshape(3, 2), "b": weight[0]},
+        {"a": weight.view(torch.float32), "b": weight[0]},
+        {"a": weight + torch.tensor([0, 0, 1]), "b": weight[0]},
+        {"a": weight},
+    ]
+    assert len({known, *map(digest, others)}) == 6 and len(known) == 64
