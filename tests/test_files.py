@@ -133,7 +133,7 @@ def test_a_digest_tells_names_shapes_and_types_apart() -> None:
         {"a": weight, "c": weight[0]},
         {"a": weight.reshape(3, 2), "b": weight[0]},
         {"a": weight.view(torch.float32), "b": weight[0]},
-        {"a": weight + torch.tensor([0, 0, 1]), "b": weight[0]},
+        {"a": weight + torch.tensor([0, 0, 1], dtype=torch.int32), "b": weight[0]},
         {"a": weight},
     ]
     assert len({known, *map(digest, others)}) == 6 and len(known) == 64
