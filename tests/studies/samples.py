@@ -1,4 +1,4 @@
-"""Latents and pictures that the tests of an audit know beforehand: colour, no square, means and spreads of their own."""
+"""Latents and pictures that the tests of an audit know beforehand: colour, not square, channels that differ."""
 
 from typing import Any
 
