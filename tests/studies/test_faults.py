@@ -162,7 +162,7 @@ def test_advice_brings_the_latents_where_they_should_be():
     """What a sentence says to do is done. Kills: the inverse factor, one that counts the model's own factor twice, a
     mean in standard deviations or of another channel, and channels named by their place among the live ones."""
     noise = torch.randn(4000, 3, 5, generator=torch.Generator().manual_seed(0))
-    z = torch.tensor([4.0, 0.0, -30.0]).view(1, 3, 1) + torch.tensor([8.0, 0.0, 10.0]).view(1, 3, 1) * noise
+    z = torch.tensor([4.0, 9.0, -30.0]).view(1, 3, 1) + torch.tensor([8.0, 0.0, 10.0]).view(1, 3, 1) * noise
     faults = {fault.kind: fault for fault in _found(z, declared={"scaling_factor": 1.0})}
     assert list(faults) == ["dead", "scale", "mean"] and faults["dead"].channels == (1,)
     advised = float(faults["scale"].change.split("scaling_factor to ")[1].split(",")[0])

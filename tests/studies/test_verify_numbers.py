@@ -2,7 +2,7 @@
 marked."""
 
 import math
-import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import unilat
-from unilat.evaluation import own_pictures
 from unilat.files import read_json, write_json
 from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
@@ -25,6 +23,17 @@ SHAPE, PIXELS, ENTROPY = (3, 2, 4), 20, 0.35
 """Of one latent; a picture has fewer pixels than a latent numbers, and the learned variance gives this back of each."""
 LAW = Gaussian(torch.tensor([0.5, 3.0, 1.0]).repeat_interleave(8), torch.tensor([1.0, -2.0, 0.0]).repeat_interleave(8))
 TRUTH = LAW.rate_nats(-8.0, 4.0)
+
+
+class Exact(torch.nn.Module):
+    """The denoiser of a Gaussian, with so many parameters that do nothing."""
+
+    def __init__(self, law: Gaussian, parameters: int):
+        super().__init__()
+        self.law, self.idle = law, torch.nn.Parameter(torch.zeros(parameters))
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+        return self.law.denoise(x_t.flatten(1), logsnr).view_as(x_t)
 
 
 def exact(x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
@@ -161,49 +170,56 @@ def test_sentences_carry_the_numbers() -> None:
         assert any("by heart" in line for line in verify.words(slack_of(value) | {"failures": []})) is warned
 
 
-def test_each_set_of_pictures_is_its_own(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refit sees the training pictures' latents and nothing else, bits are of held-out ones and nothing else.
+def divergence(lambda_t: float) -> float:
+    """What a prior that takes each variance for half as large pays too much down to ``lambda_t``, nats a latent."""
+    alpha = 1 / (1 + math.exp(-lambda_t))
+    one, two = (alpha * each.double() + 1 - alpha for each in (LAW.variances, LAW.variances / 2))
+    return float(0.5 * (one / two - 1 - (one / two).log()).sum())
+
+
+def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refit sees the training pictures' latents and nothing else, bits are of held-out ones and nothing else; the
+    run's prior pays a divergence that is known.
 
     Kills: training or calibration pictures measured for held-out ones, a prior refitted on what it is measured on, a
-    slack of the wrong one of two priors, and a slack measured with two draws of noise.
+    slack of the wrong one of two priors or of two draws of noise, and a limit of another size.
     """
-    shutil.copytree(tiny_run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "latents")
-    run = unilat.load(tmp_path / "run")
-    pictures = own_pictures(run)
-    train, _, test = run.split(pictures)
+    run, held = known()
+    start, refitted = Exact(replace(LAW, variances=LAW.variances / 2), 10), Exact(LAW, 53)
+    train, calibration, test = torch.arange(150), torch.arange(150, 180), torch.arange(180, 400)
+    run.split = lambda pictures: (train, calibration, test)
+    run.encoded = lambda images: (images, torch.full_like(images, ENTROPY))
+    run.latents = lambda images: images
+    run.folder, run.device, run.autoencoder.prior = tmp_path, torch.device("cpu"), start
+    run.config.autoencoder.prior = ViTConfig(channels=(16,))
+    run.config.evaluation.pictures = 1000
+    monkeypatch.setattr(verify, "own_pictures", lambda run: SimpleNamespace(images=held.z))
     fitted: list[Tensor] = []
-    real = verify.fit_prior
+    measured: list[Tensor] = []
+    real = verify.measure
 
-    def fit_prior(z: Tensor, *rest: Any, **options: Any) -> Any:
+    def fit_prior(z: Tensor, *rest: Any, start: Any, **options: Any) -> Exact:
         fitted.append(z)
+        assert (options["lambda_0"], options["lambda_min"]) == (4.0, -8.0) and start is run.autoencoder.prior
+        return refitted
+
+    def measure(z: Tensor, *rest: Any, **options: Any) -> Any:
+        measured.append(z)
         return real(z, *rest, **options)
 
     monkeypatch.setattr(verify, "fit_prior", fit_prior)
-    monkeypatch.setattr(verify, "LEVELS", 2)
-    seen: list[Tensor] = []
-    bits = verify._bits
-
-    def _bits(run: Any, held: Any, prior: Any, seed: int, table: Table) -> Tensor:
-        seen.append(held.z)
-        found = bits(run, held, prior, seed, table)
-        return found if prior is run.autoencoder.prior else found * 0 + found.mean() / 1.25
-
-    monkeypatch.setattr(verify, "_bits", _bits)
+    monkeypatch.setattr(verify, "measure", measure)
     found = verify.verify_run(run, samples=32)
-    assert len(fitted) == 1 and torch.equal(fitted[0], run.latents(pictures.images[train]))
-    expected = run.latents(pictures.images[test])
-    assert all(torch.equal(z.sort(0).values, expected.sort(0).values) for z in seen)
-    slack, table = found["slack"], run.autoencoder.rate_levels.table
-    held = verify.HeldOut(seen[0], None)
-    own = float(bits(run, held, run.autoencoder.prior, unilat_key("slack"), table).mean())
-    assert slack["run"] == pytest.approx(own) and slack["n"] == len(test) and slack["run"] > slack["refitted"] > 0
-    assert slack["limit"] == 0.02 and slack["holds"] is (slack["value"] <= 0.02)
-    assert found["unit"] == "bits per pixel" and read_json(tmp_path / "run" / "verify.json")["slack"] == slack
-
-
-def unilat_key(purpose: str) -> int:
-    """The seed of a purpose of seed 0."""
-    from unilat.training.engine import key
-
-    return key(0, purpose)
+    assert len(fitted) == 1 and torch.equal(fitted[0], held.z[:150])
+    rows = {tuple(row) for row in held.z[180:].flatten(1).tolist()}
+    assert all({tuple(row) for row in z.flatten(1).tolist()} == rows for z in measured) and len(measured) == 10
+    slack, extra = found["slack"], divergence(4.0) - divergence(-8.0)
+    truth = TRUTH - 24 * ENTROPY
+    assert (
+        slack["value"] == pytest.approx(extra / truth, abs=4 * slack["stderr"])
+        and slack["stderr"] < 0.1 * extra / truth
+    )
+    assert slack["run"] > slack["refitted"] and slack["n"] == 220
+    assert slack["parameters"] == {"run": 10, "refitted": 53} and slack["samples"] == 32
+    assert slack["limit"] == 0.02 and slack["holds"] is False and slack["value"] < 0.2 and not found["holds"]
+    assert found["unit"] == "bits per pixel" and read_json(tmp_path / "verify.json")["slack"] == slack
