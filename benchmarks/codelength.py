@@ -104,7 +104,7 @@ def codecs(data: str, pictures: Tensor) -> Rows:
         rows.append(row(what, float(each.mean()), UNIT, stderr=error, n=len(each)))
         tiled = sheet(pictures)
         whole = file_bits(tiled, kind, options) / tiled.numel()
-        rows.append(row(f"{data}: {name}, one sheet of all pictures", whole, UNIT, n=len(pictures)))
+        rows.append(row(f"{data}: {name}, one sheet of all pictures", whole, UNIT, n=tiled.numel() // dimensions))
     return rows
 
 

@@ -39,7 +39,7 @@ TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
 SECONDS = 120
 """Longer than any test; a mutant that runs past it is stopped and told."""
-WARM = "jaxtyping pytest torch numpy einops safetensors.torch pydantic tyro rich.table PIL.Image matplotlib.figure"
+WARM = "jaxtyping pytest torch torch._dynamo numpy einops safetensors.torch pydantic tyro rich.table PIL.Image"
 """What every forked run would import again, seconds in all."""
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import unilat
 from unilat.cli import main
 from unilat.maths.rate import RateTerms
 from unilat.models.latents import LatentSet
@@ -126,21 +125,6 @@ def test_bad_folders_are_refused(tiny_run: Path, tmp_path: Path, capsys: Capture
     text = (tmp_path / "copy" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "copy" / "config.json").write_text(text.replace('"batch"', '"bach"', 1), encoding="utf-8")
     assert "bach" in _refused(capsys, "sample", tmp_path / "copy")
-
-
-def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: Capture):
-    """The README's five lines, on the small run: kills a name that the library does not have."""
-    (block,) = [
-        part.split("```")[0] for part in (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1:]
-    ]
-    block = block.replace('"runs/glyphs"', repr(str(tiny_run))).replace('"glyphs"', repr(str(tiny_source)))
-    names: dict = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert "bits per pixel" in capsys.readouterr().out
-    assert names["unilat"] is unilat
-    assert names["pictures"].shape == (96, 1, 16, 16)
-    assert names["new"].dtype == torch.uint8
-    assert len(names["labels"]) == 16
 
 
 def test_the_training_example_runs(tiny_source: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch):

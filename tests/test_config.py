@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from unilat.recipe import config as configuration
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, aim, capacity, check, differences, from_json, normal_floor, to_dict, to_json
 from unilat.types import UserError
@@ -242,3 +243,14 @@ def test_more_bits_are_held_until_the_prior_has_settled() -> None:
     assert aim(many) == pytest.approx((1.7 + capacity(many)) / 2) and capacity(many) > 1.7
     assert aim(changed(settling, autoencoder__price="normal")) == 0.2
     assert aim(changed(settling, stage1__bpp=None, stage1__loss_factor=2.0)) is None
+
+
+def test_cells_that_are_no_squares() -> None:
+    """Patches of 4 × 2 behind one level of 2 × 2: a latent of 2 × 4 for 16 × 16, a number for 32 pixels and channel.
+    Kills: the axes exchanged, one side's factor squared, pixels counted by dimension."""
+    config = changed(TINY, autoencoder__encoder__patch=(4, 2), autoencoder__latent_channels=3)
+    assert configuration.latent_grid(config) == (2, 4)
+    assert capacity(config) == pytest.approx(3 / 32 * 0.5 * math.log2(1 + math.exp(5)))
+    variance = 1 / (1 + math.exp(5))
+    nats = 0.5 * (variance - 1 - math.log(variance))
+    assert normal_floor(config) == pytest.approx(3 / 32 * nats / math.log(2))

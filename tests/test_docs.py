@@ -6,9 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import unilat
 from unilat.cli.parse import parse
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +64,29 @@ def test_links_lead_somewhere(page: Path):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: pytest.CaptureFixture[str]):
+    """The README's five lines on the small run; it is the only Python in the documents. Kills: a name that the library
+    does not have, bits that are not the latents' over the pixels, samples that no seed fixes, a block run by nobody."""
+    ((page, block),) = [(page, block) for page in PAGES for block in _blocks(page, "python")]
+    places = {'"runs/glyphs"': repr(str(tiny_run)), '"glyphs"': repr(str(tiny_source))}
+    assert page.name == "README.md" and [block.count(place) for place in places] == [1, 1]
+    for place, here in places.items():
+        block = block.replace(place, here)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    run, latents = names["run"], names["latents"]
+    value, unit = capsys.readouterr().out.split(") ")
+    printed = float(value.removeprefix("tensor("))
+    assert unit == "bits per pixel\n" and names["unilat"] is unilat
+    assert len(latents.bits) == 96 and printed == pytest.approx(float(latents.bits.sum()) / (96 * 16 * 16), abs=6e-5)
+    assert names["pictures"].shape == (96, 1, 16, 16) and names["pictures"].float().std() > 1
+    assert torch.equal(names["pictures"], run.decode(latents, steps=8))
+    assert not torch.equal(names["pictures"], run.decode(latents, steps=1))
+    assert names["new"].dtype == torch.uint8 and names["new"].shape == (16, 1, 16, 16)
+    assert torch.equal(names["new"], run.sample(16, seed=7)[0])
+    assert names["labels"].tolist() == [0, 1] * 8
 
 
 def test_the_gaussian_example_tells_the_truth():

@@ -121,3 +121,21 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match="checksum"):
         read_safetensors(path)
+
+
+def test_the_digest_sees_names_shapes_types_and_bytes() -> None:
+    """Kills: a checksum that two different files share, and one that changes with the order of the tensors."""
+    zeros, other = torch.zeros(2, 3), torch.zeros(2, 3)
+    other[1, 2] = -0.0
+    variants: list[dict[str, torch.Tensor]] = [
+        {"a": zeros, "b": torch.ones(2)},
+        {"a": zeros, "c": torch.ones(2)},
+        {"a": zeros.T, "b": torch.ones(2)},
+        {"a": zeros.to(torch.int32), "b": torch.ones(2)},
+        {"a": other, "b": torch.ones(2)},
+        {"a": zeros},
+    ]
+    found = [unilat.files.digest(tensors) for tensors in variants]
+    assert len(set(found)) == len(variants)
+    assert unilat.files.digest({"b": torch.ones(2), "a": zeros}) == found[0]
+    assert unilat.files.digest({"b": torch.ones(4)[::2], "a": zeros.T.contiguous().T}) == found[0]

@@ -24,9 +24,24 @@ def test_the_three_kinds_of_file_agree(tmp_path: Path):
         assert found.dtype == torch.float32 and torch.equal(found, Z)
 
 
+def test_of_several_arrays_the_latents_are_taken(tmp_path: Path):
+    """Kills: the first array of a file for the one that is named, a mean for the latents, a vector for the only
+    grid."""
+    mean, z, other = np.full((2, 3), 1.0), np.full((2, 3), 2.0), np.full((5, 7), 3.0)
+    for given, value in (
+        ({"other": other, "mean": mean, "z": z}, 2.0),
+        ({"mean": mean, "other": other}, 1.0),
+        ({"other": other, "labels": np.arange(5), "weights": np.ones(5)}, 3.0),
+    ):
+        np.savez(tmp_path / "z.npz", **given)
+        assert float(arrays.load(tmp_path / "z.npz").mean()) == value
+
+
 def test_vectors_get_a_grid_of_one():
-    """Kills latents without a grid, which the prior could not take."""
-    assert tuple(arrays.checked(np.zeros((4, 3), np.float32), "z").shape) == (4, 3, 1)
+    """Numbers stay channels. Kills latents without a grid, which the prior could not take, and one channel of a
+    line."""
+    found = arrays.checked(np.arange(12, dtype=np.float32).reshape(4, 3), "z")
+    assert tuple(found.shape) == (4, 3, 1) and found[1, :, 0].tolist() == [3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,46 @@ def test_pictures_must_be_bytes_of_the_same_shape():
         with pytest.raises((UserError, TypeCheckError)):
             reconstruction_nats(picture, x_t, 10.0)
     assert reconstruction_nats(torch.zeros(2, 3, dtype=torch.uint8), x_t, 10.0).shape == (2,)
+
+
+def test_the_three_terms_by_hand():
+    """Every level another, x_hat, x_max and the picture far apart. Kills: a term of the prediction's or of another
+    level's in the place of the picture's own."""
+    picture, low, high = some_bytes(3, 2), -1.0, 4.0
+    x, x_hat = picture.to(F64) / 127.5 - 1, torch.randn(3, 2, generator=seeded(5), dtype=F64)
+    levels = rate_table(low, high).sample(torch.tensor([0.1, 0.5, 0.9], dtype=F64))
+    x_max = noisy(picture, high)
+    terms = codelength_terms(picture, x_hat, levels, x_max, low, high)
+    at_low = torch.distributions.Normal(x / math.sqrt(1 + math.exp(-low)), 1 / math.sqrt(1 + math.exp(low)))
+    divergence = torch.distributions.kl_divergence(at_low, torch.distributions.Normal(0.0, 1.0))
+    bytes_ = torch.arange(256, dtype=F64) / 127.5 - 1
+    at_high = torch.distributions.Normal(bytes_ / math.sqrt(1 + math.exp(-high)), 1 / math.sqrt(1 + math.exp(high)))
+    coded = at_high.log_prob(x_max[..., None]).log_softmax(-1).gather(-1, picture.long()[..., None])[..., 0]
+    squares = 0.5 * levels.lambda_t.exp() * (x - x_hat).square().sum(1) / levels.density
+    for found, wanted in (
+        (terms.diffusion, squares),
+        (terms.terminal, divergence.sum(1)),
+        (terms.reconstruction, -coded.sum(1)),
+        (terms.nats(), squares + divergence.sum(1) - coded.sum(1)),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("level", [5.0, 7.0])
+def test_coarse_closed_form_by_quadrature(level):
+    """The mean over the noise of byte 128's nats, by quadrature. Kills: 256 steps for the 255 between the bytes."""
+    steps = torch.linspace(-8.0, 8.0, 4001, dtype=F64)
+    weight = torch.exp(-0.5 * steps.square())
+    grey = 128 + 127.5 * math.exp(-level / 2) * steps
+    x_t = (grey / 127.5 - 1)[:, None] / math.sqrt(1 + math.exp(-level))
+    nats = reconstruction_nats(torch.full((4001, 1), 128, dtype=torch.uint8), x_t, level)
+    assert coarse_reconstruction_nats(level) == pytest.approx(float((weight @ nats) / weight.sum()), abs=1e-6)
+
+
+def test_many_numbers_are_taken_in_parts(monkeypatch):
+    """Seven at a time, the last part shorter. Kills: parts put together in another order."""
+    picture = some_bytes(3, 5, 2)
+    x_t = noisy(picture, 4.0)
+    whole = reconstruction_nats(picture, x_t, 4.0)
+    monkeypatch.setattr("unilat.maths.codelength._ROWS", 7)
+    assert torch.allclose(reconstruction_nats(picture, x_t, 4.0), whole, rtol=1e-12)

@@ -117,3 +117,18 @@ def test_too_few_examples_are_told():
         mean_and_covariance(torch.zeros(1, 3))
     with pytest.raises(UserError, match="three examples"):
         kernel_distance(torch.zeros(2, 3), torch.zeros(9, 3))
+
+
+def test_single_precision_statistics_are_taken_up():
+    """Far from the origin float32 has no digits left. Kills: products and roots in the features' own precision."""
+    wide = torch.tensor([1.0, 1e3, 1e-2])
+    a, b = (covariance().float() * wide[:, None] * wide, other_covariance().float() * wide[:, None] * wide)
+    cross = torch.linalg.eigvals(a.double() @ b.double()).real.clamp(min=0).sqrt().sum()
+    exact = float((MEAN_A - MEAN_B).square().sum() + (a.double() + b.double()).trace() - 2 * cross)
+    assert frechet_distance(MEAN_A, a, MEAN_B, b) == pytest.approx(exact, rel=1e-9)
+    left, right = 50.0 + torch.randn(9, 4, generator=seeded(1)), 50.1 + torch.randn(7, 4, generator=seeded(2))
+    own, other, between = (
+        (x.double() @ y.double().T / 4 + 1) ** 3 for x, y in ((left, left), (right, right), (left, right))
+    )
+    exact = float((own.sum() - own.trace()) / 72 + (other.sum() - other.trace()) / 42 - 2 * between.mean())
+    assert kernel_distance(left, right)[0] == pytest.approx(exact, rel=1e-6)

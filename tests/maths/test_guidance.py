@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from unilat.maths.guidance import classifier_free
@@ -38,10 +39,11 @@ def test_scale_one_calls_once():
     assert denoise.calls == 2
 
 
-def test_interval_is_each_examples_own():
-    """Guided inside, borders included, conditional outside. Kills: the interval turned inside out."""
-    guided = classifier_free(Counting(), 3.0, None, interval=(0.0, 5.0))(X, LAMBDA, "cat")
-    factor = torch.tensor([[2.0], [8.0], [8.0]], dtype=F64)
+@pytest.mark.parametrize(("interval", "factors"), [((0.0, 5.0), (2.0, 8.0, 8.0)), ((-5.0, 0.0), (8.0, 8.0, 2.0))])
+def test_interval_is_each_examples_own(interval, factors):
+    """Guided inside, both borders included, conditional outside. Kills: the interval turned inside out or open."""
+    guided = classifier_free(Counting(), 3.0, None, interval=interval)(X, LAMBDA, "cat")
+    factor = torch.tensor(factors, dtype=F64)[:, None]
     assert torch.allclose(guided, factor * X + LAMBDA[:, None])
 
 

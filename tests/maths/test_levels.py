@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from unilat.maths.levels import Table, rate_table, truncated_logistic, uniform
+from unilat.maths.levels import Table, rate_table, truncated_logistic, uniform, weighted_table
 from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
@@ -133,3 +133,17 @@ def test_truncated_logistic_has_its_distribution():
     back = (torch.sigmoid((ends - 1.5) / 0.7) - low) / (high - low)
     torch.testing.assert_close(back, strata, rtol=0, atol=1e-9)
     assert truncated_logistic(strata.float(), 1.5, 0.7, LOW, HIGH).dtype == torch.float32
+
+
+@pytest.mark.parametrize("bias", [-2.0, 1.5])
+def test_tables_follow_their_integrands(bias):
+    """Bin by bin in closed form: sigmoid(b - lambda) sigmoid(lambda) and sigmoid(lambda), a tenth spread evenly.
+    Kills: the weight turned, the data's error left out or turned, points at a bin's low end, its largest value."""
+    softplus = torch.nn.functional.softplus
+    table = weighted_table(bias, -10.0, 10.0)
+    parts = (softplus(table.edges) - softplus(table.edges - bias)).diff() / (1 - math.exp(-bias))
+    torch.testing.assert_close(table.mass, 0.9 * parts / parts.sum() + 0.1 / 64, rtol=1e-3, atol=0)
+    table = rate_table(LOW, HIGH)
+    parts = softplus(table.edges).diff()
+    assert len(parts) == 256
+    torch.testing.assert_close(table.mass, 0.9 * parts / parts.sum() + 0.1 / 256, rtol=1e-4, atol=0)

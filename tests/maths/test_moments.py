@@ -126,3 +126,16 @@ def test_a_wild_example_leaves_the_density_finite():
     table = learned(GUESS, moments)
     assert bool(moments.isfinite().all()) and table is not GUESS
     assert bool(table.mass.isfinite().all()) and bool((table.mass > 0).all())
+
+
+def test_a_bin_of_few_examples_leans_to_the_average():
+    """By hand, four unequal bins: (Σ g² + mean g²) / (n + 1), mass along Q √ of it, floored. Kills: two examples'
+    weight for one's, a mean over bins for one over examples."""
+    guess = Table(torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0], dtype=F64), torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64))
+    count, squares = [9.0, 0.0, 4.0, 1.0], [18.0, 0.0, 100.0, 0.5]
+    mean = sum(squares) / sum(count)
+    root = [((s + mean) / (n + 1)) ** 0.5 for s, n in zip(squares, count, strict=True)]
+    along = [q * r for q, r in zip((0.1, 0.2, 0.3, 0.4), root, strict=True)]
+    wanted = [0.9 * a / sum(along) + 0.1 * q for a, q in zip(along, (0.1, 0.2, 0.3, 0.4), strict=True)]
+    found = learned(guess, torch.tensor([count, squares], dtype=F64)).mass
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=F64), rtol=1e-9, atol=0)

@@ -122,13 +122,18 @@ def test_mixture_of_one_is_a_gaussian():
 
 
 def test_mixture_samples_have_their_moments():
-    """Mean and total variance of 40,000 draws. Kills: every component drawn with equal probability."""
+    """Mean, variance, spread of each part in 40,000 draws. Kills: equal probabilities, one deviation for all."""
     source = plane()
     rows = source.sample(40_000, seeded(1))
     mean = (source.weights[:, None] * source.means).sum(0)
     variance = (source.weights[:, None] * (source.means**2 + source.std[:, None] ** 2)).sum(0) - mean**2
     assert ((rows.mean(0) - mean).abs() < 4 * variance.sqrt() / 200).all()
     assert ((rows.var(0) / variance - 1).abs() < 0.05).all()
+    apart = GaussianMixture(source.weights, 100 * source.means, source.std)
+    rows = apart.sample(40_000, seeded(2))
+    nearest = torch.cdist(rows, apart.means).argmin(1)
+    spread = torch.stack([(rows - apart.means[nearest])[nearest == part].square().mean().sqrt() for part in range(3)])
+    torch.testing.assert_close(spread, source.std, rtol=0.02, atol=0)
 
 
 def test_mixture_information_is_the_integral_of_the_error():

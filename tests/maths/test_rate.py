@@ -241,3 +241,28 @@ def test_rate_up_to_a_level_is_the_integral_up_to_it():
     for end in (-2.0, 3.0):
         wanted = 64 * 0.5 * math.log((1 + math.exp(end)) / (1 + math.exp(LOW)))
         assert float(terms.up_to(torch.full((8_000,), end)).diffusion.sum(1).mean()) == pytest.approx(wanted, rel=0.03)
+
+
+def test_terminal_term_is_of_the_latent_itself():
+    """KL of the noisy z at lambda_min, whatever was predicted and wherever the levels fell. Kills: the prediction in
+    z's place, with which the rate bounds nothing, and the lowest level drawn in lambda_min's."""
+    z, z_hat, levels = example()
+    noisy = torch.distributions.Normal(z / math.sqrt(1 + math.exp(1.0)), 1 / math.sqrt(1 + math.exp(-1.0)))
+    wanted = torch.distributions.kl_divergence(noisy, torch.distributions.Normal(0.0, 1.0))
+    assert torch.allclose(rate_terms(z, z_hat, levels, -1.0).terminal, wanted, rtol=1e-9)
+
+
+def test_rate_up_to_a_level_is_each_examples_own():
+    """By hand, borders included; the noisiest level's KL stays. Kills: one end for all, a border left out, no KL."""
+    terms = RateTerms(torch.full((4, 2), 3.0), torch.full((4, 2), 0.5), torch.tensor([-1.0, 0.5, 2.0, 2.0]))
+    cut = terms.up_to(torch.tensor([0.0, 0.5, 1.0, 5.0]))
+    assert cut.nats().tolist() == [7.0, 7.0, 1.0, 7.0]
+    assert cut.diffusion.tolist() == [[3.0, 3.0], [3.0, 3.0], [0.0, 0.0], [3.0, 3.0]]
+
+
+def test_learned_variance_is_taken_off_number_by_number():
+    """Each example its own; None takes nothing off. Kills: the batch's mean entropy taken off every example."""
+    terms = RateTerms(torch.ones(3, 2), torch.full((3, 2), 2.0), torch.zeros(3))
+    entropy = torch.tensor([[0.5, 0.0], [1.0, 0.25], [2.0, 3.0]])
+    assert terms.less(entropy).nats().tolist() == [5.5, 4.75, 1.0]
+    assert terms.less(None) is terms

@@ -64,7 +64,10 @@ def test_keyed_draws_are_a_pure_function_of_seed_and_step():
 
 
 def test_normal_noise_is_normal():
-    """KS test through the normal distribution function, and a fresh draw each call, in full. Kills: uniform noise, noise of float32 for a signal of float64."""
+    """KS test through the normal distribution function, and a fresh draw each call, in full.
+
+    Kills: uniform noise, noise of float32 for a signal of float64.
+    """
     draws = Draws.single(seeded(8), 100)
     like = torch.zeros(100, 5, 7, dtype=F64)
     first, second = draws.normal(like), draws.normal(like)

@@ -39,6 +39,7 @@ def test_chance_stays_chance() -> None:
 
 
 def test_same_seed_same_network_and_the_global_state_untouched() -> None:
+    """Kills draws from the global state, and a seed that goes nowhere."""
     data = bars(100, 3)
     before = torch.get_rng_state()
     first = train_classifier(*data, 3, seed=1, samples=500).logits(data[0])
@@ -64,6 +65,7 @@ def test_other_sizes_and_colour_are_learnt_too(side: int, channels: int) -> None
 
 
 def test_hundreds_of_classes_and_fewer_pictures_than_a_batch() -> None:
+    """Kills an order shorter than a batch, a head of ten classes and a progress that ends elsewhere."""
     pictures = torch.randint(0, 256, (50, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     seen: list[tuple[int, int]] = []
     classifier = train_classifier(
@@ -74,6 +76,7 @@ def test_hundreds_of_classes_and_fewer_pictures_than_a_batch() -> None:
 
 
 def test_bad_labels_are_refused() -> None:
+    """Kills labels that are cut to the range, and pictures of another kind."""
     pictures, labels = bars(10, 3)
     for wrong, match in (
         (labels[:9], "one label per picture"),

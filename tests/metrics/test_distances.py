@@ -16,13 +16,21 @@ def gaussian(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) 
     return torch.randn(n, d, generator=generator) * spread * scale + shift
 
 
+def patterns(columns: int) -> torch.Tensor:
+    """``[16, columns]``: patterns of ±1 that are orthogonal, scaled to sample variance 1; their means are 0."""
+    signs = torch.tensor([[1.0]])
+    for _ in range(4):
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    return signs[:, 1 : columns + 1] * (15 / 16) ** 0.5
+
+
 def test_principal_components_are_the_widest_directions() -> None:
-    """Kills the smallest eigenvectors (eigh's order) and components that are not orthonormal."""
-    features = gaussian(4000, 6, 0) + torch.arange(6.0)
-    mean, directions = principal_components(features, 2)
-    assert torch.allclose(mean, features.double().mean(0))
-    assert torch.allclose(directions.T @ directions, torch.eye(2, dtype=torch.float64), atol=1e-10)
-    assert directions[0, 0].abs() > 0.98 and directions[1, 1].abs() > 0.95
+    """Uncorrelated columns of spreads 1, 4, 2, 3. Kills the smallest eigenvectors, eigh's order, and other scales."""
+    mean, directions = principal_components(patterns(4) * torch.tensor([1.0, 4.0, 2.0, 3.0]) + torch.arange(4.0), 3)
+    assert mean.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=1e-6)
+    expected = torch.zeros(4, 3, dtype=torch.float64)
+    expected[[1, 3, 2], [0, 1, 2]] = 1.0
+    assert torch.allclose(directions.abs(), expected, atol=1e-6)
 
 
 def test_frechet_of_a_shift_is_the_shift_squared() -> None:
@@ -47,7 +55,68 @@ def test_frechet_uses_64_components_of_the_real_set() -> None:
     assert compare(real, wide)["frechet64"]["value"] < compare(wide, real)["frechet64"]["value"] / 10
 
 
+def test_frechet_is_the_closed_form_where_the_covariances_are_diagonal() -> None:
+    """``|mean shift|² + Σ (s_a − s_b)²`` of exact moments. Kills a distance without covariances or their root."""
+    wide, shift = torch.tensor([2.0, 3.0, 0.5, 1.0]), torch.tensor([0.5, 0.0, -1.0, 2.0])
+    other = torch.tensor([1.0, 5.0, 0.25, 1.5])
+    row = compare(patterns(4) * wide + 7.0, patterns(4) * other + 7.0 + shift)["frechet64"]
+    expected = float(shift.square().sum() + (wide - other).square().sum())
+    assert row["value"] == pytest.approx(expected, rel=1e-5) and row["components"] == 4 and row["n"] == 16
+
+
+def by_hand(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Unbiased squared MMD with the cubic kernel, pair by pair."""
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> float:
+        return (float(x.double() @ y.double()) / len(x) + 1.0) ** 3
+
+    def own(rows: torch.Tensor) -> float:
+        values = [kernel(x, y) for i, x in enumerate(rows) for j, y in enumerate(rows) if i != j]
+        return sum(values) / len(values)
+
+    across = [kernel(x, y) for x in a for y in b]
+    return own(a) + own(b) - 2 * sum(across) / len(across)
+
+
+def test_the_kernel_distance_is_that_of_the_first_pictures_pair_by_pair() -> None:
+    """13 against the first 9, both ways, and the jackknife by leaving each out. Kills the last rows and another cut."""
+    real, other = gaussian(13, 3, 0, shift=0.3), gaussian(9, 3, 1, scale=1.5)
+    for a, b in ((real, other), (other, real)):
+        row = compare(a, b)["kernel"]
+        a, b = a[:9], b[:9]
+        assert row["value"] == pytest.approx(by_hand(a, b), rel=1e-9) and row["n"] == 9
+        without = [
+            [by_hand(torch.cat([a[:i], a[i + 1 :]]), b) for i in range(9)],
+            [by_hand(a, torch.cat([b[:i], b[i + 1 :]])) for i in range(9)],
+        ]
+        spread = sum(8 / 9 * sum((value - sum(left) / 9) ** 2 for value in left) for left in without)
+        assert row["stderr"] == pytest.approx(spread**0.5, rel=1e-9)
+
+
+def test_a_distance_is_told_from_twice_as_many_pictures_as_components_on() -> None:
+    """Kills a limit of one picture a component, and one of more than two: 9 are too few for 5, 10 are not."""
+    real, other = gaussian(10, 5, 0), gaussian(10, 5, 1)
+    row = compare(real[:9], other)["frechet64"]
+    assert row["value"] is None and row["n"] == 9 and row["components"] == 5
+    assert row["reason"] == "needs at least 10 pictures on either side for 5 components, here are 9"
+    assert compare(real, other)["frechet64"]["value"] > 0
+
+
+def test_components_are_the_real_sets_widest_however_few() -> None:
+    """70 features, 64 of which are kept: the other set is 9 away along the real set's widest and narrowest ones."""
+    spread = torch.linspace(3.0, 0.1, 70)
+    real = torch.randn(400, 70, generator=torch.Generator().manual_seed(0)) * spread
+    _, directions = principal_components(real, 70)
+    for column, expected in ((0, 9.0), (63, 9.0), (64, 0.0), (69, 0.0)):
+        moved = real + 3.0 * directions[:, column]
+        assert compare(real, moved)["frechet64"]["value"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    narrow = directions[:, 69:]
+    stretched = real + 99.0 * (real - real.mean(0)).double() @ narrow @ narrow.T  # now the other set's widest
+    assert compare(real, stretched)["frechet64"]["value"] == pytest.approx(0.0, abs=1e-6)
+
+
 def test_equal_distributions_are_near_and_worse_ones_farther() -> None:
+    """Kills a distance that falls, an error that is too small and a bias as large as a shift."""
     real = gaussian(400, 32, 0)
     same, near, far = (compare(real, gaussian(400, 32, 1, shift=s)) for s in (0.0, 0.3, 1.0))
     assert abs(same["kernel"]["value"]) < 3 * same["kernel"]["stderr"]
@@ -57,17 +126,20 @@ def test_equal_distributions_are_near_and_worse_ones_farther() -> None:
 
 
 def test_both_sides_are_cut_to_one_count_and_the_rows_say_so() -> None:
-    """Kills distances between unequal counts and rows without a protocol."""
+    """Kills distances between unequal counts, rows without a protocol, and one distance's protocol under the other."""
     real, other = gaussian(300, 16, 0), gaussian(200, 16, 1)
     rows = compare(real, other, protocol="features: a ruler")
     assert rows == compare(real[:200], other, protocol="features: a ruler")
     for row in rows.values():
         assert row["n"] == 200 and "200 against 200" in row["protocol"]
         assert "features: a ruler" in row["protocol"] and NOT_FID in row["protocol"]
+    assert rows["kernel"]["protocol"].startswith("kernel distance (unbiased squared MMD, cubic kernel, all pairs)")
+    assert rows["frechet64"]["protocol"].startswith("Fréchet distance on the first 16 principal components of the real")
     json.dumps(rows)
 
 
 def test_too_few_pictures_have_a_reason_instead_of_a_number() -> None:
+    """Kills a covariance of fewer pictures than components told as a distance."""
     row = compare(gaussian(100, 200, 0), gaussian(100, 200, 1))["frechet64"]
     assert row["value"] is None and "128" in row["reason"]
     for row in compare(gaussian(2, 4, 0), gaussian(9, 4, 1)).values():
@@ -75,6 +147,7 @@ def test_too_few_pictures_have_a_reason_instead_of_a_number() -> None:
 
 
 def test_features_that_do_not_fit_are_refused() -> None:
+    """Kills a comparison of other lengths, and NaN told as a distance."""
     with pytest.raises(UserError, match="do not fit"):
         compare(gaussian(9, 4, 0), gaussian(9, 5, 0))
     broken = gaussian(9, 4, 0)

@@ -1,5 +1,6 @@
 """Feature networks: the packaged one against its own package, a TorchScript file, and files that must be refused."""
 
+import hashlib
 import os
 import pickle
 from pathlib import Path
@@ -41,11 +42,12 @@ def test_the_packaged_network_is_the_packages_own() -> None:
 
 @installed
 def test_it_names_itself_and_leaves_the_random_state_alone() -> None:
+    """Kills another size by default, and a protocol without the network's hash, size and resize."""
     before = torch.get_rng_state()
     network = feature_network("auto")
     assert network is not None and network.name == "efficientnet-lite0" and network.sha256 == LITE0_SHA256
     assert torch.equal(before, torch.get_rng_state())
-    for part in ("efficientnet-lite0", LITE0_SHA256[:12], "128×128", "bicubic"):
+    for part in ("efficientnet-lite0", LITE0_SHA256[:12], "bicubic resize to 128×128 (antialiased, not rounded)"):
         assert part in network.protocol
     assert "fid" not in network.protocol.lower()
 
@@ -68,6 +70,7 @@ def test_grey_is_repeated_and_rows_do_not_know_their_batch() -> None:
 
 @installed
 def test_weights_that_are_not_the_recorded_ones_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills weights that are opened before they are known."""
     monkeypatch.setattr(module, "LITE0_SHA256", "0" * 64)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was opened before its hash was known"))
     with pytest.raises(UserError, match="not the recorded file"):
@@ -75,6 +78,7 @@ def test_weights_that_are_not_the_recorded_ones_are_refused_unread(monkeypatch: 
 
 
 def test_without_the_packages_auto_is_none_and_the_name_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills another network in place of a missing one."""
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     assert feature_network("auto") is None
     assert feature_network("none") is None
@@ -83,6 +87,7 @@ def test_without_the_packages_auto_is_none_and_the_name_says_what_to_install(mon
 
 
 def test_a_name_that_is_nothing_and_a_size_that_does_not_fit() -> None:
+    """Kills sizes that the network cannot halve five times."""
     with pytest.raises(UserError, match="no feature network called 'inception'"):
         feature_network("inception")
     for size in ("100", "0", "-32", "1024", "x"):
@@ -103,14 +108,16 @@ class InceptionLike(torch.nn.Module):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("network", [Means(), InceptionLike()])
 def test_a_torchscript_file_is_a_feature_network(network: torch.nn.Module, tmp_path: Path) -> None:
+    """Kills classes in place of features, and bytes that are brought to another range."""
     path = tmp_path / "mine.pt"
     torch.jit.script(network).save(str(path))
     loaded = feature_network(path)
-    assert loaded is not None and loaded.name == "mine" and len(loaded.sha256) == 64
+    assert loaded is not None and loaded.name == "mine"
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert loaded.sha256[:12] in loaded.protocol and "TorchScript" in loaded.protocol
-    batch = pictures(4, channels=1)
-    expected = batch.float().mean((2, 3)).expand(-1, 3)
-    assert torch.allclose(loaded(batch), expected, atol=1e-3)
+    for batch in (pictures(4, channels=1), pictures(60)):  # the second in three parts
+        expected = batch.double().mean((2, 3)).expand(-1, 3)
+        assert torch.allclose(loaded(batch).double(), expected, atol=1e-4)
 
 
 class Flat(torch.nn.Module):
@@ -120,6 +127,7 @@ class Flat(torch.nn.Module):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_torchscript_file_of_the_wrong_shape_is_told(tmp_path: Path) -> None:
+    """Kills maps that are taken for features."""
     torch.jit.script(Flat()).save(str(tmp_path / "flat.pt"))
     network = feature_network(tmp_path / "flat.pt")
     assert network is not None
@@ -140,6 +148,7 @@ class Payload:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["pickle", "torch", "legacy", "text", "empty"])
 def test_a_file_that_is_no_torchscript_is_refused_and_never_unpickled(how: str, tmp_path: Path) -> None:
+    """Kills a reader that runs what a file holds."""
     path, canary = tmp_path / "bad.pt", tmp_path / "canary"
     if how == "pickle":
         path.write_bytes(pickle.dumps(Payload(canary)))

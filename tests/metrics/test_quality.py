@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from unilat.metrics import PSNR_CAP, psnr, ssim
+from unilat.metrics import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
 from unilat.types import UserError
 
 
@@ -50,6 +50,7 @@ def test_identical_pictures_stand_at_the_cap_and_the_cap_is_rounding_noise() -> 
 
 @pytest.mark.parametrize("axes", [(9,), (4, 5), (2, 3, 4)])
 def test_psnr_reads_one_two_and_three_axes(axes: tuple[int, ...]) -> None:
+    """Kills a mean over fewer axes than a picture has."""
     first, second = pictures(3, 2, *axes), pictures(3, 2, *axes, seed=1)
     by_hand = (first.double() - second.double()).square().flatten(1).mean(1)
     assert psnr(first, second).tolist() == pytest.approx((10 * (255**2 / by_hand).log10()).tolist(), rel=1e-5)
@@ -83,6 +84,7 @@ def test_ssim_is_the_papers() -> None:
 
 
 def test_ssim_of_constant_pictures_is_the_brightness_term() -> None:
+    """Kills another C1, and a structure that is not 1 where nothing varies."""
     first, second = (
         torch.full((1, 1, 16, 16), 40, dtype=torch.uint8),
         torch.full((1, 1, 16, 16), 200, dtype=torch.uint8),
@@ -101,12 +103,36 @@ def test_ssim_of_a_negative_is_negative_and_of_itself_one() -> None:
 
 @pytest.mark.parametrize(("height", "width", "window"), [(8, 8, 7), (1, 1, 1)])
 def test_small_pictures_are_seen_through_the_largest_odd_window(height: int, width: int, window: int) -> None:
+    """Kills an even window, padding, and a smaller one than fits."""
     first, second = pictures(2, 1, height, width), pictures(2, 1, height, width, seed=3)
     expected = [slow_ssim(first[i, 0].numpy(), second[i, 0].numpy(), window) for i in range(2)]
     assert ssim(first, second).tolist() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_narrow_picture_has_a_window_of_its_own_on_each_axis() -> None:
+    """7 × 11, where 11 fits across and 7 down: moments by hand in one window. Kills one width for both axes."""
+    first, second = pictures(1, 1, 7, 11), pictures(1, 1, 7, 11, seed=3)
+    down, across = (np.exp(-((np.arange(size) - size // 2) ** 2) / (2 * 1.5**2)) for size in (7, 11))
+    window = np.outer(down / down.sum(), across / across.sum())
+    a, b = first[0, 0].double().numpy(), second[0, 0].double().numpy()
+    mu_a, mu_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = (window * (a - mu_a) ** 2).sum(), (window * (b - mu_b) ** 2).sum()
+    covariance, c_1, c_2 = (window * (a - mu_a) * (b - mu_b)).sum(), 2.55**2, 7.65**2
+    expected = (2 * mu_a * mu_b + c_1) * (2 * covariance + c_2)
+    expected /= (mu_a**2 + mu_b**2 + c_1) * (var_a + var_b + c_2)
+    assert ssim(first, second).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_protocols_tell_what_is_computed() -> None:
+    """Kills a protocol that names another peak, cap, window or constant than the numbers have."""
+    assert f"capped at {10 * math.log10(255**2 * 12):.2f} dB; mean of decibels" in PSNR_PROTOCOL
+    assert "peak 255" in PSNR_PROTOCOL and "over all channels" in PSNR_PROTOCOL
+    for part in ("11×11 (σ 1.5;", "whole windows only", "K 0.01 and 0.03", "mean over windows and channels"):
+        assert part in SSIM_PROTOCOL
+
+
 def test_wrong_pictures_are_refused_in_one_line() -> None:
+    """Kills floats taken for bytes and shapes that are broadcast."""
     first = pictures(2, 1, 8, 8)
     for function in (psnr, ssim):
         with pytest.raises(UserError, match="uint8"):

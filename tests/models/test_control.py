@@ -55,6 +55,39 @@ def test_time_is_counted_in_samples(batch: int) -> None:
     assert moved == pytest.approx(config.gain * 40 * 64 / 1000 * error + config.proportional * error)
 
 
+def test_two_batches_by_hand() -> None:
+    """The equations of the module's head with numbers. Kills: the old rate kept where the new one is, half-lives for
+    time constants, the ratio g with another sign, a proportional part that adds up."""
+    control = RateController(0.3, ControlConfig(gain=0.4, proportional=2.0, smoothing=500.0, start=7.0))
+    control.log_ratio = 0.1
+    first = math.log(0.3) - math.log(0.4) - 0.1
+    integral = math.log(7.0) + 0.4 * 0.1 * first
+    assert control.update(0.4, 100) == pytest.approx(math.exp(integral + 2.0 * first), rel=1e-9)
+    kept = math.exp(-0.3)
+    second = math.log(0.3) - (kept * math.log(0.4) + (1 - kept) * math.log(0.25)) - 0.1
+    integral += 0.4 * 0.15 * second
+    assert control.update(0.25, 150) == pytest.approx(math.exp(integral + 2.0 * second), rel=1e-9)
+
+
+def test_calibrations_by_hand() -> None:
+    """ln g moves halfway to ln(held out / running rate). Kills: its inverse, a sum, all of the way, the wanted rate."""
+    control = RateController(0.4, ControlConfig())
+    control.update(0.5, BATCH)
+    control.calibrate(0.6)
+    assert control.log_ratio == pytest.approx(0.5 * math.log(1.2), rel=1e-9)
+    control.calibrate(0.45)
+    assert control.log_ratio == pytest.approx(0.25 * math.log(1.2) + 0.5 * math.log(0.9), rel=1e-9)
+    before = control.log_ratio
+    control.calibrate(0.6, weight=0.25)
+    assert control.log_ratio == pytest.approx(0.75 * before + 0.25 * math.log(1.2), rel=1e-9)
+
+
+def test_a_limit_is_the_integrals_and_not_one_batchs() -> None:
+    """Kills: a run ended because one batch pushed the factor to its limit for a moment."""
+    control = RateController(0.3, ControlConfig(limit=50.0))
+    assert control.update(1e-6, BATCH) == pytest.approx(50.0) and not control.at_limit()
+
+
 def test_too_few_bits_raise_the_factor() -> None:
     """Kills: the sign: more weight on the decoder is what buys bits."""
     low, high = RateController(0.5, ControlConfig()), RateController(0.5, ControlConfig())

@@ -48,8 +48,12 @@ def test_another_encoder_or_noise_is_refused() -> None:
     one.refuse_other("ab" * 32, 5.5)
     with pytest.raises(UserError, match=r"5\.5.*trained at 5:"):
         one.refuse_other("ab" * 32, 5.0)
+    with pytest.raises(UserError, match=r"5\.5.*trained at 6:"):
+        one.refuse_other("ab" * 32, 6.0)
     with pytest.raises(UserError, match=r"another encoder \(abababababab, not cdcdcdcdcdcd\)"):
         one.refuse_other("cd" * 32, 5.5)
+    with pytest.raises(UserError, match="another encoder"):
+        one.refuse_other("ab" * 31 + "ac", 5.5)
 
 
 def test_what_is_no_latent_set_is_refused(tmp_path: Path) -> None:

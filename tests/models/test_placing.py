@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor
 
-from nets.samples import signal
+from nets.samples import signal, vit
 from unilat.maths.levels import rate_table
 from unilat.maths.seeds import Draws
+from unilat.models.base import Base, BaseConfig
 from unilat.models.placing import Placing
 
 from .fixed import autoencoder
@@ -30,9 +32,45 @@ def test_what_was_learned_travels_with_the_weights_and_is_used_at_once() -> None
     assert torch.equal(other.table.mass, one.table.mass) and not torch.equal(one.table.mass, one.guess.mass)
     strata = Draws.keyed(1, 0, 0, 8).strata(8)
     assert torch.equal(copy.deepcopy(one).sample(strata).lambda_t, one.sample(strata).lambda_t)
+    assert torch.equal(one.sample(strata).lambda_t, one.table.sample(strata).lambda_t)
+    assert not torch.equal(one.sample(strata).lambda_t, one.guess.sample(strata).lambda_t)
     before = one.table
     one.learn(one.observe(torch.full((500,), 3.9), torch.full((500,), 1e4)).sum(0))
     assert float(one.table.mass[-8:].sum()) > 2 * float(before.mass[-8:].sum())
+
+
+def test_moments_are_of_the_loss_whatever_table_drew_the_levels() -> None:
+    """g = f / q, q the guess's density, though the levels fall along another: by hand for f = 3 + λ².
+
+    Kills: what a level drawn from the table in use tells held against the first guess, batches that never fade.
+    """
+    one = taught()
+    levels = one.sample(Draws.keyed(5, 0, 0, 50).strata(50))
+    fine = ((levels.lambda_t.double() + 8) * 256 / 12).long()  # the guess has 256 equal bins on [−8, 4]
+    f, q = 3 + levels.lambda_t.double().square(), one.guess.mass[fine] * 256 / 12
+    wanted = torch.zeros(50, 64, dtype=torch.float64)
+    wanted[torch.arange(50), fine // 8] = 1.0
+    wanted[torch.arange(50), 32 + fine // 8] = (f / q).square()
+    seen = one.observe(levels.lambda_t, f.float() / levels.density)
+    torch.testing.assert_close(seen.double(), wanted, rtol=1e-4, atol=0)
+    before = one.moments.clone()
+    one.learn(seen.sum(0))
+    torch.testing.assert_close(one.moments.flatten(), before.flatten() * 0.5 ** (50 / 2000) + seen.sum(0))
+
+
+def test_each_loss_is_told_with_the_levels_it_was_drawn_at() -> None:
+    """Kills: losses told at other examples' levels: what is learned of one level would be another's."""
+    model, stage_2 = autoencoder(), Base(BaseConfig(vit=vit()), 5, 2, 0, -10.0, 5.0)
+    asked: list[Tensor] = []
+    for part in (model.prior, model.decoder, stage_2.denoise):
+        part.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[1]))
+    losses = model.losses(signal(2), Draws.keyed(0, 2, 0, 3))
+    _, base_levels = stage_2.losses(
+        signal(2, 5, coarse=True), torch.zeros(3, dtype=torch.int64), Draws.keyed(0, 2, 0, 3)
+    )
+    assert losses.decoder_lambda is not None and len(set(losses.decoder_lambda.tolist())) == 3
+    for told, heard in zip((losses.rate.lambda_t, losses.decoder_lambda, base_levels), asked, strict=True):
+        assert torch.equal(told, heard) and not torch.equal(told, told.sort().values)
 
 
 def test_the_scale_of_the_loss_is_nothing() -> None:
@@ -47,7 +85,8 @@ def test_weights_saved_before_levels_were_learned_load_and_others_must_be_whole(
     wanted = model.losses(x, draws).total(2.0)
     old = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("moments")}
     again = autoencoder()
-    again.rate_levels.learn(torch.ones(64))
+    again.rate_levels.learn(torch.arange(64.0))
+    assert not torch.equal(again.rate_levels.table.mass, again.rate_levels.guess.mass)
     again.load_state_dict(old)
     assert torch.equal(again.losses(x, Draws.keyed(0, 0, 0, 3)).total(2.0), wanted)
     del old["encoder.head.weight"]

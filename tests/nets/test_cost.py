@@ -1,13 +1,19 @@
 """FLOPs, parameters and kept bytes, against sums by hand."""
 
+import math
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
 from unilat.nets.cost import cost
+from unilat.nets.decoder import Decoder
+from unilat.nets.encoder import Encoder
 from unilat.nets.layers import TransformerBlock
-from unilat.nets.vit import ViT
+from unilat.nets.vit import ViT, ViTConfig
 
-from .samples import vit
+from .samples import AXES, encoder, signal, uvit, vit
 
 
 def test_linear_maps_and_convolutions_by_hand() -> None:
@@ -54,3 +60,69 @@ def test_real_and_meta_networks_cost_the_same() -> None:
     with torch.device("meta"):
         twin = ViT(vit(), 3, 2, classes=4)
     assert cost(ViT(vit(), 3, 2, classes=4), z, level, label) == cost(twin, z, level, label)
+
+
+class Gated(nn.Module):
+    """A linear map whose two halves are multiplied: both are kept, and both lie in one block of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.layer(x).chunk(2, dim=1)
+        return left * right
+
+
+def test_kept_views_take_the_room_of_what_they_view() -> None:
+    """Kills: the bytes of the last view alone, or of each view as if it were memory of its own."""
+    assert cost(Gated(), torch.zeros(3, 4)).activation_bytes == 4 * 3 * (4 + 8)
+
+
+def test_frozen_parameters_are_counted() -> None:
+    """Kills: a size of what is trained in the place of what is there; and nothing frozen is kept for."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    net[0].requires_grad_(False)
+    assert cost(net, torch.zeros(1, 4)).parameters == 4 * 8 + 8 + 8 * 2 + 2
+
+
+def by_hooks(net: nn.Module, *inputs: Any) -> int:
+    """FLOPs of a forward pass with numbers: outputs times inputs of each map, and attention by its tokens."""
+    found = []
+
+    def look(layer: nn.Module, taken: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(layer, TransformerBlock):
+            tokens, width = output.shape[1:]
+            found.append(4 * tokens**2 * width)
+        elif isinstance(layer, nn.Linear):
+            found.append(2 * output.numel() * layer.in_features)
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            found.append(2 * output.numel() * layer.in_channels * math.prod(layer.kernel_size))
+
+    hooks = [layer.register_forward_hook(look) for layer in net.modules()]
+    net(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_networks_cost_the_sum_of_their_layers(axes: int) -> None:
+    """Encoder, decoder, a ViT and one that drops tokens, on unequal sides. Kills: a network whose table says less than
+    it computes, tokens that are dropped and paid for, attention or convolutions passed by."""
+    x, z, level = signal(axes, batch=1), signal(axes, 5, 1, coarse=True), torch.zeros(1)
+    wide = ViT(ViTConfig(channels=(16, 32), blocks=(2, 4), head_width=16), 3, axes, classes=2)
+    label, keep = torch.ones(1, dtype=torch.int64), torch.tensor([[1, 0]])
+    for net, inputs in (
+        (Encoder(encoder(axes), 3, 5, learned_variance=True), (x,)),
+        (Decoder(uvit(axes), encoder(axes), 3, 5), (x, level, z)),
+        (wide, (x, level, label)),
+        (wide, (x, level, (label, keep))),
+    ):
+        taken = cost(net, *inputs)
+        assert taken.forward_flops == by_hooks(net, *inputs)
+        assert taken.parameters == sum(
+            math.prod(one.shape) for one in net.state_dict(keep_vars=True).values() if one.requires_grad
+        )
+    fewer = 2 * (x[0, 0].numel() // 2**axes - 2)
+    assert cost(wide, x, level, label).forward_flops > cost(wide, x, level, (label, keep)).forward_flops + fewer

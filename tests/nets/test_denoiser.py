@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.noise import diffuse, x_from_v
+from unilat.maths.noise import diffuse, sigma, x_from_v
 from unilat.maths.oracle import Gaussian
-from unilat.nets.denoiser import Denoiser
+from unilat.nets.denoiser import Denoiser, call
 
 LEVELS = torch.tensor([-9.0, -1.5, 0.3, 4.0, 9.0])
 MEAN, STD = torch.tensor([0.4, -1.2]), torch.tensor([0.3, 2.5])
@@ -22,6 +22,18 @@ class Constant(nn.Module):
     def forward(self, x_t: Tensor, logsnr: Tensor, cond: object) -> Tensor:
         self.seen = x_t
         return self.answer.expand_as(x_t)
+
+
+class Recorder(nn.Module):
+    """An affine answer to what it sees, its level and its condition, which it remembers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: tuple[Tensor, object] | None = None
+
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: object) -> Tensor:
+        self.asked = logsnr, cond
+        return 0.5 * x_t + 0.1 * logsnr.view(-1, *[1] * (x_t.dim() - 1)) + 0.2
 
 
 def test_zero_output_is_the_posterior_mean_of_gaussian_data() -> None:
@@ -56,6 +68,30 @@ def test_inputs_and_targets_have_unit_variance(level: float) -> None:
     assert (target * net.seen).mean().abs() < 0.02
 
 
+@pytest.mark.parametrize("cond", [None, torch.tensor([1, 0, 2, 2, 1])])
+def test_the_network_hears_its_own_level_and_the_condition(cond: Tensor | None) -> None:
+    """λ + 2 ln s, s the geometric mean 0.75 ** ½ of 0.3 and 2.5. Kills: one ln s for two, its sign, the logarithm of
+    the deviations' mean, a condition that ends at the wrapper."""
+    net = Recorder()
+    Denoiser(net, 2, MEAN, STD)(torch.randn(5, 2, 3, 4), LEVELS, cond)
+    assert net.asked is not None and net.asked[1] is cond
+    torch.testing.assert_close(net.asked[0], LEVELS + torch.tensor(0.75).log())
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0])
+def test_rescaled_it_denoises_scaled_data(scale: float) -> None:
+    """Scaled data at λ are the old ones at λ + 2 ln scale, up to size. Kills: a mean left as it was, a variance's
+    factor for a deviation's, the caller's own statistics changed."""
+    mean, std = MEAN.clone(), STD.clone()
+    made, other = Denoiser(Recorder(), 1, MEAN, STD), Denoiser(Recorder(), 1, mean, std)
+    other.rescale(scale)
+    noisier = LEVELS + 2 * torch.tensor(scale).log()
+    x_t = torch.randn(5, 2, 6)
+    size = (sigma(noisier) / sigma(LEVELS)).view(-1, 1, 1)
+    torch.testing.assert_close(other(x_t, LEVELS), scale * made(size * x_t, noisier), rtol=1e-4, atol=1e-5)
+    assert torch.equal(mean, MEAN) and torch.equal(std, STD)
+
+
 def test_ends_are_exact() -> None:
     """Kills: 0/0 at the ends: no noise returns the input, no signal returns the mean."""
     x_t = torch.randn(2, 2, 4)
@@ -86,6 +122,7 @@ def test_precision_changes_in_one_place() -> None:
     assert fine.dtype == coarse.dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
     assert not torch.equal(fine, coarse)
+    assert call(net, torch.bfloat16, x_t, LEVELS, None).dtype == torch.float32
     torch.testing.assert_close(coarse, fine, rtol=0, atol=0.05)
     sharp = torch.full((5,), 12.0)  # here the answer weighs next to nothing: float32 coefficients must show
     torch.testing.assert_close(

@@ -1,5 +1,6 @@
 """Layers: patches, starts, and what may depend on what."""
 
+import itertools
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from unilat.nets.layers import (
     ResidualBlock,
     Transformer,
     TransformerBlock,
+    convolution,
     merge_patches,
     normalisation,
     split_patches,
@@ -20,7 +22,7 @@ from unilat.nets.layers import (
 
 from .samples import AXES, GRIDS, shaken, signal
 
-PATCHES = {1: (3,), 2: (2, 4), 3: (1, 2, 4)}
+PATCHES = {1: (3,), 2: (2, 4), 3: (4, 2, 8)}
 
 
 @pytest.mark.parametrize("axes", AXES)
@@ -33,12 +35,26 @@ def test_patches_split_back(axes: int) -> None:
     assert torch.equal(split_patches(merged, PATCHES[axes]), x)
 
 
-def test_a_patch_holds_neighbours_of_one_channel() -> None:
+@pytest.mark.parametrize("axes", AXES)
+def test_a_patch_holds_neighbours_of_one_channel(axes: int) -> None:
     """Kills: two mistakes that undo each other, such as patches of distant samples, which the round trip forgives."""
-    x = signal(2)
-    merged = merge_patches(x, (2, 4)).unflatten(1, (3, 2, 4))
-    for channel, row, column in ((0, 1, 3), (2, 0, 1)):
-        assert torch.equal(merged[:, channel, row, column], x[:, channel, row::2, column::4])
+    x, patch = signal(axes), PATCHES[axes]
+    merged = merge_patches(x, patch).unflatten(1, (3, *patch))
+    for channel in range(3):
+        for place in itertools.product(*map(range, patch)):
+            apart = tuple(slice(start, None, step) for start, step in zip(place, patch, strict=True))
+            assert torch.equal(merged[:, channel, *place], x[:, channel, *apart])
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_outside_of_the_grid_there_is_nothing(axes: int) -> None:
+    """Ones under a kernel of ones: 3 of 3 a line inside, 2 at a border. Kills: borders repeated, mirrored or joined."""
+    layer = convolution(axes, 2, 1)
+    torch.nn.init.ones_(layer.weight)
+    torch.nn.init.zeros_(layer.get_parameter("bias"))
+    found = layer(torch.ones(1, 2, *GRIDS[axes]))[0, 0].detach()
+    assert (float(found[(0,) * axes]), float(found[(1,) * axes])) == (2 * 2**axes, 2 * 3**axes)
+    assert found.shape == GRIDS[axes]
 
 
 def test_latents_lie_on_a_finer_grid_where_they_belong() -> None:

@@ -36,14 +36,25 @@ def test_a_linear_layer_and_its_gradients_are_float64s(bias: bool, turned: bool)
         torch.testing.assert_close(got, wanted.float(), rtol=1e-5, atol=1e-5)
 
 
+def test_compiled_maps_have_their_shape() -> None:
+    """What compiled code is told before anything is computed. Kills: the inputs' count for the outputs'."""
+    left, right = torch.empty(4, 3, 7, device="meta"), torch.empty(5, 7, device="meta")
+    assert torch.ops.unilat.linear(left, right, None).shape == (4, 3, 5)
+
+
 @needs_onednn
-def test_what_needs_no_gradient_gets_none() -> None:
-    """Kills: a frozen weight that takes its bias's gradient along."""
-    layer = Linear(4, 3)
+@pytest.mark.parametrize("heard", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_needs_no_gradient_gets_none(heard: bool, frozen: bool) -> None:
+    """Kills: a frozen weight that takes its bias's gradient along, a first layer that learns nothing."""
+    layer, x = Linear(4, 3), torch.randn(2, 4, requires_grad=heard)
     layer.by_onednn = True
-    layer.weight.requires_grad_(False)
-    layer(torch.randn(2, 4)).sum().backward()
-    assert layer.weight.grad is None and layer.bias.grad is not None
+    layer.weight.requires_grad_(not frozen)
+    layer(x).sum().backward()
+    assert (x.grad is not None, layer.weight.grad is not None) == (heard, not frozen)
+    if layer.weight.grad is not None:
+        torch.testing.assert_close(layer.weight.grad, x.detach().sum(0).expand(3, 4))
+    assert layer.bias.grad is not None
     torch.testing.assert_close(layer.bias.grad, torch.full((3,), 2.0))
 
 

@@ -85,6 +85,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 
 def test_a_whole_run_has_every_section_and_is_small(made: Path) -> None:
+    """Kills a section that is dropped or drawn as missing, and a page of megabytes."""
     source, checker = read(made)
     assert BROKEN not in source and 'class="gone"' not in source and "Not in this report" not in source
     assert {key for key, *_ in SECTIONS} <= set(checker.ids)
@@ -97,6 +98,7 @@ def test_a_whole_run_has_every_section_and_is_small(made: Path) -> None:
 
 
 def test_it_is_made_for_light_and_dark_and_small_screens(made: Path) -> None:
+    """Kills a page that smooths its pixels or knows one screen only."""
     source, _ = read(made)
     assert "prefers-color-scheme:dark" in source and "width=device-width" in source
     assert "image-rendering:pixelated" in source and "max-width:600px" in source
@@ -127,6 +129,7 @@ def test_the_shown_numbers_are_the_measured_ones(made: Path) -> None:
 
 
 def test_protocols_stand_beside_what_they_belong_to(made: Path) -> None:
+    """Kills protocols that are left out."""
     source, _ = read(made)
     assert "trained on 8,104 real pictures in 6 classes" in source
     assert "held out of glyphs, never trained on" in source
@@ -162,6 +165,7 @@ FILES = ("config.json", "manifest.json", "data.json", "log.jsonl", "metrics.json
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ["missing", "truncated", "wrong", "folder"])
 def test_a_file_that_is_not_there_or_damaged_is_told(folder: Path, name: str, how: str) -> None:
+    """Kills a page that ends with a file, or keeps still about it."""
     path = folder / name
     content = path.read_bytes()
     path.unlink()
@@ -178,6 +182,7 @@ def test_a_file_that_is_not_there_or_damaged_is_told(folder: Path, name: str, ho
 
 @pytest.mark.parametrize("name", FILES)
 def test_one_file_alone_is_enough_for_a_page(folder: Path, name: str) -> None:
+    """Kills a part that needs another file."""
     for other in set(FILES) - {name}:
         (folder / other).unlink()
     source, _ = read(folder)
@@ -185,6 +190,7 @@ def test_one_file_alone_is_enough_for_a_page(folder: Path, name: str) -> None:
 
 
 def test_only_stage_one_done(folder: Path) -> None:
+    """Kills a run in training told as measured, and a torn last line."""
     for name in ("base.safetensors", "metrics.json", "evaluation.safetensors"):
         (folder / name).unlink()
     log = [line for line in (folder / "log.jsonl").read_text().splitlines() if '"stage1"' in line]
@@ -199,6 +205,7 @@ def test_only_stage_one_done(folder: Path) -> None:
 
 
 def test_no_labels_no_feature_network_no_wanted_bits(tmp_path: Path) -> None:
+    """Kills rows for numbers that were not measured."""
     data = {**sample_run.DATA, "classes": []}
     folder = sample_run.write(tmp_path / "plain", wanted=None, data=data)
     metrics = sample_run.metrics(None) | {"classifier": None, "generation": None}
@@ -253,6 +260,7 @@ def test_values_of_the_wrong_kind_never_stop_the_page(folder: Path, value: objec
 
 
 def test_arrays_of_the_wrong_shape_never_stop_the_page(folder: Path) -> None:
+    """Kills a page that ends with an array it did not foresee."""
     arrays = load_file(folder / "evaluation.safetensors")
     arrays = {name: value for name, value in arrays.items() if not name.startswith("reconstructions")}
     arrays |= {"samples": arrays["samples"][:8], "sample_labels": arrays["sample_labels"][:8]}
@@ -275,12 +283,14 @@ def test_arrays_of_the_wrong_shape_never_stop_the_page(folder: Path) -> None:
 
 
 def test_many_classes_get_their_names_below_the_pictures(tmp_path: Path) -> None:
+    """Kills names that are left out where there are many."""
     data = {**sample_run.DATA, "classes": [f"letter-{index}" for index in range(40)]}
     source, _ = read(sample_run.write(tmp_path / "many", data=data))
     assert all(f">letter-{index}<" in source for index in range(40))
 
 
 def test_colour_and_large_pictures_stay_small_in_the_page(folder: Path) -> None:
+    """Kills pictures embedded at their full size."""
     arrays = load_file(folder / "evaluation.safetensors")
     generator = torch.Generator().manual_seed(0)
 
@@ -295,6 +305,7 @@ def test_colour_and_large_pictures_stay_small_in_the_page(folder: Path) -> None:
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    """Kills an empty page for another folder."""
     with pytest.raises(UserError, match="is no folder"):
         report.write(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is no run folder"):
@@ -302,6 +313,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills half a page in place of a whole one."""
     old = report.write(folder).read_bytes()
     (folder / "metrics.json").unlink()
 

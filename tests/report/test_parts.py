@@ -20,6 +20,7 @@ def test_errors_decide_how_many_digits_are_told() -> None:
 
 
 def test_numbers_in_words() -> None:
+    """Kills a lost digit, powers of two for thousands, and minutes for seconds."""
     assert [pretty(v) for v in (0.0, 1.427349, 0.00123456, 12345678.0, 1e-9)] == [
         "0",
         "1.427",
@@ -36,7 +37,7 @@ def test_numbers_in_words() -> None:
         "3 h 07 min",
     ]
     assert flops(1.27e14) == "1.27 × 10¹⁴" and flops(9.999e13) == "1.00 × 10¹⁴" and flops(None) == "–"
-    assert memory(402.4) == "402 MiB" and memory(1502.0) == "1.5 GiB"
+    assert memory(402.4) == "402 MiB" and memory(2560.0) == "2.5 GiB"
     assert plural(1, "picture") == "1 picture" and plural(1200, "picture") == "1,200 pictures"
     assert percent(0.0041, 1) == "0.4\u00a0%"
     assert esc("<a b='\"'>&") == "&lt;a b=&#x27;&quot;&#x27;&gt;&amp;"
@@ -44,11 +45,13 @@ def test_numbers_in_words() -> None:
 
 @pytest.mark.parametrize("value", [None, "3", True, float("nan"), float("inf"), 10**400, [1.0]])
 def test_what_is_no_finite_number_is_none(value: object) -> None:
+    """Kills True told as 1 and infinity told as a number."""
     assert finite(value) is None
     assert finite(3) == 3.0
 
 
 def test_axes_hold_their_range_at_round_places() -> None:
+    """Kills labels at other places than round ones, and more of them than fit."""
     assert figures.axis(0.0, 250_000.0, most=6).ticks == (0, 50_000, 100_000, 150_000, 200_000, 250_000)
     assert figures.axis(-10.0, 5.0, most=7).ticks == (-10, -5, 0, 5)
     assert figures.axis(0.9, 120.0, log=True).ticks == (1, 3, 10, 30, 100)
@@ -60,11 +63,13 @@ def test_axes_hold_their_range_at_round_places() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
 def test_an_axis_of_one_value_has_a_width(value: float) -> None:
+    """Kills a division by nothing."""
     axis = figures.axis(value, value)
     assert axis.low < value < axis.high and len(axis.ticks) >= 1
 
 
 def test_thinning_keeps_means_and_extremes() -> None:
+    """Kills a range that is the mean's."""
     points = [(float(i), float(i % 10)) for i in range(1000)]
     mean, high, low = figures.thin(points, 100)
     assert len(mean) == 100 and mean[0] == (4.5, 4.5) and high[7][1] == 9.0 and low[7][1] == 0.0
@@ -83,6 +88,7 @@ def test_a_chart_puts_points_where_they_belong() -> None:
 
 
 def test_the_gauge_puts_the_dot_on_the_right_side() -> None:
+    """Kills a gauge the wrong way round, and a dot that leaves it."""
     over, under = figures.gauge(0.3, 0.303, 0.001, "bits"), figures.gauge(0.3, 0.297, 0.001, "bits")
     places = [float(re.findall(r'class="dot" style="left:([\d.]+)%', text)[0]) for text in (over, under)]
     assert places[0] > 50 > places[1] and places[0] - 50 == pytest.approx(50 - places[1], abs=0.02)
@@ -113,6 +119,7 @@ def test_bits_lie_over_their_own_place() -> None:
 
 
 def test_sheets_keep_every_pixel_and_shrink_only_the_large() -> None:
+    """Kills pictures that are resized, and gaps that are not seen through."""
     pictures = torch.arange(3 * 2 * 4 * 5, dtype=torch.uint8).view(3, 1, 8, 5)
     page = sheets.sheet(pictures, 2, gap=1)
     assert page.shape == (17, 11, 4)

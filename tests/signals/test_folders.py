@@ -33,6 +33,7 @@ def test_subfolders_are_classes_sorted_by_number(tmp_path):
 
 
 def test_flat_folder_has_no_classes_and_mixed_one_has_a_dot(tmp_path):
+    """Kills: one class invented for a flat folder, pictures beside class folders that are lost."""
     write(tmp_path / "flat", "a.png")
     write(tmp_path / "flat", "b.png", 9)
     assert load(str(tmp_path / "flat"), size=16).classes == ()
@@ -53,7 +54,20 @@ def test_train_and_test_folders_are_the_split(tmp_path):
     assert [pictures.names[i] for i in test] == ["test/dog/9.png"]
 
 
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_other_names_of_the_test_folder(tmp_path, name):
+    """Kills: a held-out folder whose pictures are trained on as a class of their own."""
+    for number in range(3):
+        write(tmp_path, f"train/cat/{number}.png", number)
+        write(tmp_path, f"{name}/cat/{number}.png", 50 + number)
+    pictures = load(str(tmp_path), size=16)
+    assert pictures.classes == ("cat",)
+    assert [pictures.names[index].split("/")[0] for index in split(pictures)[1]] == [name] * 3
+    assert {pictures.names[index].split("/")[0] for index in split(pictures)[0]} == {"train"}
+
+
 def test_class_without_a_readable_picture_is_told(tmp_path):
+    """Kills: a class of no pictures, or one that goes without a word."""
     write(tmp_path, "good/a.png")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_text("no picture")
@@ -63,6 +77,8 @@ def test_class_without_a_readable_picture_is_told(tmp_path):
 
 
 def test_grey_stays_one_channel_and_colour_wins(tmp_path):
+    """Kills: three channels for grey pictures, colour lost where some are grey, another luma, counts of the other
+    files."""
     write(tmp_path, "a.png", 7)
     write(tmp_path, "b.png", (9, 9, 9), mode="RGB")
     assert load(str(tmp_path), size=16).images.shape == (2, 1, 16, 16)
@@ -84,6 +100,7 @@ def test_limit_is_spread_over_the_sorted_list(tmp_path):
 
 
 def test_some_smaller_are_skipped_all_smaller_is_an_error(tmp_path):
+    """Kills: pictures that are enlarged, advice that does not fit."""
     write(tmp_path, "small.png", size=(20, 9))
     with pytest.raises(UserError) as error:
         load(str(tmp_path), size=16)
@@ -93,6 +110,7 @@ def test_some_smaller_are_skipped_all_smaller_is_an_error(tmp_path):
 
 
 def test_empty_and_unreadable_folders_say_so(tmp_path):
+    """Kills: a run without pictures, a traceback, a count of what could not be read that is off."""
     with pytest.raises(UserError) as error:
         load(str(tmp_path), size=16)
     one_line(error, str(tmp_path), "empty")
@@ -118,6 +136,7 @@ def test_empty_and_unreadable_folders_say_so(tmp_path):
     ],
 )
 def test_sources_that_are_none(source, words):
+    """Kills: a misspelt name taken for a path without a hint, a device that is opened."""
     with pytest.raises(UserError) as error:
         load(source, size=16)
     one_line(error, *words)
@@ -125,6 +144,7 @@ def test_sources_that_are_none(source, words):
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 99_999}, {"size": 8, "channels": 2}])
 def test_impossible_sizes_are_refused(options):
+    """Kills: a picture of no pixels, or of two channels."""
     with pytest.raises(UserError):
         load("glyphs", **options)
 

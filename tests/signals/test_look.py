@@ -1,12 +1,16 @@
 """The contact sheet and the counts."""
 
+import importlib
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from unilat.signals import look
 from unilat.types import UserError
+
+look_module = importlib.import_module("unilat.signals.look")
 
 
 def write(folder, name, colour, side=20):
@@ -35,7 +39,56 @@ def test_look_counts_and_draws(tmp_path):
     assert "one picture" in text and [path.name for path in (tmp_path / "out").iterdir()] == ["sheet.png"]
 
 
+def test_every_count_of_a_look(tmp_path, monkeypatch):
+    """By hand: 25 classes, of which one has sixteen pictures and one two, and 13 files that are skipped. Kills: a class
+    shown without its count, skipped files counted after the first ten, reasons added up wrongly, held-out for all."""
+    for number in range(25):
+        write(tmp_path / "in", f"train/c{number:02}/a.png", (10 * number, 0, 7))
+    write(tmp_path / "in", "train/c03/b.png", (9, 9, 9), side=16)
+    for number in range(15):
+        write(tmp_path / "in", f"test/c00/{number}.png", (0, 90 + number, 0), side=16)
+    for number in range(12):
+        (tmp_path / "in" / "train" / f"bad{number:02}.png").write_text("no" if number < 7 else "")
+    write(tmp_path / "in", "train/c01/small.png", (1, 1, 1), side=9)
+    seen = look(str(tmp_path / "in"), size=16, out=tmp_path / "sheet.png")
+    told = seen.json()
+    assert (told["read"], told["skipped_count"], told["held_out"]) == (41, 13, 15)
+    assert told["skipped_reasons"] == {"not a picture (PNG, JPEG, WEBP, GIF, BMP, TIFF, PPM)": 7, "empty file": 5,
+                                       "smaller than 16": 1}  # fmt: skip
+    assert told["class_counts"] == {f"c{number:02}": {0: 16, 3: 2}.get(number, 1) for number in range(25)}
+    lines = seen.lines()
+    assert lines[0].endswith("in: 41 pictures of 16 x 16, colour, 25 classes")
+    assert lines[1].startswith("classes: c00 16, c01 1, c02 1, c03 2, c04 1") and lines[1].endswith("c19 1, and 5 more")
+    assert "held out by the source: 15" in lines and "converted: 25 resized" in lines
+    assert "... and 3 more skipped (--json lists all)" in lines and sum(x.startswith("skipped ") for x in lines) == 10
+    assert "13 of 54 skipped: 7 not a picture, 5 empty file, 1 smaller than 16" in lines
+    shown = []
+    monkeypatch.setattr(look_module.ImageDraw.ImageDraw, "text", lambda pen, at, text, **_: shown.append(text))
+    look_module.contact_sheet(seen.pictures)
+    assert "c00  16" in shown and "c03  2" in shown and "20 of 25 classes shown" in shown
+    assert "skipped: 13 (7 not a picture, 5 empty file, 1 smaller than 16)" in shown
+
+
+def test_a_limit_reaches_the_reader(tmp_path):
+    """Kills: --at-most of `data look` that reads everything."""
+    for number in range(9):
+        write(tmp_path, f"{number}.png", (number, 0, 0), side=16)
+    assert look(str(tmp_path), size=16, limit=4).json()["read"] == 4
+
+
+def test_a_row_holds_its_class(tmp_path):
+    """Kills: pictures of other classes in a row of the sheet."""
+    for name, colour in (("a", (200, 0, 0)), ("b", (0, 200, 0)), ("c", (0, 0, 200))):
+        for number in range(2):
+            write(tmp_path, f"{name}/{number}.png", colour, side=16)
+    sheet = np.asarray(look_module.contact_sheet(look(str(tmp_path), size=16).pictures))
+    rows = [np.flatnonzero((sheet == np.eye(3, dtype=np.uint8)[k] * 200).all(-1).any(1)) for k in range(3)]
+    assert [len(one) for one in rows] == [64] * 3, "16 pixels drawn 4 times as large"
+    assert rows[0].max() < rows[1].min() and rows[1].max() < rows[2].min()
+
+
 def test_look_without_classes_or_sheet(tmp_path):
+    """Kills: classes or a sheet that nobody asked for, a sheet that needs classes."""
     write(tmp_path, "a.png", (1, 1, 1))
     seen = look(str(tmp_path), size=16)
     assert seen.sheet is None and seen.json()["classes"] == [] and len(seen.lines()) == 2
@@ -43,6 +96,7 @@ def test_look_without_classes_or_sheet(tmp_path):
 
 
 def test_sheet_that_cannot_be_written(tmp_path):
+    """Kills: NotADirectoryError for a sheet below a file."""
     write(tmp_path, "a.png", (1, 1, 1))
     with pytest.raises(UserError, match="cannot be written"):
         look(str(tmp_path), size=16, out=tmp_path / "a.png" / "sheet.png")

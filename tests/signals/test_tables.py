@@ -15,6 +15,7 @@ pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
 PNGS = [saved(Image.new("L", (SIDE, SIDE), 10 * number), "PNG") for number in range(6)]
+OTHERS = [saved(Image.new("L", (SIDE, SIDE), value), "PNG") for value in (5, 15)]
 NAMES = {"info": {"features": {"label": {"names": ["bee", "ant", "cow"], "_type": "ClassLabel"}}}}
 METADATA = {"huggingface": json.dumps(NAMES)}
 
@@ -42,6 +43,7 @@ def test_parquet_in_hugging_face_form(tmp_path):
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_parquet_of_plain_bytes_with_text_or_number_labels(tmp_path, kind):
+    """Kills: numbers sorted as text, a score taken for a class, a usual column that is not looked for."""
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"photo": pa.array(PNGS, kind), "class": list("babbab")}), path)
     assert load(str(path), size=SIDE).classes == ("a", "b")
@@ -52,10 +54,11 @@ def test_parquet_of_plain_bytes_with_text_or_number_labels(tmp_path, kind):
 
 
 def test_rows_that_cannot_be_used_are_told(tmp_path):
+    """Kills: a path in a file that is followed, a row without label in class 0, reasons of another row."""
     cells = [{"bytes": PNGS[0], "path": None}, {"bytes": None, "path": "/etc/passwd"}, {"bytes": b"text", "path": None}]
     cells += [None, {"bytes": PNGS[1], "path": None}, {"bytes": PNGS[2], "path": None}]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    labels = pa.array([0, 0, 0, 0, None, 7], pa.int64())
+    labels = pa.array([0, 0, 0, 0, None, 3], pa.int64())
     schema = pa.schema([("image", kind), ("label", pa.int64())], metadata=METADATA)
     parquet.write_table(pa.table([pa.array(cells, kind), labels], schema=schema), tmp_path / "a.parquet")
     pictures = load(str(tmp_path / "a.parquet"), size=SIDE)
@@ -65,9 +68,10 @@ def test_rows_that_cannot_be_used_are_told(tmp_path):
 
 
 def test_folder_of_parquet_files_with_a_test_part(tmp_path):
+    """Kills: the test file trained on."""
     (tmp_path / "data").mkdir()
     parquet.write_table(hugging_face([0, 1, 2, 0, 1, 2]), tmp_path / "data" / "train-00000-of-00001.parquet")
-    parquet.write_table(hugging_face([1, 1], PNGS[:2]), tmp_path / "data" / "test-00000-of-00001.parquet")
+    parquet.write_table(hugging_face([1, 1], OTHERS), tmp_path / "data" / "test-00000-of-00001.parquet")
     pictures = load(str(tmp_path), size=SIDE)
     train, test = split(pictures)
     assert len(train) == 6 and len(test) == 2 and pictures.labels[test].tolist() == [1, 1]
@@ -82,12 +86,14 @@ def test_folder_of_parquet_files_with_a_test_part(tmp_path):
     ],
 )
 def test_tables_without_pictures_are_refused(tmp_path, table):
+    """Kills: a guess between two columns of bytes, a traceback for none."""
     parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a\.parquet"):
         load(str(tmp_path / "a.parquet"), size=SIDE)
 
 
 def test_damaged_parquet_is_one_line(tmp_path):
+    """Kills: pyarrow's own pages of text for a file that ends early."""
     parquet.write_table(hugging_face([0] * 6), tmp_path / "a.parquet")
     data = (tmp_path / "a.parquet").read_bytes()
     for number, damaged in enumerate((b"", b"PAR1", data[: len(data) // 2], b"PAR1" + bytes(60) + b"PAR1")):
@@ -114,6 +120,7 @@ def save_to_disk(folder, table, parts=2, stream=True):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_saved_data_set(tmp_path, stream):
+    """Class names in their own order, over several files, in both formats. Kills: names sorted, a file left out."""
     save_to_disk(tmp_path / "set", hugging_face([2, 1, 0, 0, 1, 1]), stream=stream)
     pictures = load(str(tmp_path / "set"), size=SIDE)
     assert pictures.classes == ("bee", "ant", "cow") and pictures.labels.tolist() == [2, 1, 0, 0, 1, 1]
@@ -121,11 +128,46 @@ def test_saved_data_set(tmp_path, stream):
 
 
 def test_saved_data_set_with_splits(tmp_path):
+    """Kills: a part called test that is trained on."""
     save_to_disk(tmp_path / "set" / "train", hugging_face([0, 1, 2, 0, 1, 2]))
-    save_to_disk(tmp_path / "set" / "test", hugging_face([1, 1], PNGS[:2]), parts=1)
+    save_to_disk(tmp_path / "set" / "test", hugging_face([1, 1], OTHERS), parts=1)
     (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     train, test = split(load(str(tmp_path / "set"), size=SIDE))
     assert len(train) == 6 and test.tolist() == [6, 7]
+
+
+def test_of_test_and_validation_one_is_held_out_and_none_trained_on(tmp_path):
+    """Kills: the validation part among the training pictures, a part that is held out though it is called train."""
+    for number, name in enumerate(("train", "validation", "test", "extra")):
+        files = [saved(Image.new("L", (SIDE, SIDE), 50 * number + row), "PNG") for row in range(6)]
+        save_to_disk(tmp_path / "set" / name, hugging_face([0, 1, 2, 0, 1, 2], files))
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "validation", "test", "extra"]}')
+    pictures = load(str(tmp_path / "set"), size=SIDE)
+    train, test = split(pictures)
+    pixels = pictures.images[:, 0, 0, 0]
+    assert sorted(pixels[test].tolist()) == list(range(100, 106))
+    assert sorted(pixels[train].tolist()) == [*range(6), *range(150, 156)]
+
+
+def test_validation_files_are_held_out_beside_those_of_training(tmp_path):
+    """Kills: `validation-*.parquet` trained on, because only `test-*` is looked for."""
+    parquet.write_table(hugging_face([0, 1, 2, 0, 1, 2]), tmp_path / "train-0.parquet")
+    parquet.write_table(hugging_face([1, 1], OTHERS), tmp_path / "validation-0.parquet")
+    pictures = load(str(tmp_path), size=SIDE)
+    assert sorted(pictures.images[split(pictures)[1], 0, 0, 0].tolist()) == [5, 15]
+
+
+def test_many_rows_keep_their_labels(tmp_path):
+    """150 rows in batches of 64 over two files, every third chosen. Kills: a row counted anew in each batch or file, a
+    label of the row beside."""
+    files = [saved(Image.new("L", (SIDE, SIDE), row), "PNG") for row in range(150)]
+    labels = [row * row % 3 for row in range(150)]
+    save_to_disk(tmp_path / "set", hugging_face(labels, files))
+    for limit in (None, 50):
+        pictures = load(str(tmp_path / "set"), size=SIDE, limit=limit)
+        rows = list(range(0, 150, 3 if limit else 1))
+        assert first_pixels(pictures) == rows and pictures.labels.tolist() == [labels[row] for row in rows]
+        assert pictures.names == tuple(f"row {row}" for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +185,7 @@ def test_saved_data_set_with_splits(tmp_path):
     ],
 )
 def test_saved_data_sets_that_lie_are_refused(tmp_path, state):
+    """Kills: a file outside the folder that is read, rows in another order than an index says."""
     save_to_disk(tmp_path / "set", hugging_face([0] * 6))
     (tmp_path / "outside.arrow").write_bytes((tmp_path / "set" / "data-00000-of-00002.arrow").read_bytes())
     (tmp_path / "set" / "state.json").write_text(state)
@@ -152,6 +195,7 @@ def test_saved_data_sets_that_lie_are_refused(tmp_path, state):
 
 
 def test_pyarrow_that_is_missing_names_the_extra(tmp_path, monkeypatch):
+    """Kills: ImportError in place of what to install."""
     parquet.write_table(hugging_face([0] * 6), tmp_path / "a.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"unilat\[data\]"):
@@ -159,6 +203,7 @@ def test_pyarrow_that_is_missing_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_channels_follow_the_pictures(tmp_path):
+    """Kills: one grey picture that takes the colour of all."""
     colour = np.dstack([np.full((SIDE, SIDE), value, np.uint8) for value in (1, 2, 3)])
     pictures = [saved(Image.fromarray(colour), "PNG"), PNGS[3]]
     parquet.write_table(hugging_face([0, 1], pictures), tmp_path / "a.parquet")

@@ -99,6 +99,7 @@ def readable() -> dict[str, tuple[bytes, np.ndarray]]:
         "grey.png": (saved(grey, "PNG"), GREY),
         "grey-in-colour.png": (saved(Image.fromarray(np.dstack([GREY] * 3)), "PNG"), GREY),
         "rgba.png": (saved(rgba, "PNG"), on_white(FIVES, ALPHA)),
+        "opaque.png": (saved(Image.fromarray(np.dstack([RGB, np.full_like(GREY, 255)])), "PNG"), RGB),
         "rgba.webp": (saved(rgba, "WEBP", lossless=True, exact=True), on_white(FIVES, ALPHA)),
         "grey-alpha.png": (saved(la, "PNG"), on_white(FIVES[..., 0], ALPHA)),
         "palette.png": (saved(palette, "PNG"), colours[indices]),

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 import unilat
 from unilat.cli import main
+from unilat.interop.model import CallableModel
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
@@ -76,8 +78,8 @@ def test_the_lower_of_two_bounds_counts():
     assert without.values["prior"] == "network" and without.bits > 1.05 * truth
     assert "plain Gaussian" in found.values["protocol"]["bits"]
     assert "plain Gaussian" not in without.values["protocol"]["bits"]
-    signs = (torch.rand(4000, 1, 2, 2, generator=torch.Generator().manual_seed(3)) < 0.5).float()
-    plan = replace(_plan(6400), prior=replace(_plan(6400).prior, learning_rate=3e-3))
+    signs = (torch.rand(4000, 1, 4, 4, generator=torch.Generator().manual_seed(3)) < 0.5).float()
+    plan = replace(_plan(12800), prior=replace(_plan(12800).prior, learning_rate=3e-3))
     assert audit(signs, plan=plan).values["prior"] == "network"
     few = correlated.view(1000, 4, 4, 4)[:100]  # fewer than twice their 64 numbers
     assert audit(few, plan=_plan()).values["prior"] == "network"
@@ -93,8 +95,9 @@ def test_the_splits_add_up(pictures: Tensor, tmp_path: Path):
     assert float(arrays["channel_bits"][2]) == 0.0 and tuple(arrays["channel_bits"].shape) == (3,)
     rows = found.values["channels"]
     assert [row["dead"] for row in rows] == [False, False, True]
+    assert [row["bits"] for row in rows] == pytest.approx(arrays["channel_bits"].tolist())
     assert sum(row["posterior_kl_bits"] for row in rows) == pytest.approx(
-        found.values["normal"]["posterior"]["per_latent"]["value"], rel=0.1
+        found.values["normal"]["posterior"]["per_latent"]["value"], rel=0.15
     )
 
 
@@ -106,6 +109,37 @@ def test_planted_faults_are_told_with_pictures(pictures: Tensor):
     assert any("No feature network" in line for line in found.values["unknown"])
     blind = audit(_halved, pictures, decode=lambda z: torch.zeros(len(z), 1, 16, 16), plan=_plan(), features="none")
     assert "blind" in [fault.kind for fault in blind.faults]
+
+
+def test_the_plan_and_the_seed_reach_every_part(pictures: Tensor, monkeypatch: pytest.MonkeyPatch):
+    """Sixteen channels of which half are dead, a declared scale, a posterior. Kills: a seed, a count of pictures or of
+    samples that goes nowhere, bits of a number told as those of a latent, a scale that is not the model's own, and
+    patches for channels that the prior never sees."""
+
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        z = avg_pool2d(x, 4)
+        return torch.cat([z] * 8 + [0 * z] * 8, 1), torch.full((len(x), 16, 4, 4), -5.0)
+
+    plans: list[AuditPlan] = []
+
+    def bits(audited: Any, channels: Any, means: Any, into: Any) -> None:
+        plans.append(means.plan)
+        into.values["bits"] = {"per_latent": {"value": 24.0}, "per_dimension": {"value": 0.01}}
+        into.arrays["channel_bits"] = torch.zeros(16)
+
+    monkeypatch.setattr("unilat.studies.audit.diffusion_bits", bits)
+    model = CallableModel(encode, declared={"scaling_factor": 0.5, "shift_factor": 3.0})
+    found = audit(model, pictures, seed=7, samples=123, limit=55, features="none")
+    assert (
+        plans[0].seed == 7
+        and plans[0].prior.samples == 123
+        and plans[0] == replace(AuditPlan(seed=7), prior=plans[0].prior)
+    )
+    assert found.values["subject"]["latents"] == 55 and found.bits == 24.0
+    assert found.faults[0].kind == "collapsed" and "0.01 bits" in found.sentence
+    row = found.values["channels"][0]
+    assert row["scaled_mean"] == pytest.approx((row["mean"] - 3) / 2) and row["own_level"] is not None
+    assert "patch 2," in found.values["protocol"]["bits"]
 
 
 def test_an_audit_goes_on_and_repeats_itself(pictures: Tensor, tmp_path: Path):

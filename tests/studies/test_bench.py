@@ -4,14 +4,19 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from unilat.cli import main
 from unilat.recipe import presets
-from unilat.recipe.build import describe
+from unilat.recipe.build import build_autoencoder, build_base, describe
+from unilat.recipe.config import latent_grid
 from unilat.run.stages import schedule, settling
+from unilat.studies import bench as study
 from unilat.studies.bench import bench
+from unilat.training.machine import peak_memory
 from unilat.types import UserError
 
 TINY = presets.get("tiny")
@@ -69,3 +74,81 @@ def test_the_command_takes_presets_files_and_runs(tiny_run: Path, capsys: pytest
     assert "minutes here; matrix rate" in capsys.readouterr().out
     assert main(["bench", str(tiny_run / "config.json"), "--size", "32"]) == 2
     assert "--size goes with a preset" in capsys.readouterr().err
+
+
+class Clock:
+    """Stands for ``time``: each reading is so much later than the one before."""
+
+    def __init__(self, steps: list[float]):
+        self.steps, self.now = iter(steps), 0.0
+
+    def perf_counter(self) -> float:
+        """Seconds."""
+        self.now += next(self.steps)
+        return self.now
+
+
+def test_seconds_are_the_median_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slow calls, then eight of which one stalls. Kills: a mean, warm-up steps that count, and the pause between
+    two calls told as one."""
+    waits = [30.0, 20.0, 10.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 90.0]
+    monkeypatch.setattr(study, "time", Clock([part for wait in waits for part in (0.5, wait)]))
+    assert study._seconds(lambda: None, torch.device("cpu")) == pytest.approx(3.5)
+
+
+def test_a_stages_steps_are_timed_from_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven steps end at these times; 1,000 samples in batches of 48 are 21 of them. Kills: warm-up steps that count,
+    the mean, minutes of all samples as if each were a step, part of a batch left out, and milliseconds."""
+    waits = [9.0, 8.0, 7.0, 1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 90.0]
+    monkeypatch.setattr(study, "time", Clock(waits))
+    asked: list[Any] = []
+
+    def fit(stage: Any, plan: Any, *rest: Any, progress: Any, stop_at: int, **options: Any) -> None:
+        asked.append((stop_at, plan.samples))
+        for _ in range(stop_at):
+            progress({})
+
+    monkeypatch.setattr(study, "fit", fit)
+    plan = replace(schedule(TINY.stage1), batch=48, samples=1000)
+    found = study._steps(None, plan, torch.device("cpu"))  # type: ignore[arg-type]
+    assert found == pytest.approx({"ms": 3500.0, "examples_per_second": 48 / 3.5, "minutes": 21 * 3.5 / 60})
+    assert asked == [(11, 48 * 12)]
+
+
+def test_rates_and_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call takes half a second, a matrix product a quarter. Kills: a product counted as additions or as one of
+    three, ms of a batch told as of an example, and the batch of one stage for the other's."""
+    config = replace(TINY, stage1=replace(TINY.stage1, batch=20), stage2=replace(TINY.stage2, batch=50))
+    channels, place = 3, torch.device("cpu")
+    monkeypatch.setattr(study, "_seconds", lambda call, place: 0.25)
+    assert study._matrix_rate(place, side=64) == pytest.approx(2 * 64**3 / 1e9 / 0.25)
+    monkeypatch.setattr(study, "_seconds", lambda call, place: call() or 0.5)
+    ae, base = build_autoencoder(config, channels), build_base(config, ["a", "b"])
+    shape = (config.autoencoder.latent_channels, *latent_grid(config))
+    parts = study._parts(config, ae, base, shape, channels, place)
+    assert {name: part["ms"] for name, part in parts.items()} == pytest.approx(
+        {"encoder": 25.0, "prior": 25.0, "decoder": 25.0, "base": 10.0}
+    )
+    assert all(parameter.grad is not None for name, parameter in ae.encoder.named_parameters())
+
+
+def test_the_faster_of_two_matrix_rates_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a share above what the machine can do because the product was timed while it was busy, and a stage that
+    trains on pictures of another colour or size."""
+    rates, stages = iter((3.0, 7.0)), []
+    monkeypatch.setattr(study, "_matrix_rate", lambda place: next(rates))
+    monkeypatch.setattr(study, "_parts", lambda *rest: {"encoder": {"ms": 2.0}})
+
+    def steps(stage: Any, plan: Any, place: Any) -> dict[str, float]:
+        stages.append((stage, plan))
+        return {"minutes": 1.5 * len(stages)}
+
+    monkeypatch.setattr(study, "_steps", steps)
+    found = bench(replace(TINY, stage1=replace(TINY.stage1, settle=640)), channels=3)
+    flops = 3 * describe(TINY, 3, 10)["parts"]["encoder"]["forward_flops"] / 1e9
+    assert found["matrix_gflops"] == 7.0
+    assert found["parts"]["encoder"] == pytest.approx({"ms": 2.0, "gflops": flops, "share": flops / 2e-3 / 7.0})
+    assert found["minutes"] == pytest.approx(1.5 + 3.0 + 4.5)
+    assert [plan.samples for _, plan in stages] == [TINY.stage1.samples, 640, TINY.stage2.samples]
+    assert tuple(stages[0][0].pictures.shape[1:]) == (3, TINY.data.size, TINY.data.size)
+    assert found["peak_mib"] == pytest.approx(peak_memory(), rel=0.05)

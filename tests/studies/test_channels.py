@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,3 +101,42 @@ def test_scales_that_no_latents_have(declared: dict):
     """Kills a division by zero, and broadcasting over channels that are not there."""
     with pytest.raises(UserError):
         scaling_of(declared, 2)
+
+
+def test_statistics_by_hand():
+    """Two latents of two channels on three places, by numpy's own words. Kills: an unbiased for the plain variance, a
+    spread over places, noise that is e to the mean, a KL of means, correlation without its sign or its means."""
+    z = torch.tensor([[[1.0, 2.0, 6.0], [0.5, 0.0, -1.0]], [[3.0, 0.0, 6.0], [-2.5, 1.0, -1.0]]])
+    logvar = torch.tensor([[[-1.0, 0.0, 2.0], [0.5, 0.1, -3.0]], [[-2.0, 1.0, 0.0], [0.0, 0.0, -1.0]]])
+    found, array = channels_of(z, logvar), z.double().numpy()
+    flat = array.transpose(1, 0, 2).reshape(2, 6)
+    assert found.mean.tolist() == pytest.approx(list(flat.mean(1)))
+    assert found.std.tolist() == pytest.approx(list(flat.std(1)))
+    assert found.spread.tolist() == pytest.approx(list(array.var(0).mean(1) ** 0.5))
+    assert found.correlation.tolist()[0] == pytest.approx(list(np.corrcoef(flat)[0]))
+    assert found.noise is not None and found.kl is not None and found.capacity is not None
+    noise = np.exp(logvar.double().numpy()).mean((0, 2))
+    assert found.noise.tolist() == pytest.approx(list(noise))
+    kl = 0.5 * (array**2 + np.exp(logvar.double().numpy()) - 1 - logvar.double().numpy())
+    assert found.kl.tolist() == pytest.approx(list(kl.mean(0).sum(1)), rel=1e-6)
+    assert found.capacity.tolist() == pytest.approx(list(0.5 * np.log2(1 + array.var(0).mean(1) / noise)))
+    assert own_level(found) == pytest.approx(list(np.log(flat.var(1) / noise)))
+
+
+@pytest.mark.parametrize(("share", "dead"), [(0.9e-3, True), (1.1e-3, False)])
+def test_where_dead_begins_without_a_posterior(share: float, dead: bool):
+    """A thousandth of the widest channel's spread. Kills: a limit of another size, or of a channel's own mean."""
+    z = _latents()
+    z[:, 0] *= 7.0 * share / float(z[:, 0].var(0, unbiased=False).mean().sqrt()) * float(z[:, 2].std()) / 7.0
+    assert channels_of(z).dead.tolist() == [dead, False, False]
+
+
+@pytest.mark.parametrize(("bits", "dead"), [(0.009, True), (0.011, False)])
+def test_where_dead_begins_with_a_posterior(bits: float, dead: bool):
+    """A hundredth of a bit a number. Kills: nats, a lost half, and a limit of another size."""
+    z = _latents()
+    spread = float(z[:, 0].var(0, unbiased=False).mean())
+    noise = spread / (4**bits - 1)
+    logvar = torch.full_like(z, -9.0)
+    logvar[:, 0] = math.log(noise)
+    assert channels_of(z, logvar).dead.tolist() == [dead, False, False]

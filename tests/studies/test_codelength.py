@@ -89,8 +89,9 @@ def test_waves_tell_a_tenth_of_a_grey_level() -> None:
 
 
 def test_the_stage_has_weight_one_and_fresh_latent_noise() -> None:
-    """Its loss is ½ e^λ ||x − x̂||² / p / D. Kills the sigmoid weight, and z without noise."""
-    images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    """Its loss is ½ e^λ ||x − x̂||² / p / D of colour. Kills the sigmoid weight, z of others or without noise, nats a
+    pixel."""
+    images = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     z = torch.randn(6, 2, 2, 2)
     seen: dict[str, torch.Tensor] = {}
 
@@ -105,7 +106,8 @@ def test_the_stage_has_weight_one_and_fresh_latent_noise() -> None:
     mass, edges = stage.levels.mass, stage.levels.edges
     place = torch.bucketize(seen["level"].double(), edges[1:-1].contiguous(), right=True)
     density = (mass / edges.diff())[place]
-    expected = 0.5 * seen["level"].exp() / density * x.square().flatten(1).sum(1) / 64
+    expected = 0.5 * seen["level"].exp() / density * x.square().flatten(1).sum(1) / 192
+    assert torch.equal(own, z[[4, 1, 3]])
     assert torch.allclose(loss.double(), expected.double(), rtol=1e-4)
     away = seen["z_0"] - math.sqrt(1 / (1 + math.exp(-5.0))) * own
     assert 0.04 < float(away.std()) < 0.13

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unilat.studies.channels import channels_of, scaling_of
+from unilat.maths.rate import LN2
+from unilat.studies.channels import Channels, channels_of, scaling_of
 from unilat.studies.faults import Fault, find, sentence
 
 
@@ -114,3 +115,61 @@ def test_several_faults_come_worst_first_and_all():
     faults = _found(z)
     assert _kinds(faults) == ["dead", "scale", "mean"]
     assert sentence(faults).count(".") >= 6
+
+
+def _made(mean: float = 0.0, std: float = 1.0, correlation: float = 0.0, noise: float | None = None) -> Channels:
+    """Three channels by hand: the second has this mean and spread, and correlates with the third."""
+    means, stds = torch.tensor([0.0, mean, 0.0]).double(), torch.tensor([1.0, std, 1.0]).double()
+    table = torch.eye(3).double()
+    table[1, 2] = table[2, 1] = correlation
+    own = None if noise is None else torch.full((3,), noise).double()
+    return Channels(means, stds, stds, own, None, table)
+
+
+_CAPACITY = 0.02 * 2 * LN2
+"""``ln(1 + spread² / noise)`` where a number's noise lets 0.02 bits through."""
+
+
+@pytest.mark.parametrize(
+    ("channels", "kinds"),
+    [
+        (_made(mean=0.97, std=2 * 0.97), []),  # half a standard deviation, of 1.94
+        (_made(mean=-1.01, std=1.98), ["mean"]),
+        (_made(std=1.98), []),
+        (_made(std=2.02), ["scale"]),
+        (_made(std=0.51), []),
+        (_made(std=0.49), ["scale"]),
+        (_made(correlation=0.94), []),
+        (_made(correlation=-0.96), ["correlated"]),
+        (_made(noise=0.99 / math.expm1(_CAPACITY)), []),
+        (_made(noise=1.01 / math.expm1(_CAPACITY)), ["collapsed"]),
+    ],
+)
+def test_where_the_limits_lie(channels: Channels, kinds: list[str]):
+    """Just inside and just outside. Kills: a limit in raw units or of another size, a mean or correlation with a
+    sign."""
+    assert _kinds(find(channels, scaling_of({}, 3))) == kinds
+
+
+@pytest.mark.parametrize(("bits", "above", "kinds"), [(0.021, 0.51, []), (0.019, None, ["collapsed"])])
+def test_where_the_limits_of_measurements_lie(bits: float, above: float | None, kinds: list[str]):
+    """Kills: a limit of another size, and reconstructions that nobody has seen told as blind."""
+    assert _kinds(find(_made(), scaling_of({}, 3), bits, above)) == kinds
+    assert _kinds(find(_made(), scaling_of({}, 3), bits, 0.49)) == [*kinds, "blind"]
+
+
+def test_advice_brings_the_latents_where_they_should_be():
+    """What a sentence says to do is done. Kills: the inverse factor, one that counts the model's own factor twice, a
+    mean in standard deviations or of another channel, and channels named by their place among the live ones."""
+    noise = torch.randn(4000, 3, 5, generator=torch.Generator().manual_seed(0))
+    z = torch.tensor([4.0, 9.0, -30.0]).view(1, 3, 1) + torch.tensor([8.0, 0.0, 10.0]).view(1, 3, 1) * noise
+    faults = {fault.kind: fault for fault in _found(z, declared={"scaling_factor": 1.0})}
+    assert list(faults) == ["dead", "scale", "mean"] and faults["dead"].channels == (1,)
+    advised = float(faults["scale"].change.split("scaling_factor to ")[1].split(",")[0])
+    overall = float(z[:, [0, 2]].var((0, 2)).mean().sqrt())
+    assert advised == pytest.approx(1 / overall, rel=1e-3)
+    assert f"standard deviation {overall:.3g} instead of 1" in faults["scale"].says
+    assert faults["mean"].channels == (2,) and "a mean of -3 standard" in faults["mean"].says
+    assert f"({float(z[:, 2].mean()):.3g} in raw latents)" in faults["mean"].change
+    halved = _found(z / 8, declared={"latents_mean": [0.5, 0.0, -3.75], "latents_std": [1.0, 1.0, 5.0]})
+    assert _kinds(halved) == ["dead", "scale"] and halved[1].channels == (2,) and "0.25 instead of 1" in halved[1].says

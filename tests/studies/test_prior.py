@@ -110,6 +110,26 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not(tmp_path: Path):
     assert all(torch.equal(value, whole[name]) for name, value in told(None)["ema"].items())
 
 
+def test_a_plan_is_fitted_as_it_says():
+    """Kills: a plan's number that the engine never hears, or hears at another's place."""
+    plan = PriorPlan(samples=11, batch=5, learning_rate=0.3, optimizer="muon", warmup=7, decay=0.4, ema_halflife=9)
+    found = plan.schedule
+    assert (found.samples, found.batch, found.learning_rate, found.optimizer) == (11, 5, 0.3, "muon")
+    assert (found.warmup, found.decay, found.ema_halflife, found.clip) == (7, 0.4, 9, 1.0)
+
+
+def test_estimates_are_as_many_as_were_asked_and_cover_the_range():
+    """Kills: one estimate more or less, levels outside of the range, equal levels in every estimate, and a placing that
+    is not uniform where it was asked to be (mean −2.5, standard deviation 15/√12)."""
+    z = correlated(4000)
+    found = measure(z, new_prior(z, PLAN), **RANGE, table=uniform_table(-10.0, 5.0), levels=3)
+    levels = torch.stack([terms.lambda_t for terms in found]).double()
+    assert tuple(levels.shape) == (3, 4000) and not torch.equal(levels[0], levels[1])
+    assert float(levels.min()) >= -10 and float(levels.max()) <= 5
+    assert float(levels.mean()) == pytest.approx(-2.5, abs=0.01)
+    assert float(levels.std()) == pytest.approx(15 / math.sqrt(12), rel=2e-3)
+
+
 def test_measuring_pairs_equal_seeds():
     """Kills noise that differs between two denoisers, and seeds that change nothing."""
     z = correlated(300)

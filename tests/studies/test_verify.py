@@ -40,7 +40,9 @@ def test_a_run_agrees_with_itself(run_folder: Path, found: dict[str, Any]):
     assert found["placing"]["holds"]
     assert found["other_seeds"]["n"] == reported["n"]
     assert len(set(found["other_seeds"]["each"])) == verify.SEEDS
-    assert found["placing"]["value"] == pytest.approx(reported["measured"], rel=0.3)
+    apart = 4 * math.hypot(found["placing"]["stderr"], found["reported"]["stderr"])
+    assert found["placing"]["value"] == pytest.approx(reported["measured"], abs=apart)
+    assert apart < 0.3 * reported["measured"]
     assert read_json(run_folder / "verify.json") == json.loads(json.dumps(found))
 
 

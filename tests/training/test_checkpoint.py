@@ -80,7 +80,7 @@ def test_a_rewound_run_drops_what_lies_beyond_and_replaces_the_same_step(tmp_pat
 
 
 def test_fingerprint_covers_tensors_state_and_step_but_not_the_clock(tmp_path: Path) -> None:
-    """Kills: a fingerprint that leaves a group, a name, the state or the step out."""
+    """Kills: a fingerprint that leaves a group, a name, the state or the step out: each differs in that alone."""
 
     def mark(step: int, groups: dict[str, dict[str, Tensor]], state: dict[str, object]) -> str:
         checkpoint.save(tmp_path, step, groups, state, keep=1)
@@ -94,9 +94,9 @@ def test_fingerprint_covers_tensors_state_and_step_but_not_the_clock(tmp_path: P
     others = [
         mark(3, {"m": {"a": x}}, {"x": 2, "clock": 5}),
         mark(4, {"m": {"a": x}}, plain),
-        mark(5, {"m": {"b": x}}, plain),
-        mark(6, {"n": {"a": x}}, plain),
-        mark(7, {"m": {"a": x.nextafter(2 * x)}}, plain),
+        mark(3, {"m": {"b": x}}, plain),
+        mark(3, {"n": {"a": x}}, plain),
+        mark(3, {"m": {"a": x.nextafter(2 * x)}}, plain),
     ]
     assert len({first, *others}) == 6
 

@@ -135,6 +135,22 @@ def test_compiling_is_for_long_runs_and_for_who_asks(monkeypatch: pytest.MonkeyP
         compiles(Choices(compile="on"), 1e18, CPU)
 
 
+def test_the_seconds_that_compiling_saves_and_costs_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of ``flops / speed`` is saved, and must be 1.5 times what compiling takes.
+
+    Kills: all of the step's time told as saved, the CPU's prices on a GPU, one figure for both, a margin left out.
+    """
+    prices = {"cpu": fast.Price(40.0, 0.03, 1e11), "cuda": fast.Price(100.0, 0.25, 2e13)}
+    monkeypatch.setattr(fast, "PRICES", prices)
+    monkeypatch.setattr(fast, "_compiler", lambda device: True)
+    for flops, saved, pays in ((1.9e14, 57, False), (2.1e14, 63, True)):
+        chosen, why = compiles(Choices(), flops, CPU)
+        assert chosen == pays and f"about {saved} s saved, 40 s spent" in why
+    chosen, why = compiles(Choices(), 1.28e16, torch.device("cuda"))
+    assert chosen and "about 160 s saved, 100 s spent" in why
+    assert not compiles(Choices(), 1.12e16, torch.device("cuda"))[0]
+
+
 def test_the_command_line_names_them() -> None:
     """Kills: an option that goes nowhere, or into the configuration, which decides results."""
     plain = parse_train(["glyphs"])
@@ -172,6 +188,17 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     assert sum("networks not compiled: it would not pay back" in note for note in notes) == 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["checkpointing"], manifest["compile"]) == ("bf16", True, "auto")
+
+
+def test_every_kind_of_denoiser_changes_its_precision() -> None:
+    """Kills: one kind left in float32, and so a stage whose time and memory are told as bf16's."""
+    plain = model()
+    whole = Autoencoder(replace(plain.config, covariance_up_to=1024, decoder_start="data"), 3, grid=(2, 4))
+    parts = [part for one in (plain, whole) for part in (one.encoder, one.prior, one.decoder)]
+    assert len({type(part) for part in parts}) == 4
+    with applied(plain, Choices(precision="bf16"), False), applied(whole, Choices(precision="bf16"), False):
+        assert {part.precision for part in parts} == {torch.bfloat16}
+    assert {part.precision for part in parts} == {torch.float32}
 
 
 def test_modules_outside_are_left_alone() -> None:

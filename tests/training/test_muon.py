@@ -118,3 +118,25 @@ def test_each_weight_has_one_optimiser() -> None:
         owned = [[p for group in each.param_groups for p in group["params"]] for each in state.optimizers]
         assert [len(weights) for weights in owned] == counts
         assert len({id(p) for weights in owned for p in weights}) == len(state.trained) == 6
+
+
+def test_a_step_of_both_optimisers_by_hand() -> None:
+    """ρ = 0.8, μ = 0.95, one learning rate and one decay for both: two steps of a matrix, one of Adam's.
+
+    Kills: Muon without decay or at a rate of its own, another ρ, another momentum.
+    """
+    state = State(Wide(), schedule(optimizer="muon"), 0, torch.device("cpu"), 1)
+    named = dict(state.stage.model.named_parameters())
+    inner, other = named["out.0.weight"], named["into.weight"]
+    first, second = matrices(2, 64, 64)
+    wanted = inner.detach() * (1 - 0.03 * 0.1) - 0.03 * 0.8 * 8 * orthogonal(first[None])[0]
+    momentum = 0.95 * 0.05 * first + 0.05 * second
+    wanted = wanted * (1 - 0.03 * 0.1) - 0.03 * 0.8 * 8 * orthogonal((0.05 * second + 0.95 * momentum)[None])[0]
+    for gradient in (first, second):
+        for parameter in state.trained:
+            parameter.grad = torch.full_like(parameter, 0.2)
+        inner.grad = gradient.clone()
+        before = other.detach().clone()
+        state.move(0.03)
+    torch.testing.assert_close(inner.detach(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.detach(), before * (1 - 0.03 * 0.1) - 0.03, rtol=1e-4, atol=1e-5)

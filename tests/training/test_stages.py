@@ -97,7 +97,7 @@ def test_the_prior_learns_before_the_encoder_pays() -> None:
         (gradient,) = torch.autograd.grad(loss.sum(), weight)  # type: ignore[arg-type]
         slopes.append(float(gradient.norm()))
     assert slopes[0] < 1e-4 * slopes[2]
-    assert slopes[1] == pytest.approx(slopes[2] / 2, rel=1e-2) and slopes[3] == pytest.approx(slopes[2], rel=1e-4)
+    assert slopes[1] == pytest.approx(slopes[2] / 2, rel=1e-4) and slopes[3] == pytest.approx(slopes[2], rel=1e-6)
 
 
 @pytest.mark.parametrize(("rate", "advice"), [(1e-4, "fewer bits, or more --autoencoder"), (50.0, "ask for more bits")])
@@ -155,9 +155,9 @@ def test_trim_comes_no_further_from_the_wanted_bits() -> None:
         before = one.model.encode(one.batch(torch.arange(3))[0])
         told = one.trim(one.model)
         assert abs(told["calibration_bpp"] - wanted) <= abs(told["untrimmed_bpp"] - wanted)
-        assert one.calibration_rate(one.model, 8, 0) == pytest.approx(told["calibration_bpp"], rel=1e-3)
+        assert one.calibration_rate(one.model, 8, 0) == pytest.approx(told["calibration_bpp"], rel=1e-5)
         torch.testing.assert_close(
-            one.model.encode(one.batch(torch.arange(3))[0]), told["scale"] * before, rtol=1e-3, atol=1e-4
+            one.model.encode(one.batch(torch.arange(3))[0]), told["scale"] * before, rtol=1e-5, atol=1e-5
         )
         assert math.exp(-0.501) <= told["scale"] <= math.exp(0.501)
     reach = one.calibration_rate(one.model, 8, 0)
@@ -180,7 +180,7 @@ def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
     assert float(settled.levels.edges[-1]) == pytest.approx(6.0) and torch.equal(settled.z, z)
     done = fit(settled, settling(one.config), tmp_path, 0)
     one.model.prior.load_state_dict(done["ema"])
-    assert done["samples"] == pytest.approx(6_000, abs=64)
+    assert done["samples"] == 6_016  # whole steps of 64
     after = one.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in frozen.items())
     assert one.calibration_rate(one.model, 32, 0) < 0.9 * before

@@ -92,7 +92,7 @@ def _held(points: list[tuple[float, float]], wanted: float | None) -> str:
     )
     if last_off + 1 >= len(means):
         return words + "Here the rate has not come to stay within 10 % of it."
-    start = means[last_off][0] if last_off >= 0 else 0.0
+    start = (means[last_off][0] + means[last_off + 1][0]) / 2 if last_off >= 0 else 0.0
     tail = [y for x, y in points if x > start]
     error = sum(abs(y / wanted - 1) for y in tail) / max(1, len(tail))
     since = f"From about {short(round(start, -2))} pictures on" if last_off >= 0 else "From the start"

@@ -50,13 +50,15 @@ def load_array(
     arrays = read_npz(path, source) if path.suffix == ".npz" else {"images": read_npy(path, source)}
     images, labels, held_out = _find(arrays, source)
     names = _class_names(arrays, labels, source)
-    chosen = np.array(even_positions(len(images), limit))
+    chosen = np.array(even_positions(len(images), limit, None if held_out is None else held_out.tolist()))
     images, layout = _as_nhwc(images, source)
     pixels, converted = _squares(images, chosen, size, source, progress)
     if layout:
         converted[layout] = len(chosen)
     if channels is None:
         channels = 1 if pixels.shape[1] == 1 or is_grey(pixels) else 3
+    elif channels != pixels.shape[1]:
+        converted["colour to grey" if channels == 1 else "grey to colour"] = len(chosen)
     return pack(
         with_channels(pixels, channels),
         None if labels is None else labels[chosen],

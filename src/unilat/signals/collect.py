@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,13 +41,24 @@ class Tally:
     labels: set[str] = field(default_factory=set)  # of all items that were tried
 
 
-def even_positions(count: int, limit: int | None) -> list[int]:
-    """At most ``limit`` positions of ``count``, evenly spread, so that a sorted list gives of every class."""
+def even_positions(count: int, limit: int | None, held_out: Sequence[bool] | None = None) -> list[int]:
+    """At most ``limit`` positions of ``count``, evenly spread, so that a sorted list gives of every class.
+
+    Where an official split would lose all its ``held_out`` pictures, or all others, the middle one of them takes the
+    place of the last of the others.
+    """
     if limit is None or limit >= count:
         return list(range(count))
     if limit < 1:
         raise UserError(f"the limit on pictures must be at least 1, not {limit}")
-    return [position * count // limit for position in range(limit)]
+    chosen = [position * count // limit for position in range(limit)]
+    if held_out is None or limit == 1:
+        return chosen
+    for side in (True, False):
+        members = [position for position in range(count) if held_out[position] == side]
+        if members and not any(held_out[position] == side for position in chosen):
+            chosen = sorted([*chosen[:-1], members[len(members) // 2]])
+    return chosen
 
 
 def collect(

@@ -138,7 +138,9 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 
 def shrink(picture: Image.Image, size: int) -> Image.Image:
-    """The centre square, averaged down to ``size``: exact means for whole factors, else Lanczos."""
+    """The centre square, averaged down to ``size``: exact means for whole factors, else Lanczos, which also sees the
+    pixels next to the square.
+    """
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = (left, top, left + side, top + side)

@@ -73,7 +73,7 @@ def load_folder(
     """Every readable picture below ``folder``; ``limit`` takes that many files evenly from the sorted list."""
     listed = items(folder)
     usable = [item for item in listed if not item.problem]
-    chosen = [usable[position] for position in even_positions(len(usable), limit)]
+    chosen = [usable[position] for position in even_positions(len(usable), limit, [item.held_out for item in usable])]
     if limit is None:
         chosen = listed
     source = printable(str(folder))

@@ -112,11 +112,16 @@ def _not_there(path: Path, shown: str) -> str:
 def _thin(pictures: Pictures, channels: int | None, limit: int | None) -> Pictures:
     """The same set with other channels or fewer pictures."""
     wanted = pictures.channels if channels is None else channels
-    positions = even_positions(len(pictures), limit)
+    held_out = None if pictures.held_out is None else pictures.held_out.tolist()
+    positions = even_positions(len(pictures), limit, held_out)
     if wanted == pictures.channels and len(positions) == len(pictures):
         return pictures
     chosen = torch.tensor(positions)
-    converted = {what: min(number, len(positions)) for what, number in pictures.converted.items()}
+    every, some = len(pictures), len(positions)
+    converted = {  # which ones it was is not known any more
+        what if number == every or some == every else f"{what} (before the limit)": some if number == every else number
+        for what, number in pictures.converted.items()
+    }
     if wanted != pictures.channels:
         converted["colour to grey" if wanted == 1 else "grey to colour"] = len(positions)
     again = pack(

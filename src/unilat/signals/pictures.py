@@ -85,7 +85,7 @@ def pack(
 ) -> Pictures:
     """Pictures ``uint8 [N, C, S, S]`` with everything said about them -> :class:`Pictures`, hashed and checked.
 
-    Without ``groups`` pictures that are equal byte for byte share one.
+    Pictures that are equal byte for byte share a group, whatever ``groups`` says besides.
     """
     count = len(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
@@ -93,14 +93,13 @@ def pack(
     if count == 0:
         raise UserError(f"{source}: no picture could be read; name a folder or file that holds pictures")
     label_array = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
-    group_array = equal_groups(images) if groups is None else np.asarray(groups, np.int64)
+    group_array = None if groups is None else np.asarray(groups, np.int64)
     for what, array in (("labels", label_array), ("groups", group_array), ("names", names), ("held_out", held_out)):
         if array is not None and len(array) != count:
             raise ValueError(f"{count} pictures but {len(array)} {what}")
-    single = [name for k, name in enumerate(classes) if (label_array == k).sum() == 1]
-    if single:
-        shown = ", ".join(repr(name) for name in single[:5]) + (" ..." if len(single) > 5 else "")
-        notes += (f"{len(single)} class(es) of one picture: {shown}; it is trained on, nothing of it is held out",)
+    equal = equal_groups(images)
+    group_array = equal if group_array is None else joined(group_array, equal)
+    notes += _told(label_array, classes, group_array, held_out)
     images = np.ascontiguousarray(images)
     digest = hashlib.sha256(f"{images.shape}".encode())
     digest.update(images.data)
@@ -109,7 +108,7 @@ def pack(
         images=torch.from_numpy(images),
         labels=torch.from_numpy(label_array),
         classes=tuple(classes),
-        groups=torch.from_numpy(group_array.astype(np.int64)),
+        groups=torch.from_numpy(group_array),
         names=names,
         held_out=None if held_out is None else torch.from_numpy(np.asarray(held_out, bool)),
         source=source,
@@ -118,6 +117,48 @@ def pack(
         notes=notes,
         sha256=digest.hexdigest(),
     )
+
+
+def _told(
+    labels: np.ndarray, classes: tuple[str, ...], groups: np.ndarray, held_out: np.ndarray | None
+) -> tuple[str, ...]:
+    """What the user should know of the split: classes of one picture, or what an official split leaves untrained."""
+    if held_out is None or held_out.all() or not held_out.any():
+        single = [name for k, name in enumerate(classes) if (labels == k).sum() == 1]
+        told = f"{len(single)} class(es) of one picture: {_names(single)}; it is trained on, nothing of it is held out"
+        return (told,) if single else ()
+    copies = np.isin(groups, groups[held_out]) & ~held_out
+    trained = labels[~held_out & ~copies]
+    bare = [name for k, name in enumerate(classes) if k in labels and k not in trained]
+    notes = []
+    if copies.any():
+        notes.append(f"{copies.sum()} training picture(s) have a copy among the source's test pictures: not trained on")
+    if bare:
+        notes.append(f"{len(bare)} class(es) without a picture to train on: {_names(bare)}")
+    return tuple(notes)
+
+
+def _names(classes: list[str]) -> str:
+    """The first five names."""
+    return ", ".join(repr(name) for name in classes[:5]) + (" ..." if len(classes) > 5 else "")
+
+
+def joined(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """int64 ``[N]``: one group for pictures that either numbering puts together, by the index of its first picture."""
+    parent: dict[tuple[str, int], tuple[str, int]] = {}
+
+    def root(node: tuple[str, int]) -> tuple[str, int]:
+        start = node
+        while (above := parent.setdefault(node, node)) != node:
+            node = above
+        parent[start] = node  # the way is short the next time
+        return node
+
+    nodes = [("given", group) for group in groups.tolist()]
+    for node, other in zip(nodes, others.tolist(), strict=True):
+        parent[root(("equal", other))] = root(node)
+    first: dict[tuple[str, int], int] = {}
+    return np.array([first.setdefault(root(node), index) for index, node in enumerate(nodes)], np.int64)
 
 
 def equal_groups(images: np.ndarray) -> np.ndarray:

@@ -12,9 +12,10 @@ def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, see
     """Indices ``(train, test)``, int64, sorted; whole groups only, so no near-duplicate stands on both sides.
 
     A source with test pictures of its own (``held_out``) gives those, or a seeded choice of ``at_most`` of them (the
-    rest is left unused). Otherwise about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order
-    are taken while every class keeps at least one picture to train on and gives no more than its share,
-    ``max(1, round(fraction * its pictures))``. A class of one picture or one group stays in train.
+    rest is left unused); training pictures of their groups, which are copies of them, are left unused too. Otherwise
+    about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order are taken while every class keeps at
+    least one picture to train on and gives no more than its share, ``max(1, round(fraction * its pictures))``. A class
+    of one picture or one group stays in train.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
@@ -26,7 +27,12 @@ def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, see
         if len(official) > at_most:
             chosen = torch.randperm(len(official), generator=seeded("split", seed))[:at_most]
             official = official[chosen].sort().values
-        return (~pictures.held_out).nonzero().flatten(), official
+        copies = torch.isin(pictures.groups, pictures.groups[pictures.held_out])
+        if bool(copies.all()):
+            raise UserError(
+                f"{pictures.source}: every training picture has a copy among the test pictures; take the copies out"
+            )
+        return (~copies).nonzero().flatten(), official
     test = torch.zeros(count, dtype=torch.bool)
     test[_held_out_groups(pictures, fraction, at_most, seed)] = True
     if not bool(test.any()):

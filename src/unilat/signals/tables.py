@@ -163,7 +163,8 @@ def load_tables(
     for table in tables[1:]:
         if image not in table.schema.names or (label and label not in table.schema.names):
             raise UserError(f"{source}: {printable(table.path.name)} has other columns than {tables[0].path.name}")
-    chosen = set(even_positions(sum(table.rows for table in tables), limit))
+    held_out = [table.held_out for table in tables for _ in range(table.rows)]
+    chosen = set(even_positions(len(held_out), limit, held_out))
     return collect(
         _items(tables, image, label, class_names, chosen),
         len(chosen),

@@ -44,6 +44,13 @@ def unknown(subject: Subject) -> list[str]:
         found.append("The encoder and the decoder are not known: reconstructions and the posterior were not looked at.")
         shape = " × ".join(["N", *map(str, subject.z.shape[1:])])
         found.append(f"The array was read as {shape}: latents, channels, grid.")
+        copies = len(subject.z) - len(subject.train) - len(subject.test)
+        if copies:
+            found.append(
+                f"{copies:,} latents equal a held-out one and were left out, so that the prior knows none of those by "
+                "heart. Where latents are codes of few values, equal ones are no copies, and the bits are too high; "
+                "how far is not known."
+            )
     if subject.pixels is None:
         found.append("The pictures are not known, so there are no bits per pixel: name them, or their --size.")
     if subject.model is not None and subject.logvar is None:

@@ -16,7 +16,7 @@ from unilat.interop.model import CallableModel, ForeignModel
 from unilat.maths.seeds import key
 from unilat.signals import Pictures, split, to_unit
 from unilat.signals import load as load_pictures
-from unilat.signals.pictures import pack
+from unilat.signals.pictures import equal_groups, pack
 from unilat.types import UserError
 
 BATCH = 32
@@ -97,6 +97,7 @@ def of_model(
             claim(folder, identity | {"latents": digest(tensors)})
         write_safetensors(path, tensors, {})
     train, test = split(pictures, fraction=0.1, at_most=2000, seed=identity["seed"])
+    test = test[torch.from_numpy(equal_groups(pictures.images[test].numpy())).unique()]
     for tensor in tensors.values():
         checked(tensor, model.name)
     pixels = math.prod(pictures.images.shape[2:])
@@ -112,16 +113,30 @@ def of_array(
     z = arrays.load(path) if path else arrays.checked(array, name)
     checked(z, name)
     claim(folder, identity | {"latents": digest({"z": z})})
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(key(identity["seed"], "audit split")))
-    held_out = min(2000, max(10, len(z) // 10))
+    train, test = apart(z, identity["seed"])
+    if len(train) == 1:
+        raise UserError(f"{name}: all latents but one are equal, so there is nothing to train a prior on")
     shown = None
     if pictures is not None:
         shown = pictures_of(pictures, size, None, None)
         if len(shown) != len(z):
             raise UserError(f"{name}: {len(z)} latents and {len(shown)} pictures; they must be the same ones in order")
         size = shown.size
-    test, train = order[:held_out].sort().values, order[held_out:].sort().values
     return Subject(name, z, None, train, test, size * size if size else None, None, shown)
+
+
+def apart(z: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices ``(train, test)`` of latents, sorted: equal ones stand on one side, and are measured once.
+
+    Copies on both sides would be measured by a prior that knows them by heart, and twice the same number is no second
+    one. About a tenth of the different latents is held out, 10 at least and half of them at most.
+    """
+    copy_of = torch.from_numpy(equal_groups(z.numpy()))
+    firsts = copy_of.unique()
+    order = torch.randperm(len(firsts), generator=torch.Generator().manual_seed(key(seed, "audit split")))
+    held_out = max(1, min(2000, max(10, len(firsts) // 10), len(firsts) // 2))
+    test = firsts[order[:held_out]].sort().values
+    return (~torch.isin(copy_of, test)).nonzero().flatten(), test
 
 
 def checked(z: Tensor, name: str) -> None:

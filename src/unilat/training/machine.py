@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,7 +45,10 @@ def peak_memory() -> float:
     """
     status = Path("/proc/self/status")
     peaks = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else []
-    return int(peaks[0]) / 1024 if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if peaks:
+        return int(peaks[0]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # a Mac counts bytes, others KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def manifest(device: str = "cpu") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The split and the order of batches: pure functions of a seed, whole groups, every class trained on."""
+"""The split: a pure function of a seed, whole groups, every class trained on."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 
 from unilat.signals import split, to_bytes, to_unit
 from unilat.signals.pictures import pack
-from unilat.training.order import batch_indices
 from unilat.types import UserError
 
 
@@ -41,6 +40,7 @@ def test_every_class_is_in_proportion_and_keeps_one_to_train_on():
 
 
 def test_at_most_and_official_test_pictures():
+    """Kills: more held out than asked for, an official test picture trained on, train and test exchanged."""
     assert len(split(pictures([0] * 400), fraction=0.5, at_most=30)[1]) == 30
     held_out = np.arange(100) >= 60
     train, test = split(pictures([0] * 100, held_out=held_out), at_most=10)
@@ -49,42 +49,19 @@ def test_at_most_and_official_test_pictures():
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2]])
 def test_nothing_to_hold_out_is_told(labels):
+    """Kills: an empty test set, or a class that loses its only picture."""
     with pytest.raises(UserError, match="nothing to hold out"):
         split(pictures(labels))
 
 
 def test_one_group_of_all_is_told():
+    """Kills: near-duplicates divided where there is nothing else."""
     with pytest.raises(UserError, match="nothing to hold out"):
         split(pictures([0] * 9, groups=[4] * 9))
 
 
-@pytest.mark.parametrize(("count", "batch"), [(7, 3), (3, 7), (5, 5), (1, 4), (64, 16)])
-def test_batches_are_permutations_end_to_end(count, batch):
-    """Kills: a dropped last batch, an epoch border that repeats or loses a picture."""
-    steps = 3 * count
-    stream = torch.cat([batch_indices(count, batch, 5, step) for step in range(steps)])
-    assert len(stream) == steps * batch
-    for epoch in range(len(stream) // count):
-        assert sorted(stream[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
-
-
-def test_batches_depend_on_seed_step_and_epoch_only():
-    """Kills: position kept in a hidden state, one order for all epochs, the cached order handed out for writing."""
-    later = batch_indices(100, 10, 1, 37).clone()
-    for step in (0, 99, 37):
-        batch_indices(100, 10, 1, step).fill_(-1)
-    assert torch.equal(later, batch_indices(100, 10, 1, 37)) and later.dtype == torch.int64
-    assert not torch.equal(later, batch_indices(100, 10, 2, 37))
-    epochs = [torch.cat([batch_indices(100, 10, 1, 10 * e + s) for s in range(10)]).tolist() for e in range(3)]
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_batches_are_those_written_down():
-    """Golden: another order would break every resumed run."""
-    assert batch_indices(11, 8, 7, 2).tolist() == [2, 6, 7, 4, 1, 0, 10, 0]
-
-
 def test_bytes_and_units_are_inverse():
+    """Kills: a byte that comes back as its neighbour, values beyond the range that wrap around."""
     every = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert torch.equal(to_bytes(to_unit(every)), every)
     assert to_unit(every).min() == -1 and to_unit(every).max() == 1
@@ -101,6 +78,7 @@ def test_copies_share_a_group_and_a_side():
 
 
 def test_hash_sees_pixels_and_labels():
+    """Kills: a run that goes on with other labels or another pixel."""
     first = pictures([0, 1, 1])
     assert first.sha256 == pictures([0, 1, 1]).sha256 != pictures([0, 1, 0]).sha256
     other = first.images.numpy().copy()

@@ -1,0 +1,84 @@
+"""What the tests of ``benchmarks/`` share: a script as a module on an empty folder, and finished runs made by hand."""
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+Opener = Callable[[str], ModuleType]
+Row = dict[str, Any]
+
+
+def opener(monkeypatch: pytest.MonkeyPatch, work: Path) -> Opener:
+    """A function that gives ``benchmarks/NAME.py``, whose runs are looked for in ``work``.
+
+    Under a name of its own: ``tests/training`` is called as one of the scripts is.
+    """
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("common", "levels", "tokens", "oracle", "step"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    def open_script(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        script = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, f"benchmark_{name}", script)
+        spec.loader.exec_module(script)
+        if hasattr(script, "WORK"):
+            monkeypatch.setattr(script, "WORK", work)
+        return script
+
+    return open_script
+
+
+def finished(
+    folder: Path,
+    *,
+    bits: float = 0.2,
+    base_bits: float | None = None,
+    psnr: float = 20.0,
+    distance: float = 0.5,
+    generation: float | None = None,
+    flops: float = 0.0,
+    stage1: float = 60.0,
+    stage2: float = 30.0,
+    **more: Any,
+) -> None:
+    """What a benchmark reads of a run; no two figures are alike. Decoder and base take ``flops`` more."""
+    folder.mkdir(parents=True)
+    found = {
+        "bits": {"measured": bits},
+        "base_bits": None if base_bits is None else {"value": base_bits},
+        "psnr": {"value": psnr},
+        "reconstruction": {"kernel": {"value": distance}},
+        "generation": None if generation is None else {"kernel": {"value": generation}},
+        "training_flops": {"encoder": 1e15, "prior": 2e15, "decoder": 4e15 + flops, "base": 8e15 + flops},
+        "phases": [
+            {"name": "stage 1", "seconds": stage1 / 2},
+            {"name": "stage 1", "seconds": stage1 / 2},
+            {"name": "stage 2", "seconds": stage2},
+            {"name": "evaluate", "seconds": 1e4},
+        ],
+        **more,
+    }
+    (folder / "metrics.json").write_text(json.dumps(found), "utf-8")
+
+
+def found(rows: list[Row], *words: str) -> Row:
+    """The one row whose name holds all of these words."""
+    (one,) = [row for row in rows if all(word in row["what"] for word in words)]
+    return one
+
+
+def says(row: Row, value: float, stderr: float | None, n: int | None, holds: bool | None) -> bool:
+    """Whether a row has these figures; the comparisons fail where they stand."""
+    assert row["value"] == pytest.approx(value, rel=1e-9), row
+    assert row["stderr"] == (None if stderr is None else pytest.approx(stderr, rel=1e-9)), row
+    assert (row["n"], row["holds"]) == (n, holds), row
+    return True

@@ -1,0 +1,120 @@
+"""Every cell of a comparison by hand: value, error, count and unit of each column of an invented run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from report import sample_run
+from studies.test_compare import change, make
+from unilat.report.folder import read
+from unilat.studies.compare import compare
+from unilat.studies.protocols import CHARTS, QUANTITIES
+
+BITS, PERCENT, MINUTES = "bits per pixel", "%", "min"
+CELLS: dict[str, tuple[float, float | None, int | None, str]] = {
+    "bits_wanted": (0.25, None, None, BITS),
+    "bits": (0.3, 0.005, 901, BITS),
+    "bits_off": (20.0, 2.0, 901, PERCENT),
+    "psnr": (19.8431, 0.0713, 901, "dB"),
+    "ssim": (0.8917, 0.0017, 901, ""),
+    "reconstruction_kernel": (0.0234, 0.0021, 901, ""),
+    "reconstruction_frechet64": (61 * 0.0234, None, 901, ""),
+    "generation_kernel": (0.0817, 0.0021, 901, ""),
+    "generation_frechet64": (61 * 0.0817, None, 901, ""),
+    "classifier_samples": (87.11, 1.49, 512, PERCENT),
+    "classifier_real": (94.12, 0.78, 512, PERCENT),
+    "parameters_encoder": (412_336, None, None, ""),
+    "parameters_prior": (812_004, None, None, ""),
+    "parameters_decoder": (1_204_113, None, None, ""),
+    "parameters_base": (1_630_212, None, None, ""),
+    "parameters_all": (4_058_665, None, None, ""),
+    "training_flops_encoder": (3.1e13, None, None, "FLOPs"),
+    "training_flops_prior": (4.04e13, None, None, "FLOPs"),
+    "training_flops_decoder": (1.27e14, None, None, "FLOPs"),
+    "training_flops_base": (1.9e14, None, None, "FLOPs"),
+    "training_flops_all": (3.884e14, None, None, "FLOPs"),
+    "minutes_stage1": (391.7 / 60, None, None, MINUTES),
+    "minutes_stage2": (182.0 / 60, None, None, MINUTES),
+    "minutes_all": (655.3 / 60, None, None, MINUTES),
+}
+CHANGED: dict[str, Any] = {"bits.value": 0.3, "bits.measured": 9.9, "bits.wanted": 0.25, "bits.stderr": 0.005}
+
+
+def test_every_cell_by_hand(tmp_path: Path) -> None:
+    """The run on the right. Kills: bits off against what was measured, or with the other sign; shares told as per cent;
+    an error or a count of another number; a sum that leaves a part out; seconds; and any column's own key or unit."""
+    plain, run = make(tmp_path / "plain"), make(tmp_path / "run", metrics=CHANGED)
+    table = compare([plain, run])
+    found = {column["key"]: column for column in table["columns"]}
+    assert {key: column["unit"] for key, column in found.items()} == {key: cell[3] for key, cell in CELLS.items()}
+    for key, (value, stderr, n, _) in CELLS.items():
+        cell = found[key]["values"][1]
+        assert cell["value"] == pytest.approx(value) and cell["n"] == n, key
+        assert cell["stderr"] == (None if stderr is None else pytest.approx(stderr)), key
+    assert found["bits"]["values"][0]["value"] == 0.30119
+    titles = {column["key"]: column["title"] for column in table["columns"]}
+    assert titles["minutes_stage2"] == "minutes, stage 2" and titles["parameters_all"] == "parameters, in all"
+    groups = {column["key"]: column["group"] for column in table["columns"]}
+    assert [groups[key] for key in ("bits_off", "psnr", "minutes_all")] == ["bits", "quality", "cost"]
+
+
+def test_a_normal_price_is_another_column_of_bits(tmp_path: Path) -> None:
+    """Kills: a KL to N(0, I) and a rate under a diffusion prior in one column, and words that belong to the other."""
+    price = {"autoencoder.price": "normal", "autoencoder.lambda_0": 10.0}
+    table = compare([make(tmp_path / "a"), make(tmp_path / "b", config=price)])
+    ours, theirs = (column["protocol"] for column in table["columns"] if column["key"] == "bits")
+    assert (ours["price"], theirs["price"]) == ("diffusion prior", "KL to N(0, I)")
+    assert (ours["log-SNR of the fixed noise"], theirs["log-SNR of the fixed noise"]) == ("5.0", "10.0")
+    assert ours["count"] == "901" and ours["held-out split"] == "seed 0, share 0.1, at most 2000"
+
+
+def test_calls_and_sampling_stand_in_the_protocols(tmp_path: Path) -> None:
+    """Kills: the steps of the base told for the decoder's, of reconstructions for new pictures', and a part left
+    out."""
+    settings = {
+        "guidance": 2.5,
+        "base_steps": 11,
+        "decoder_steps": 13,
+        "decoder_range": 7.0,
+        "decoder_temperature": 0.9,
+    }
+    run = read(make(tmp_path / "a", config={f"evaluation.{name}": value for name, value in settings.items()}))
+    protocols = {one.key: number.protocol for one in QUANTITIES if (number := one.read(run)) is not None}
+    for key in ("psnr", "reconstruction_kernel"):
+        assert protocols[key]["decoder calls"] == "8" and protocols[key]["decoder range"] == "7.0", key
+        assert protocols[key]["decoder temperature"] == "0.9" and "guidance" not in protocols[key], key
+    for key in ("generation_kernel", "classifier_samples"):
+        for name, value in settings.items():
+            assert protocols[key][name.replace("_", " ")] == str(value), key
+    assert "guidance" not in protocols["classifier_real"] and protocols["parameters_all"] == {}
+    assert protocols["reconstruction_frechet64"]["components"] == "64"
+    assert protocols["minutes_all"]["threads"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "apart"),
+    [
+        ("autoencoder.bias", 1.5, {"decoder"}),
+        ("autoencoder.lambda_0", 4.0, {"base"}),
+        ("base.bias", 1.5, {"base"}),
+        ("evaluation.decoder_range", 7.0, {"scatter"}),
+        ("seed", 5, {"curve", "scatter"}),
+        ("evaluation.guidance", 7.0, set()),
+    ],
+)
+def test_charts_are_shared_where_their_numbers_are(tmp_path: Path, path: str, value: Any, apart: set[str]) -> None:
+    """Kills: curves of two weights, levels or sets of pictures on one axis, and charts that are split without need."""
+    table = compare([make(tmp_path / "a"), make(tmp_path / "b", config={path: value})])
+    assert {key for key, chart in table["charts"].items() if chart["groups"] == [[0], [1]]} == apart
+    assert set(table["charts"]) == set(CHARTS)
+
+
+def test_invented_numbers_are_told_apart() -> None:
+    """Every cell's value is another's only where it must be. Kills: a fixture in which a slip of columns cannot
+    show."""
+    values = [cell[0] for cell in CELLS.values()]
+    assert len(set(values)) == len(values)
+    tree = sample_run.metrics(0.3)
+    change(tree, "bits.value", 2.0)
+    assert tree["bits"]["value"] == 2.0

@@ -1,0 +1,84 @@
+"""An audit in plain data and words: each number in its own row, each count of its own set."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from studies.samples import Model, pictures, subject
+from unilat.studies import record
+from unilat.studies.channels import Scaling, channels_of
+from unilat.studies.measures import AuditPlan
+from unilat.studies.prior import PriorPlan
+
+LOGVAR = torch.tensor([-2.0, -9.0, -4.0]).view(1, 3, 1, 1) + torch.linspace(0, 1, 85 * 24).view(85, 3, 2, 4)
+
+
+def test_every_row_of_the_channels_table_by_hand() -> None:
+    """Kills: a shift after the scale, variance for spread, the log of the noise turned round, nats, means over places
+    for sums, and a row of another channel."""
+    own = subject(logvar=LOGVAR)
+    channels, scaling = channels_of(own.z, LOGVAR), Scaling(torch.tensor(2.0), torch.tensor(0.5), ("scaling_factor",))
+    scaling = replace(scaling, shift=scaling.shift.expand(3), factor=scaling.factor.expand(3))
+    rows = record.table(channels, scaling, torch.tensor([7.5, 0.0, 3.25]))
+    z = own.z.double().numpy()
+    for index, row in enumerate(rows):
+        one = z[:, index]
+        noise = LOGVAR[:, index].double().exp().mean().item()
+        spread = math.sqrt(one.var(0).mean())
+        kl = 0.5 * (own.z[:, index].square() + LOGVAR[:, index].exp() - 1 - LOGVAR[:, index]).double()
+        expected = {
+            "channel": index,
+            "mean": one.mean(),
+            "std": one.std(),
+            "spread": spread,
+            "scaled_mean": (one.mean() - 2) / 2,
+            "scaled_std": one.std() / 2,
+            "bits": [7.5, 0.0, 3.25][index],
+            "posterior_kl_bits": float(kl.flatten(1).sum(1).mean()) / math.log(2),
+            "capacity_bits_per_number": 0.5 * math.log2(1 + spread**2 / noise),
+        }
+        level = row.pop("own_level")
+        assert row.pop("dead") is (index == 1)
+        assert level is None if index == 1 else level == pytest.approx(math.log(one.var() / noise), rel=1e-4)
+        assert row == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+def test_what_was_audited_is_counted() -> None:
+    """Kills: latents told as trained on that were held out, and numbers of a latent told as pixels."""
+    found = record.about(subject())
+    counts = ("latents", "trained_on", "held_out", "dimensions", "pixels")
+    assert [found[name] for name in counts] == [85, 60, 25, 24, 60]
+    assert found["latent"] == [3, 2, 4] and found["sha256"] == "beef" and found["kind"] == "AutoencoderMadeUp"
+    assert found["pictures"] == {"source": "made up", "sha256": "feed"} and found["posterior"] is False
+    assert found["declared"] == {"scaling_factor": 0.5, "shift_factor": 2.0}
+    alone = record.about(subject(known=False))
+    assert (alone["kind"], alone["pictures"], alone["sha256"], alone["declared"]) == ("an array", None, None, {})
+    assert isinstance(subject().model, Model) and len(pictures()) == 85
+
+
+def test_the_protocol_tells_the_plans_own_numbers() -> None:
+    """Kills: the highest noise told for the lowest, latents seen told as latents there are, another count of those that
+    are measured, and the rule of dead channels without a posterior told where there is one."""
+    plan = AuditPlan(lambda_0=4.0, lambda_min=-8.0, levels=3, seed=6, prior=PriorPlan(samples=1640))
+    line = record.protocol(plan, subject(logvar=LOGVAR), 2, gaussian=False)
+    for words in (
+        "over all 85, with noise of log-SNR 4 added",
+        "width 192 and 4 blocks, patch 2, that saw 1,640 latents of 60",
+        "on 25 others at 3 noise levels each, down to log-SNR -8; seed 6",
+        "(mode of the posterior)",
+    ):
+        assert words in line["bits"]
+    assert "less than 0.01 bits" in line["channels"] and "plain Gaussian" not in line["bits"]
+    other = record.protocol(plan, subject(known=False), 2, gaussian=True)
+    assert "less than 0.001 of the widest" in other["channels"] and "plain Gaussian" in other["bits"]
+    assert set(line) - set(other) == {"normal.posterior", "psnr"}
+
+
+def test_copies_that_were_left_out_are_told() -> None:
+    """Kills: latents that are in neither set and nobody says so, and a line about copies where there are none."""
+    whole = subject(known=False)
+    assert not any("equal" in line for line in record.unknown(whole))
+    less = replace(whole, train=whole.train[:-7])
+    assert any("7 latents equal a held-out one" in line for line in record.unknown(less))

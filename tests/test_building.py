@@ -1,0 +1,114 @@
+"""What a configuration is said to cost, against its real networks counted and run."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from planted import planted_config
+from unilat.nets import products
+from unilat.nets.cost import Cost
+from unilat.recipe import build as building
+from unilat.recipe.build import build_autoencoder, build_base, describe
+from unilat.recipe.config import RunConfig
+
+
+def counted_config() -> RunConfig:
+    """Another count, length and batch for each stage."""
+    config = planted_config()
+    return replace(
+        config,
+        stage1=replace(config.stage1, samples=1000, settle=300, batch=5),
+        stage2=replace(config.stage2, samples=77, batch=9),
+    )
+
+
+def calls_of(config: RunConfig) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """The real networks, each with what it is given for one picture in colour of one of three classes."""
+    autoencoder, base = build_autoencoder(config, 3), build_base(config, ["a", "b", "c"])
+    x, z, level = torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 4, 4), torch.zeros(1)
+    return {
+        "encoder": (autoencoder.encoder, (x,)),
+        "prior": (autoencoder.prior, (z, level, None)),
+        "decoder": (autoencoder.decoder, (x, level, z)),
+        "base": (base.denoise, (z, level, torch.zeros(1, dtype=torch.int64))),
+    }
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is counted but parameters, which takes a second less: FLOPs and bytes are by the number of inputs."""
+
+    def by_hand(net: nn.Module, *given: Any) -> Cost:
+        return Cost(sum(parameter.numel() for parameter in net.parameters()), 7 * len(given), 1000 * len(given))
+
+    monkeypatch.setattr(building, "cost", by_hand)
+
+
+SEEN = {"encoder": (1000, 5), "prior": (1300, 5), "decoder": (1000, 5), "base": (77, 9)}
+"""Examples that each part sees in training, and its batch."""
+
+
+def test_parameters_and_flops_are_those_of_the_real_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: another part's network, grey for colour, a base without its classes, a decoder without a latent."""
+    parts = describe(counted_config(), 3, 3)["parts"]
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)  # the counter passes by oneDNN's maps
+    for name, (net, given) in calls_of(counted_config()).items():
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            net(*given)
+        assert parts[name]["parameters"] == sum(parameter.numel() for parameter in net.parameters()), name
+        assert parts[name]["forward_flops"] == counter.get_total_flops(), name
+
+
+def test_training_is_three_passes_of_what_each_part_sees_and_memory_of_a_batch(planted: None) -> None:
+    """Weight, gradient, two moments and the average are 20 bytes. Kills: settling not counted, another stage's length
+    or batch, one pass for three, bytes for MiB, a network of other classes or channels."""
+    parts = describe(counted_config(), 3, 3)["parts"]
+    assert set(parts) == set(SEEN)
+    for name, (net, given) in calls_of(counted_config()).items():
+        samples, batch = SEEN[name]
+        weights = sum(parameter.numel() for parameter in net.parameters())
+        assert parts[name]["parameters"] == weights, name
+        assert parts[name]["training_flops"] == 3 * samples * 7 * len(given), name
+        assert parts[name]["memory_mib"] == pytest.approx((1000 * len(given) * batch + 20 * weights) / 2**20), name
+
+
+def test_shapes_and_capacity_by_hand(planted: None) -> None:
+    """Kills: a capacity per latent number or per dimension of the picture, a grid in pixels."""
+    told = describe(counted_config(), 3, 3)
+    assert (told["latent"], told["picture"]) == ([3, 4, 4], [3, 16, 16])
+    assert told["capacity_bpp"] == pytest.approx(3 * 16 * 0.5 * math.log2(1 + math.exp(4)) / 256)
+    assert describe(counted_config(), 1)["picture"] == [1, 16, 16]
+    config = counted_config()
+    assert describe(replace(config, data=replace(config.data, channels=1)))["picture"] == [1, 16, 16]
+
+
+def test_parts_that_are_not_trained_cost_nothing(planted: None) -> None:
+    """Kills: a prior that a normal price does not train, or a base model that nobody draws from, in the sum."""
+    config = counted_config()
+    normal = replace(
+        config,
+        autoencoder=replace(config.autoencoder, price="normal"),
+        stage1=replace(config.stage1, bpp=None, loss_factor=1.5),
+    )
+    single = replace(config, evaluation=replace(config.evaluation, sample_from="prior"))
+    assert set(describe(normal, 3, 3)["parts"]) == {"encoder", "decoder", "base"}
+    assert set(describe(single, 3, 3)["parts"]) == {"encoder", "prior", "decoder"}
+
+
+def test_networks_are_built_for_the_data_they_are_told() -> None:
+    """Kills: the data's mean for its deviation, a class of its own for pictures without classes, another range."""
+    config, mean, std = counted_config(), torch.tensor([0.1, -0.2, 0.3]), torch.tensor([0.5, 0.7, 1.9])
+    decoder = build_autoencoder(config, 3, mean, std).decoder
+    base = build_base(config, ["a", "b", "c"], mean, std)
+    for net in (decoder, base.denoise):
+        assert torch.equal(net.mean.flatten(), mean) and torch.equal(net.std.flatten(), std)
+    assert (base.classes, base.lambda_min, base.lambda_0) == (3, -9.0, 4.0)
+    assert build_base(config, ["a"]).classes == build_base(config, []).classes == 0
+    plain = build_base(config, ["a", "b"])
+    assert plain.classes == 2 and float(plain.denoise.mean.abs().max()) == 0 and bool((plain.denoise.std == 1).all())

@@ -1,0 +1,218 @@
+"""The tables of verify, bench, compare and audit against numbers known by hand, each of them another."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from unilat.cli.output import Output
+from unilat.cli.progress import TrainingProgress, detail
+from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
+
+
+def words(text: str) -> list[str]:
+    """Lines with single spaces, without the empty ones."""
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def test_the_oracles_table_tells_measured_and_known_bits_apart() -> None:
+    """Kills the closed form in the measured column, a sign that is lost and a verdict of another row."""
+    shared = {"closed_form": 3.61158, "limit": 0.01}
+    rows = [
+        {**shared, "what": "one", "measured": 3.60123, "stderr": 0.00456, "off": -0.00287, "holds": True},
+        {**shared, "what": "two", "measured": 3.70234, "stderr": 0.00567, "off": 0.02513, "holds": False},
+        {**shared, "what": "three", "measured": 3.61345, "stderr": 0.00678, "off": 0.00052, "holds": True},
+    ]
+    table = oracle_table({"rows": rows, "unit": "bits per number", "seconds": 12.6})
+    assert words(table) == [
+        "measured closed form standard error off allowed verdict",
+        "one 3.60123 3.61158 0.00456 -0.287% 1.000% holds",
+        "two 3.70234 3.61158 0.00567 +2.513% 1.000% FAILS",
+        "three 3.61345 3.61158 0.00678 +0.052% 1.000% holds",
+        "bits per number; 2 of 3 hold, 13 seconds",
+    ]
+
+
+def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
+    """Kills one noise for another, the difference's error as the estimate's, and verdicts that are swapped."""
+    found = {
+        "unit": "bits per pixel",
+        "other_seeds": {"value": 0.40123, "noise": 0.00012, "each": [1, 2, 3, 4, 5], "n": 9},
+        "reported": {"value": 0.40234, "noise": 0.00034, "stderr": 0.00036, "holds": True},
+        "placing": {"value": 0.41345, "noise": 0.00056, "stderr": 0.00057, "holds": False},
+        "slack": {"value": 0.01234, "stderr": 0.00321, "limit": 0.02, "refitted": 0.39678, "run": 0.4, "holds": True},
+        "words": ["One sentence.", "Another."],
+    }
+    assert words(verify_table(found)) == [
+        "bits per pixel noise allowed verdict",
+        "5 other seeds 0.40123 0.00012",
+        "reported 0.40234 0.00034 3 × 0.00036 apart holds",
+        "levels placed uniformly 0.41345 0.00056 3 × 0.00057 apart FAILS",
+        "larger refitted prior 0.39678",
+        "slack 1.23% 0.32% at most 2% holds",
+        "One sentence.",
+        "Another.",
+    ]
+
+
+def test_bench_tells_parts_stages_and_the_machine() -> None:
+    """Kills milliseconds for FLOPs, a share without its hundred, and a minute of another stage."""
+    found = {
+        "parts": {
+            "encoder": {"ms": 1.234, "gflops": 0.567, "share": 0.31},
+            "decoder": {"ms": 8.912, "gflops": 3.456, "share": 0.52},
+        },
+        "stages": {
+            "stage1": {"ms": 812.0, "examples_per_second": 78.8, "minutes": 51.25},
+            "stage2": {"ms": 256.0, "examples_per_second": 499.0, "minutes": 12.75},
+        },
+        "minutes": 64.0,
+        "matrix_gflops": 123.4,
+        "machine": {"threads": 2, "device": "cpu"},
+        "peak_mib": 1357.8,
+    }
+    assert words(bench_table(found)) == [
+        "part ms an example GFLOPs an example share of the matrix rate",
+        "encoder 1.23 0.567 31%",
+        "decoder 8.91 3.46 52%",
+        "stage ms a step examples/s minutes",
+        "stage1 812 78.8 51.2",
+        "stage2 256 499 12.8",
+        "training takes about 64.0 minutes here; matrix rate 123 GFLOP/s on 2 threads of cpu, 1,358 MiB at most so far",
+    ]
+
+
+def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> dict[str, Any]:
+    """A column of a comparison; a value alone has no error."""
+    cells = [None if v is None else {"value": v[0], "stderr": v[1], "n": 5} for v in values]
+    return {"key": key, "title": title, "unit": unit, "group": group, "values": cells}
+
+
+def test_a_comparison_has_each_runs_number_under_its_head() -> None:
+    """Six columns of one group, the last in a table of its own. Kills another run's cell, and a lost one."""
+    table = {
+        "runs": [{"name": "a", "missing": ""}, {"name": "b", "missing": "stage 2 is not finished"}],
+        "columns": [
+            column("bits", "measured", "bits per pixel", (0.41234, 0.0021), (0.52345, 0.0032)),
+            *(column(f"k{n}", f"title {n}", "", (n + 0.25, None), (n + 0.5, None)) for n in range(4)),
+            column("psnr", "PSNR, dB", "dB", None, (21.375, 0.14)),
+            column("parameters_all", "parameters, in all", "", (1234567.0, None), (89012.0, None), group="cost"),
+        ],
+        "apart": [{"titles": ["PSNR", "SSIM"], "columns": [["a"], ["b"]], "why": "calls: 2 | 4"}],
+        "differences": {"stage1.bpp": [0.4, 0.5]},
+        "page": "page.html",
+    }
+    assert words(comparison_table(table)) == [
+        "b is not whole: stage 2 is not finished",
+        "run measured, bits per pixel title 0 title 1 title 2 title 3",
+        "a 0.4123 ± 0.0021 0.25 1.25 2.25 3.25",
+        "b 0.5234 ± 0.0032 0.5 1.5 2.5 3.5",
+        "run PSNR, dB",
+        "a –",
+        "b 21.38 ± 0.14",
+        "run parameters, in all",
+        "a 1,234,567",
+        "b 89,012",
+        "PSNR, SSIM in 2 columns: calls: 2 | 4",
+        "set differently a b",
+        "stage1.bpp 0.4 0.5",
+        "page: page.html",
+    ]
+
+
+def test_an_audit_tells_bits_by_prior_and_unit() -> None:
+    """Kills another prior's row, a column of another unit, and the posterior's KL as the normal prior's bits."""
+
+    def group(pixel: float, latent: float, number: float) -> dict[str, Any]:
+        keys = ("per_pixel", "per_latent", "per_dimension")
+        return {k: {"value": v, "stderr": v / 100} for k, v in zip(keys, (pixel, latent, number), strict=True)}
+
+    values = {
+        "bits": group(0.5, 200.0, 1.5),
+        "normal": {"noisy": group(0.6, 240.0, 1.8), "posterior": {"per_latent": {"value": 300.0, "stderr": 3.0}}},
+        "psnr": {"value": 27.5, "stderr": 0.2},
+        "kernel": {"value": 0.045, "stderr": 0.003},
+        "sentence": "It is well.",
+        "unknown": ["this", "that"],
+    }
+    lines = words(audit_table(values, "audit.html"))
+    assert lines[:4] == [
+        "what bits per pixel bits per latent bits per number",
+        "diffusion prior, held out 0.5 ± 0.005 200 ± 2 1.5 ± 0.015",
+        "N(0, I), same latents and noise 0.6 ± 0.006 240 ± 2.4 1.8 ± 0.018",
+        "KL of the model's posterior, its own noise – 300 ± 3 –",
+    ]
+    assert "PSNR of reconstructions, dB: 27.5 ± 0.2" in lines and "their kernel distance: 0.045 ± 0.003" in lines
+    assert lines[-4:] == ["It is well.", "not known: this", "not known: that", "page: audit.html"]
+
+
+def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
+    """Whole rows, each number another. Kills SSIM in decibels, generation for reconstruction, and real for made."""
+    metrics = {
+        "bits": {"wanted": 0.5, "measured": 0.51234, "value": 9.0, "stderr": 0.0041, "n": 801},
+        "psnr": {"value": 22.345, "stderr": 0.067, "n": 802, "steps": 1},
+        "ssim": {"value": 0.81234, "stderr": 0.0089, "n": 803, "steps": 6},
+        "reconstruction": {"kernel": {"value": 0.0123, "stderr": 0.0011, "n": 804}},
+        "generation": {
+            "kernel": {"value": 0.0456, "stderr": 0.0022, "n": 805},
+            "frechet64": {"value": 6.789, "n": 806},
+        },
+        "classifier": {"samples": 0.6543, "real": 0.9321},
+        "parameters": {"base": 7, "encoder": 1_200_000},
+        "training_flops": {"encoder": 3.5e13, "base": 4.5e12},
+    }
+    assert words(metrics_table(metrics, Path("here"))) == [
+        "wanted measured on",
+        "bits per pixel 0.5 0.5123 ± 0.0041 801 held-out pictures",
+        "PSNR 22.34 dB ± 0.067 802 pictures, 1 decoder call",
+        "SSIM 0.8123 ± 0.0089 803 pictures, 6 decoder calls",
+        "reconstruction distance, kernel 0.0123 ± 0.0011 804 pictures",
+        "generation distance, kernel 0.0456 ± 0.0022 805 pictures",
+        "generation distance, Fréchet, 64 components 6.789 806 pictures",
+        "samples named rightly 65.4% real ones 93.2%",
+        "part parameters training FLOPs",
+        "encoder 1,200,000 3.50e+13",
+        "base 7 4.50e+12",
+        "report: here/report.html",
+    ]
+    metrics["bits"] = {"wanted": None, "value": 0.25, "stderr": None, "n": 3}
+    assert words(metrics_table(metrics))[1] == "bits per pixel – 0.25 3 held-out pictures"
+
+
+def test_details_of_a_step_are_the_records() -> None:
+    """Kills the target told as the bits, a step of another count and a speed in steps."""
+    record = {"step": 3, "steps": 7, "samples_per_second": 12.4, "seconds_left": 75.0, "loss": 0.12346}
+    record["metrics"] = {"bpp": 0.45678, "target": 0.5}
+    assert detail(record) == "step 3/7, 12 samples/s, 1:15 left, bits 0.457 of 0.5 wanted, loss 0.1235"
+    assert detail({"step": 1, "steps": 2}) == "step 1/2"
+
+
+def test_stages_have_plain_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills one clock for all stages, and a stage under another's name."""
+    monkeypatch.setattr("unilat.cli.progress.time.monotonic", lambda: 100.0)
+    written = io.StringIO()
+    with TrainingProgress(Console(file=written, soft_wrap=True)) as progress:
+        for stage in ("stage1", "stage2", "prior", "stage1"):
+            progress({"stage": stage, "step": 1, "steps": 8})
+        progress({"note": "what is done between [both]"})
+    assert written.getvalue().splitlines() == [
+        "stage 1, autoencoder, 12%: step 1/8",
+        "stage 2, base model, 12%: step 1/8",
+        "prior on frozen latents, 12%: step 1/8",
+        "what is done between [both]",
+    ]
+
+
+def test_notes_come_now_and_then_and_the_last_one_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a second: each other one is told. Kills a line a step, and an end that is never told."""
+    now = iter(float(second) for second in range(100, 110))
+    monkeypatch.setattr("unilat.cli.output.time.monotonic", lambda: next(now))
+    output, written = Output(False), io.StringIO()
+    output.console = Console(file=written, soft_wrap=True)
+    for done in (1, 2, 3, 4, 6):
+        output.note(done, 6, "reading")
+    output.note(9, 0, "counting")
+    output.note(11, 0, "counting")
+    assert written.getvalue().splitlines() == ["reading: 1/6", "reading: 3/6", "reading: 6/6", "counting: 11"]

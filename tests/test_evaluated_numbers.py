@@ -1,0 +1,367 @@
+"""Every number of metrics.json and every array of evaluation.safetensors, on a run whose answers were made by hand."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from planted import (
+    CLASSES,
+    ExactPrior,
+    Judge,
+    Means,
+    PlantedRun,
+    closed_form_bits,
+    coloured,
+    numbers,
+    planted_config,
+    recorded,
+)
+from unilat.files import read_json, read_safetensors, write_json
+from unilat.maths.rate import RateTerms
+from unilat.metrics.quality import ssim
+from unilat.run import evaluate as evaluation
+from unilat.run.evaluate import evaluate
+from unilat.signals import Pictures
+from unilat.types import UserError
+
+MEANS = [[0.9, -0.8, -0.9], [-0.8, 0.8, -0.7], [-0.9, -0.7, 0.6], [0.0, 0.0, 0.0]]
+BASE = SimpleNamespace(
+    denoise=ExactPrior(torch.tensor(MEANS), torch.tensor([0.4, 0.6, 0.8]), []),
+    classes=3,
+    lambda_min=-9.0,
+    lambda_0=4.0,
+)
+"""A base model that is the exact denoiser of a Gaussian for each class, and of another for none."""
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    """200 pictures, every fifth of those that the planted split holds out labelled as what it is not."""
+    made = coloured(200)
+    labels = made.labels.clone()
+    labels[::20] = (labels[::20] + 1) % 3
+    return replace(made, labels=labels)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
+    """Features and a judge whose answers are known, in place of the networks."""
+    judge = Judge()
+    monkeypatch.setattr(evaluation, "feature_network", lambda spec: Means())
+    monkeypatch.setattr(evaluation, "train_classifier", judge.train)
+    monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
+    monkeypatch.setattr(evaluation, "describe", lambda *given: {"parts": {}})  # a second; it has its own test
+    return judge
+
+
+def measured(run: PlantedRun, pictures: Pictures | None, source: str | None = None) -> tuple[dict[str, Any], list[int]]:
+    """What ``evaluate`` returns, and the numbers of the pictures that it measured, in their order."""
+    seen: list[Any] = []
+    run.encoded = recorded(run.encoded, seen)  # type: ignore[method-assign]
+    return evaluate(run, source, pictures=pictures), numbers(seen[0][0][0])  # type: ignore[arg-type]
+
+
+def row_of(values: Tensor) -> tuple[float, float, int]:
+    """Mean, standard error and count."""
+    each = values.double().tolist()
+    mean = sum(each) / len(each)
+    return mean, math.sqrt(sum((one - mean) ** 2 for one in each) / (len(each) - 1) / len(each)), len(each)
+
+
+def told_of(row: dict[str, Any]) -> Any:
+    return pytest.approx((row["value"], row["stderr"], row["n"]), rel=1e-4)
+
+
+def latents_of(pictures: Pictures, rows: list[int]) -> Tensor:
+    """Float64 latents of the planted autoencoder, a few lines of its own."""
+    x = pictures.images[rows].double() / 127.5 - 1
+    return 2 * x.unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5)) + 0.5
+
+
+def kernel_by_hand(a: Tensor, b: Tensor) -> float:
+    """The unbiased squared MMD with ``(x·y/D + 1)³``, pair by pair."""
+    a, b = a.double(), b.double()
+
+    def mean(x: Tensor, y: Tensor, apart: bool) -> float:
+        found = [
+            float((i @ j / len(i) + 1) ** 3) for p, i in enumerate(x) for q, j in enumerate(y) if p != q or not apart
+        ]
+        return sum(found) / len(found)
+
+    return mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_bits_and_their_arrays_by_hand(pictures: Pictures, judge: Judge, tmp_path: Path, learned: bool) -> None:
+    """Three estimates of known nats: value, error, count, maps, curve and terminal. Kills: bits per dimension or per
+    latent, nats, one estimate for all, a variance's entropy forgotten, a map over the wrong axis."""
+    run = PlantedRun(planted_config(), pictures, tmp_path, learned=learned)
+    metrics, rows = measured(run, pictures)
+    z = latents_of(pictures, rows)
+    terminal = z.square() - (0.25 + z.abs() if learned else 0)
+    bits = (2 * (z + 3).square() + terminal) / math.log(2)  # (1 + 2 + 3) / 3
+    row = metrics["bits"]
+    assert row_of(bits.sum((1, 2, 3)) / 256) == told_of(row) and row["n"] == 15
+    assert row["measured"] == row["value"] and row["wanted"] == 0.35 and row["unit"] == "bits per pixel"
+    arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
+    close = lambda a, b: torch.testing.assert_close(arrays[a].double(), b, rtol=1e-5, atol=1e-5)  # noqa: E731
+    close("bit_map", bits.sum(1).mean(0))
+    close("channel_bits", bits.sum((2, 3)).mean(0))
+    close("terminal_bits", terminal.sum((1, 2, 3)).mean()[None] / math.log(2))
+    once = ((z[:8] + 3).square() + terminal[:8]) / math.log(2)
+    close("bit_maps", once.sum(1))
+    close("bits_each", once.sum((1, 2, 3)))
+    close("curve_edges", torch.linspace(-9, 4, 31, dtype=torch.float64))
+    levels, curve = torch.linspace(-9, 4, 15, dtype=torch.float64), torch.zeros(30, dtype=torch.float64)
+    for k in range(3):
+        for picture, level in enumerate(levels.roll(k).tolist()):
+            curve[min(29, int((level + 9) / (13 / 30) + 1e-5))] += (1 + k) * (z[picture] + 3).square().sum() / 45
+    close("curve_bits", curve / math.log(2))
+
+
+def test_each_shown_pictures_map_is_of_64_draws_of_its_own(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """The latents asked for are the first eight, 64 times each and one after the other, with their entropy, at one
+    level. Kills: ``repeat`` for ``repeat_interleave``, another number of draws than is averaged, an entropy dropped."""
+    run, asked = PlantedRun(planted_config(), pictures, tmp_path, learned=True), []
+    run.rate = recorded(run.rate, asked)  # type: ignore[method-assign]
+    _, rows = measured(run, pictures)
+    z = latents_of(pictures, rows).float()
+    (first, named), ((shown, levels), shown_named) = asked
+    torch.testing.assert_close(first[0], z)
+    assert first[1] == 3 and levels == 1 and named["entropy"].shape == z.shape
+    torch.testing.assert_close(shown.unflatten(0, (8, 64)), z[:8, None].expand(-1, 64, -1, -1, -1))
+    torch.testing.assert_close(shown_named["entropy"].unflatten(0, (8, 64))[:, 5], named["entropy"][:8])
+
+
+def test_base_bits_are_the_closed_form_of_each_class(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """An exact denoiser a class: held-out bits are the KL of its Gaussian, within the error of 300 draws. Kills: labels
+    of other pictures, no labels, another noise range, bits per latent number."""
+    run = PlantedRun(planted_config(rate_levels=300, samples=3), pictures, tmp_path, base=BASE)
+    metrics, rows = measured(run, pictures)
+    mean = BASE.denoise.mean[pictures.labels[rows]].double()[..., None, None]
+    bits = closed_form_bits(latents_of(pictures, rows), mean, BASE.denoise.std.double()[None, :, None, None], -9.0, 4.0)
+    assert metrics["base_bits"]["value"] == pytest.approx(float(bits.sum((1, 2, 3)).mean()) / 256, rel=0.01)
+    assert metrics["base_bits"]["stderr"] == pytest.approx(row_of(bits.sum((1, 2, 3)) / 256)[1], rel=0.05)
+
+
+@pytest.mark.parametrize("case", ["own", "learned", "elsewhere", "one class"])
+def test_base_bits_by_hand(
+    pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Planted estimates: mean, error, count, unit, less the entropy; and what the base model is told of each picture:
+    its class, none of another source's, nothing where there are no classes."""
+    asked: list[Any] = []
+
+    def planted(z: Tensor, *given: Any, levels: int, **named: Any) -> list[RateTerms]:
+        asked.append((z, given, named | {"levels": levels}))
+        return [RateTerms((2 + k) * z.square(), (z + 1).square(), z[:, 0, 0, 0]) for k in range(levels)]
+
+    monkeypatch.setattr(evaluation, "measure_rate", planted)
+    base = SimpleNamespace(denoise="the base", classes=0 if case == "one class" else 3, lambda_min=-9.0)
+    run = PlantedRun(planted_config(samples=3), pictures, tmp_path, learned=case == "learned", base=base)
+    metrics, rows = measured(run, pictures, "elsewhere" if case == "elsewhere" else None)
+    z = latents_of(pictures, rows)
+    nats = 3 * z.square() + (z + 1).square() - (0.25 + z.abs() if case == "learned" else 0)
+    assert row_of(nats.sum((1, 2, 3)) / math.log(2) / 256) == told_of(metrics["base_bits"])
+    assert metrics["base_bits"]["unit"] == "bits per pixel"
+    (given_z, given, named) = asked[0]
+    torch.testing.assert_close(given_z, z.float())
+    assert given == ("the base", run.autoencoder.rate_levels.table, -9.0)
+    assert named["levels"] == 3 and named["seed"] != 0, "the base's noise is not the prior's"
+    expected = {"own": pictures.labels[rows], "elsewhere": torch.full((15,), 3), "one class": None}
+    expected["learned"] = expected["own"]
+    wanted = expected[case]
+    assert named["cond"] is None if wanted is None else torch.equal(named["cond"], wanted)
+
+
+def test_reconstructions_by_hand(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """Pictures that come back brighter by a known number: PSNR 20 log10(255 / it), distances pair by pair. Kills:
+    numbers of other pictures or steps, a headline of the last row, distances on another share."""
+    run = PlantedRun(planted_config(), pictures, tmp_path)
+    metrics, rows = measured(run, pictures)
+    images, more = pictures.images[rows], torch.tensor([1, 1, 3] * 5)
+    arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
+    assert torch.equal(arrays["originals"], images[:8])
+    assert [row["steps"] for row in metrics["by_steps"]] == [1, 3, 4]
+    features = images.double().mean((2, 3)) / 255
+    for row in metrics["by_steps"]:
+        steps = row["steps"]
+        made = (images.int() + (steps * more)[:, None, None, None]).to(torch.uint8)
+        decibels, alike = 20 * torch.log10(255 / (steps * more.double())), ssim(images, made)
+        assert row["psnr"] == pytest.approx(float(decibels.mean()), rel=1e-5)
+        assert row["ssim"] == pytest.approx(float(alike.mean()), rel=1e-5)
+        count = 15 if steps == 4 else 7
+        moved = (made.double().mean((2, 3)) / 255)[:count]
+        assert row["kernel"] == pytest.approx(kernel_by_hand(features[:count], moved), rel=1e-4, abs=1e-9)
+        assert torch.equal(arrays[f"reconstructions_{steps}"], made[:8])
+        if steps == 4:
+            assert row_of(decibels) == told_of(metrics["psnr"]) and metrics["psnr"]["unit"] == "dB"
+            assert row_of(alike) == told_of(metrics["ssim"]) and metrics["ssim"]["unit"] == ""
+            assert metrics["reconstruction"]["kernel"]["n"] == 15
+            assert metrics["reconstruction"]["kernel"]["value"] == row["kernel"]
+            assert metrics["reconstruction"]["steps"] == metrics["psnr"]["steps"] == metrics["ssim"]["steps"] == 4
+
+
+@pytest.mark.parametrize("once", ["mse", "fast"])
+def test_a_decoder_of_one_number_of_calls_is_measured_at_that_alone(
+    pictures: Pictures, judge: Judge, tmp_path: Path, once: str
+) -> None:
+    """Kills: a squared-error or a distilled decoder asked for step counts that it does not have."""
+    run = PlantedRun(planted_config(), pictures, tmp_path)
+    if once == "mse":
+        run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_loss="mse"))
+    else:
+        run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
+    run.decoder_steps = 2
+    metrics, _ = measured(run, pictures)
+    assert [row["steps"] for row in metrics["by_steps"]] == [2] and metrics["psnr"]["steps"] == 2
+
+
+def test_the_distance_of_all_samples_by_hand(
+    pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a part of the samples, reconstructions for samples, real and made exchanged, another protocol than was
+    used; arrays of other pictures or with other labels."""
+    asked: list[Any] = []
+    monkeypatch.setattr(evaluation, "compare", recorded(evaluation.compare, asked))
+    run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
+    metrics, rows = measured(run, pictures)
+    made, labels = run.sample(14)
+    assert torch.equal(asked[-1][0][0], Means()(pictures.images[rows])), "the real ones give the directions"
+    real, other = (images.double().mean((2, 3)) / 255 for images in (pictures.images[rows][:14], made))
+    kernel, frechet = metrics["generation"]["kernel"], metrics["generation"]["frechet64"]
+    assert kernel["value"] == pytest.approx(kernel_by_hand(real, other), rel=1e-5) and kernel["n"] == 14
+    one, two = real.T.cov(), other.T.cov()
+    root = torch.linalg.eigvals(one @ two).sqrt().sum().real
+    distance = (real.mean(0) - other.mean(0)).square().sum() + one.trace() + two.trace() - 2 * root
+    assert frechet["value"] == pytest.approx(float(distance), rel=1e-4) and frechet["n"] == 14
+    words = "features: means of channels; guidance 2.5, 5 calls of the base and 4 of the decoder at temperature 0.25"
+    assert words in kernel["protocol"] and "classes in turn" in kernel["protocol"]
+    arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
+    assert torch.equal(arrays["samples"], made) and torch.equal(arrays["sample_labels"], labels)
+
+
+def test_a_page_of_samples_and_the_fast_decoders_temperature(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """Kills: more or fewer samples shown than 64, labels of others, the full decoder's temperature told of the fast."""
+    run = PlantedRun(planted_config(samples=71), pictures, tmp_path, base=BASE)
+    run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
+    metrics, _ = measured(run, pictures)
+    arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
+    assert torch.equal(arrays["samples"], run.sample(71)[0][:64])
+    assert arrays["sample_labels"].tolist() == [index % 3 for index in range(64)]
+    assert "at temperature 0.75" in metrics["generation"]["kernel"]["protocol"]
+    assert metrics["generation"]["kernel"]["n"] == 15
+
+
+def test_the_judge_learns_from_training_pictures_and_names_samples(
+    pictures: Pictures, judge: Judge, tmp_path: Path
+) -> None:
+    """Eleven of fourteen samples have their label's colour, and all held-out pictures but the planted ones. Kills: a
+    judge trained on what it is tested on, shuffled labels, real and samples exchanged, a ratio upside down."""
+    run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
+    metrics, rows = measured(run, pictures)
+    found = metrics["classifier"]
+    ((learned, labels, classes, samples),) = judge.seen
+    assert numbers(learned) == [index for index in range(200) if index % 4 > 1]
+    assert torch.equal(labels, pictures.labels[numbers(learned)]) and (classes, samples) == (3, 640)
+    wrong = sum(row % 20 == 0 for row in rows)
+    assert 0 < wrong < 8
+    real, share = 1 - wrong / 15, 11 / 14
+    assert (found["samples"], found["real"], found["n"]) == (pytest.approx(share), pytest.approx(real), 14)
+    assert found["samples_stderr"] == pytest.approx(math.sqrt(share * (1 - share) / 14))
+    assert found["real_stderr"] == pytest.approx(math.sqrt(real * (1 - real) / 15))
+    assert found["ratio"] == pytest.approx(share / real) and found["protocol"] == "the brightest channel"
+    asked = [(numbers(images), given.tolist()) for images, given in judge.asked[1:]]
+    assert asked == [(rows, pictures.labels[rows].tolist())], "the real pictures are those that were measured"
+
+
+@pytest.mark.parametrize("case", ["another source", "one class", "switched off"])
+def test_nobody_is_judged_where_there_is_nothing_to_name(
+    pictures: Pictures, judge: Judge, tmp_path: Path, case: str
+) -> None:
+    """Kills: samples judged by another source's classes or by a single class, and a judge trained on no pictures."""
+    base = SimpleNamespace(**{**vars(BASE), "classes": 1}) if case == "one class" else BASE
+    config = planted_config(classifier_samples=0 if case == "switched off" else 640)
+    run = PlantedRun(config, pictures, tmp_path, base=base)
+    metrics, rows = measured(
+        run, None if case == "another source" else pictures, "elsewhere" if case == "another source" else None
+    )
+    assert metrics["classifier"] is None and not judge.seen and metrics["generation"]["kernel"]["n"] == 14
+    assert min(rows) >= 180 if case == "another source" else max(rows) <= 196
+
+
+def test_a_chance_choice_of_the_held_out_pictures(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """Kills: pictures measured that were trained or calibrated on, the first ones alone (a sorted folder gives one
+    class then), another choice each time, more than were asked for, fewer than there are."""
+    rows = measured(PlantedRun(planted_config(), pictures, tmp_path), pictures)[1]
+    again = measured(PlantedRun(planted_config(), pictures, tmp_path), pictures)[1]
+    everybody = measured(PlantedRun(planted_config(pictures=500), pictures, tmp_path), pictures)[1]
+    assert rows == again and len(set(rows)) == 15 and not [row for row in rows if row % 4]
+    assert max(rows) > 120 and sorted(everybody) == list(range(0, 200, 4)) and everybody != sorted(everybody)
+
+
+def test_costs_and_protocol_are_the_runs(
+    pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: costs without the run's channels or classes, a part left out, parameters told as FLOPs, phases forgotten,
+    and a protocol that calls another source's pictures held out."""
+    asked: list[Any] = []
+    parts = {"decoder": {"parameters": 5, "training_flops": 70}, "base": {"parameters": 11, "training_flops": 13}}
+    monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: {"parts": parts}, asked))
+    write_json(tmp_path / "phases.json", [{"name": "stage 1", "seconds": 3.5, "peak_memory_mib": 7}])
+    run = PlantedRun(planted_config(), pictures, tmp_path)
+    metrics, _ = measured(run, pictures)
+    assert asked[0][0] == (run.config, 3, len(CLASSES))
+    assert metrics["parameters"] == {"decoder": 5, "base": 11}
+    assert metrics["training_flops"] == {"decoder": 70, "base": 13}
+    assert metrics["phases"] == [{"name": "stage 1", "seconds": 3.5, "peak_memory_mib": 7}]
+    told = metrics["protocol"]
+    assert told["pictures"] == "held out of planted, never trained on" and told["features"] == Means.protocol
+    assert "mean of decibels" in told["psnr"] and "Wang et al. 2004" in told["ssim"]
+    assert evaluate(run, "elsewhere")["protocol"]["pictures"] == "elsewhere"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", ["own", "distilled", "elsewhere"])
+def test_which_files_the_numbers_go_to(pictures: Pictures, judge: Judge, tmp_path: Path, case: str) -> None:
+    """Kills: a report's numbers overwritten by those of fast networks or of other pictures, and returned numbers that
+    are not the written ones."""
+    run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
+    run.distilled = case == "distilled"
+    metrics, _ = measured(run, pictures, "elsewhere" if case == "elsewhere" else None)
+    files = {"own": ["evaluation.safetensors", "metrics.json"], "distilled": ["metrics-fast.json"], "elsewhere": []}
+    assert sorted(path.name for path in tmp_path.iterdir()) == files[case]
+    for path in tmp_path.glob("*.json"):
+        assert read_json(path) == metrics
+
+
+def test_without_features_no_distance_is_told(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a distance of zero, or a reconstruction row, where no network could tell one."""
+    monkeypatch.setattr(evaluation, "feature_network", lambda spec: None)
+    run = PlantedRun(planted_config(classifier_samples=0), pictures, tmp_path, base=BASE)
+    metrics, _ = measured(run, pictures)
+    assert metrics["generation"] is None and "reconstruction" not in metrics
+    assert [row["kernel"] for row in metrics["by_steps"]] == [None] * 3 and metrics["protocol"]["features"] is None
+
+
+def test_own_pictures_are_read_as_they_were_trained_on(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: grey pictures of a run that was trained in colour, and a changed source of the same count."""
+    asked: list[Any] = []
+    monkeypatch.setattr(evaluation, "read_pictures", recorded(lambda *given: pictures, asked))
+    run: Any = PlantedRun(planted_config(), pictures, tmp_path)
+    run.data |= {"count": 200}
+    assert evaluation.own_pictures(run) is pictures and asked[0][0] == (run.config.data, 3)
+    images, labels = evaluation.held_out(run)
+    assert numbers(images) == list(range(0, 200, 4)) and torch.equal(labels, pictures.labels[::4])
+    run.data |= {"sha256": "0" * 64}
+    with pytest.raises(UserError, match="planted has changed since this run was trained"):
+        evaluation.own_pictures(run)
