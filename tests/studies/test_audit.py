@@ -78,9 +78,9 @@ def test_the_lower_of_two_bounds_counts():
     assert without.values["prior"] == "network" and without.bits > 1.05 * truth
     assert "plain Gaussian" in found.values["protocol"]["bits"]
     assert "plain Gaussian" not in without.values["protocol"]["bits"]
-    signs = (torch.rand(4000, 1, 4, 4, generator=torch.Generator().manual_seed(3)) < 0.5).float()
-    plan = replace(_plan(12800), prior=replace(_plan(12800).prior, learning_rate=3e-3))
-    assert audit(signs, plan=plan).values["prior"] == "network"
+    spread = torch.exp(1.5 * torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(3)))  # no Gaussian
+    plan = replace(_plan(6400), prior=replace(_plan(6400).prior, learning_rate=1e-2))
+    assert audit(spread * noise.view(4000, 1, 4, 4), plan=plan).values["prior"] == "network"
     few = correlated.view(1000, 4, 4, 4)[:100]  # fewer than twice their 64 numbers
     assert audit(few, plan=_plan()).values["prior"] == "network"
 
