@@ -19,7 +19,7 @@ def main(source: str, folder: str, preset: str = "small") -> None:
     config = replace(
         config,
         data=replace(config.data, source=source),
-        stage1=replace(config.stage1, bpp=0.4),
+        stage1=replace(config.stage1, target_bpp=0.4),
     )
     metrics = train(config, Path(folder))
     print(f"wanted 0.4 bits per pixel, measured {metrics['bits']['measured']:.3f} ± {metrics['bits']['stderr']:.3f}")

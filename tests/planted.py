@@ -70,7 +70,7 @@ def planted_config(**evaluation: Any) -> RunConfig:
         config,
         data=data,
         autoencoder=replace(config.autoencoder, latent_channels=3, lambda_min=-9.0, lambda_0=4.0),
-        stage1=replace(config.stage1, bpp=0.35),
+        stage1=replace(config.stage1, target_bpp=0.35),
         evaluation=replace(config.evaluation, **(wanted | evaluation)),
     )
 

@@ -94,7 +94,7 @@ def test_parts_that_are_not_trained_cost_nothing(planted: None) -> None:
     normal = replace(
         config,
         autoencoder=replace(config.autoencoder, price="normal"),
-        stage1=replace(config.stage1, bpp=None, loss_factor=1.5),
+        stage1=replace(config.stage1, target_bpp=None, loss_factor=1.5),
     )
     single = replace(config, evaluation=replace(config.evaluation, sample_from="prior"))
     assert set(describe(normal, 3, 3)["parts"]) == {"encoder", "decoder", "base"}

@@ -80,7 +80,7 @@ def test_train_hands_over_the_configuration(run: FakeRun, capsys: pytest.Capture
     words = ["train", "glyphs", "--bpp", "0.2", "--preset", "tiny", "--out", str(tmp_path / "r"), "--seed", "5"]
     assert main([*words, "--stage1.batch", "48"]) == 0
     config = run.asked["config"]
-    assert (config.stage1.bpp, config.stage1.batch, config.seed, config.data.source) == (0.2, 48, 5, "glyphs")
+    assert (config.stage1.target_bpp, config.stage1.batch, config.seed, config.data.source) == (0.2, 48, 5, "glyphs")
     assert run.asked["folder"] == tmp_path / "r"
     out, err = capsys.readouterr()
     assert "0.297 ± 0.002" in out

@@ -25,17 +25,17 @@ def test_the_preset_is_the_start():
 
 def test_overrides_win_over_dials():
     """Kills the order of the two: a field's own option has the last word."""
-    settings = _settings("--bpp", "0.2", "--stage1.bpp", "0.4", "--size", "64", "--data.source", "elsewhere")
-    assert (settings.stage1.bpp, settings.data.size, settings.data.source) == (0.4, 64, "elsewhere")
+    settings = _settings("--bpp", "0.2", "--stage1.target_bpp", "0.4", "--size", "64", "--data.source", "elsewhere")
+    assert (settings.stage1.target_bpp, settings.data.size, settings.data.source) == (0.4, 64, "elsewhere")
 
 
 def test_dials_reach_their_fields():
     """Kills --loss-factor beside wanted bits, and --bias or --seed that go nowhere."""
     settings = _settings("--loss-factor", "1.5", "--bias", "-1", "--seed", "9")
-    assert (settings.stage1.loss_factor, settings.stage1.bpp) == (1.5, None)
+    assert (settings.stage1.loss_factor, settings.stage1.target_bpp) == (1.5, None)
     assert (settings.autoencoder.bias, settings.seed) == (-1.0, 9)
-    assert _settings("--bpp", "0.7").stage1.bpp == 0.7
-    assert _settings("--stage1.bpp", "None", "--stage1.loss-factor", "2").stage1.bpp is None
+    assert _settings("--bpp", "0.7").stage1.target_bpp == 0.7
+    assert _settings("--stage1.target_bpp", "None", "--stage1.loss-factor", "2").stage1.target_bpp is None
 
 
 def test_levels_can_be_written():
@@ -51,7 +51,7 @@ def test_a_file_is_a_start(tmp_path: Path):
     file = tmp_path / "config.json"
     file.write_text(to_json(_settings("--preset", "tiny", "--stage1.batch", "48", "--seed", "3")), encoding="utf-8")
     settings = parse_train(["photos", "--config", str(file), "--bpp", "0.6"]).settings
-    assert (settings.stage1.batch, settings.stage1.bpp, settings.data.source) == (48, 0.6, "photos")
+    assert (settings.stage1.batch, settings.stage1.target_bpp, settings.data.source) == (48, 0.6, "photos")
     assert settings.base == presets.get("tiny").base
     file.write_text(file.read_text(encoding="utf-8").replace('"batch"', '"bach"'), encoding="utf-8")
     with pytest.raises(UserError, match="bach"):

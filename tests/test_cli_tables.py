@@ -101,7 +101,7 @@ def test_a_comparison_has_each_runs_number_under_its_head() -> None:
             column("parameters_all", "parameters, in all", "", (1234567.0, None), (89012.0, None), group="cost"),
         ],
         "apart": [{"titles": ["PSNR", "SSIM"], "columns": [["a"], ["b"]], "why": "calls: 2 | 4"}],
-        "differences": {"stage1.bpp": [0.4, 0.5]},
+        "differences": {"stage1.target_bpp": [0.4, 0.5]},
         "page": "page.html",
     }
     assert words(comparison_table(table)) == [
@@ -117,7 +117,7 @@ def test_a_comparison_has_each_runs_number_under_its_head() -> None:
         "b 89,012",
         "PSNR, SSIM in 2 columns: calls: 2 | 4",
         "set differently a b",
-        "stage1.bpp 0.4 0.5",
+        "stage1.target_bpp 0.4 0.5",
         "page: page.html",
     ]
 

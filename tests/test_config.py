@@ -27,7 +27,7 @@ def _replaced(node: Any, path: list[str], value: Any) -> Any:
 
 def few_bits(config: RunConfig) -> RunConfig:
     """``config`` asked for bits that a latent of any size carries."""
-    return changed(config, stage1__bpp=0.01)
+    return changed(config, stage1__target_bpp=0.01)
 
 
 TINY = presets.get("tiny")
@@ -44,7 +44,9 @@ def test_json_round_trip(name: str) -> None:
 
 def test_every_field_survives() -> None:
     """Kills: a field that the JSON carries but the reader ignores."""
-    one = changed(TINY, stage1__bpp=None, stage1__loss_factor=1.5, data__channels=3, seed=9, stage1__unit_scale=False)
+    one = changed(
+        TINY, stage1__target_bpp=None, stage1__loss_factor=1.5, data__channels=3, seed=9, stage1__unit_scale=False
+    )
     one = changed(one, evaluation__step_counts=(1, 7), autoencoder__bias=-1.25, stage1__control__gain=0.5)
     assert from_json(to_json(one)) == one != TINY
 
@@ -108,12 +110,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"data__size": 0}, "pictures of 0 pixels"),
     ({"data__channels": 2}, r"--data.channels must be 1 \(grey\) or 3"),
     ({"data__held_out": 1.5}, "--data.held-out must lie between 0 and 1, not 1.5"),
-    ({"stage1__bpp": 5.0}, "5 bits per pixel are more than a latent of 4×4×4 carries .*latent-channels 23"),
-    ({"stage1__bpp": 0.0}, "--stage1.bpp must be a positive number, not 0"),
-    ({"stage1__bpp": math.nan}, "--stage1.bpp must be a positive number, not nan"),
-    ({"stage1__bpp": None}, "either wanted bits .* or a fixed loss factor"),
+    ({"stage1__target_bpp": 5.0}, "5 bits per pixel are more than a latent of 4×4×4 carries .*latent-channels 23"),
+    ({"stage1__target_bpp": 0.0}, "--stage1.target-bpp must be a positive number, not 0"),
+    ({"stage1__target_bpp": math.nan}, "--stage1.target-bpp must be a positive number, not nan"),
+    ({"stage1__target_bpp": None}, "either wanted bits .* or a fixed loss factor"),
     ({"stage1__loss_factor": 1.5}, "not both or none"),
-    ({"stage1__bpp": None, "stage1__loss_factor": -1.5}, "--stage1.loss-factor must be a positive number"),
+    ({"stage1__target_bpp": None, "stage1__loss_factor": -1.5}, "--stage1.loss-factor must be a positive number"),
     ({"stage1__batch": 0}, "--stage1.batch must be 1 or more, not 0"),
     ({"stage1__samples": 0}, "--stage1.samples must be 1 or more"),
     ({"stage1__learning_rate": math.inf}, "--stage1.learning-rate must be a positive number"),
@@ -146,7 +148,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoencoder__encoder__patch": (0, 0)}, "patches and strides .* must be 1 or more"),
     ({"autoencoder__decoder__width": 0}, "--autoencoder.decoder.width must be 1 or more"),
     ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
-    ({"autoencoder__price": "normal", "stage1__bpp": 0.5}, r"a KL term to N\(0, I\) stands at 0.724 bits per pixel"),
+    (
+        {"autoencoder__price": "normal", "stage1__target_bpp": 0.5},
+        r"a KL term to N\(0, I\) stands at 0.724 bits per pixel",
+    ),
 ]
 
 
@@ -161,9 +166,9 @@ def test_what_cannot_work_is_refused_in_one_line(values: dict[str, Any], says: s
 def test_the_way_out_of_too_many_bits_is_one() -> None:
     """Kills: advice that is refused in its turn, or a capacity in nats or by dimension."""
     assert capacity(TINY) == pytest.approx(4 / 16 * 0.5 * math.log2(1 + math.exp(5)))
-    check(changed(TINY, stage1__bpp=5.0, autoencoder__latent_channels=23))
+    check(changed(TINY, stage1__target_bpp=5.0, autoencoder__latent_channels=23))
     with pytest.raises(UserError):
-        check(changed(TINY, stage1__bpp=5.0, autoencoder__latent_channels=22))
+        check(changed(TINY, stage1__target_bpp=5.0, autoencoder__latent_channels=22))
 
 
 @pytest.mark.parametrize("size", [32, 64, 128, 256])
@@ -227,7 +232,7 @@ def test_a_normal_prior_s_floor_is_the_closed_form() -> None:
 
     ½ (σ² − 1 − ln σ²) at λ₀ = 5 is 2.0067 nats, 2.895 bits, and `small` has half a latent number a pixel.
     """
-    small = changed(presets.get("small"), autoencoder__price="normal", stage1__bpp=1.5)
+    small = changed(presets.get("small"), autoencoder__price="normal", stage1__target_bpp=1.5)
     assert normal_floor(small) == pytest.approx(1.4476, abs=2e-4)
     check(small)
     assert normal_floor(changed(small, autoencoder__learned_variance=True)) == 0.0
@@ -236,13 +241,13 @@ def test_a_normal_prior_s_floor_is_the_closed_form() -> None:
 def test_more_bits_are_held_until_the_prior_has_settled() -> None:
     """Kills: a run that ends with as many bits too few as its settled prior saves, an aim beyond the capacity, and one
     for a prior that has nothing to learn."""
-    settling = changed(presets.get("small"), stage1__bpp=0.2, stage1__settle=1_000)
+    settling = changed(presets.get("small"), stage1__target_bpp=0.2, stage1__settle=1_000)
     assert aim(settling) == pytest.approx(0.2 / 0.8)
     assert aim(changed(settling, stage1__settle=0)) == 0.2
-    many = changed(settling, stage1__bpp=1.7)
+    many = changed(settling, stage1__target_bpp=1.7)
     assert aim(many) == pytest.approx((1.7 + capacity(many)) / 2) and capacity(many) > 1.7
     assert aim(changed(settling, autoencoder__price="normal")) == 0.2
-    assert aim(changed(settling, stage1__bpp=None, stage1__loss_factor=2.0)) is None
+    assert aim(changed(settling, stage1__target_bpp=None, stage1__loss_factor=2.0)) is None
 
 
 def test_cells_that_are_no_squares() -> None:

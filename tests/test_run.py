@@ -216,8 +216,10 @@ def test_another_configuration_is_refused_by_name(whole: Path, source: Path) -> 
     """Kills: a run that goes on with other settings than it began with, or a refusal that does not say which."""
     config = small(source)
     before = {path: path.read_bytes() for path in whole.rglob("*.json")}
-    other = replace(config, seed=5, stage1=replace(config.stage1, bpp=0.2))
-    with pytest.raises(UserError, match=r"another configuration \(stage1.bpp: 0.3 and 0.2; seed: 0 and 5\).*--out"):
+    other = replace(config, seed=5, stage1=replace(config.stage1, target_bpp=0.2))
+    with pytest.raises(
+        UserError, match=r"another configuration \(stage1.target_bpp: 0.3 and 0.2; seed: 0 and 5\).*--out"
+    ):
         run.train(other, whole)
     assert before == {path: path.read_bytes() for path in whole.rglob("*.json")}
 
@@ -281,7 +283,7 @@ def test_a_target_that_no_latent_carries_is_refused(tmp_path: Path, source: Path
     """Kills: an hour of training towards bits that the noise λ₀ does not let through."""
     config = small(source)
     with pytest.raises(UserError, match="5 bits per pixel are more than a latent of 4×4×4 carries"):
-        run.train(replace(config, stage1=replace(config.stage1, bpp=5.0)), tmp_path / "run")
+        run.train(replace(config, stage1=replace(config.stage1, target_bpp=5.0)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -290,7 +292,7 @@ def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> No
     base model whose absence is a traceback; the loss factor that the user fixed must stay."""
     labels = np.array([0] * 12 + [1] * 11 + [2])
     config = small(write_pictures(tmp_path / "few.npz", 24, labels, channels=3))
-    stage1 = replace(config.stage1, bpp=None, loss_factor=1.5, samples=32, unit_scale=False)
+    stage1 = replace(config.stage1, target_bpp=None, loss_factor=1.5, samples=32, unit_scale=False)
     config = replace(config, stage1=stage1, stage2=replace(config.stage2, samples=0))
     folder = tmp_path / "run"
     metrics = run.train(config, folder)

@@ -106,7 +106,7 @@ def contents(**changes: Any) -> Contents:
     metrics = {**METRICS, **changes.pop("metrics", {})}
     known: dict[str, Any] = {
         "name": "known",
-        "config": {"stage1": {"bpp": 0.42}, "seed": 3},
+        "config": {"stage1": {"target_bpp": 0.42}, "seed": 3},
         "manifest": {
             "unilat": "0.2.0",
             "torch": "2.13.0",

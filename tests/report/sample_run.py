@@ -165,7 +165,7 @@ def arrays(classes: int = len(CLASSES)) -> dict[str, Tensor]:
 CONFIG = {
     "data": {"source": "glyphs", "size": 32, "channels": 1},
     "autoencoder": {"latent_channels": 6, "lambda_0": 5.0, "lambda_min": -10.0},
-    "stage1": {"bpp": 0.3, "samples": 250000, "batch": 64},
+    "stage1": {"target_bpp": 0.3, "samples": 250000, "batch": 64},
     "stage2": {"samples": 400000, "batch": 128},
     "seed": 0,
 }
@@ -195,7 +195,7 @@ MANIFEST = {
 def write(folder: Path, *, wanted: float | None = 0.3, data: dict[str, Any] | None = None) -> Path:
     """Write the whole run folder; tests then take away or spoil what they want to."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {**CONFIG, "stage1": {**CONFIG["stage1"], "bpp": wanted}}
+    config = {**CONFIG, "stage1": {**CONFIG["stage1"], "target_bpp": wanted}}
     for name, tree in (
         ("config", config),
         ("manifest", MANIFEST),

@@ -43,7 +43,7 @@ def table() -> dict[str, Any]:
             {"keys": ["a", "b"], "titles": ["PSNR", "SSIM"], "columns": [["x"], ["y"], ["z"]], "why": "calls: 2 | 4"}
         ],
         "charts": dict.fromkeys(compare.NAMES, shared),
-        "differences": {"stage1.bpp": [0.4, 0.5, 0.6], "seed": [1, None, 3]},
+        "differences": {"stage1.target_bpp": [0.4, 0.5, 0.6], "seed": [1, None, 3]},
     }
 
 
@@ -56,7 +56,7 @@ def scaled(factor: float) -> Contents:
         "bits": {"value": 0.4368 * factor, "stderr": 0.0091},
         "psnr": {"value": 29.87, "stderr": 0.0734, "steps": 10},
     }
-    config = {"stage1": {"bpp": 0.42 * factor}}
+    config = {"stage1": {"target_bpp": 0.42 * factor}}
     return known_run.contents(log=log, arrays=arrays, metrics=metrics, config=config)
 
 
@@ -89,7 +89,7 @@ def test_each_run_has_its_own_numbers_under_each_head(page: Node) -> None:
 def test_fields_and_their_values_stand_by_their_run(page: Node) -> None:
     """Kills values in the order of another field, and a value that is not there told as one."""
     told = {name.replace(" ", ""): values for name, values in rows(page.section("differences")).items()}
-    assert told == {"stage1.bpp": ["0.4", "0.5", "0.6"], "seed": ["1", "–", "3"]}
+    assert told == {"stage1.target_bpp": ["0.4", "0.5", "0.6"], "seed": ["1", "–", "3"]}
 
 
 def test_the_head_names_runs_what_is_missing_and_what_is_kept_apart(page: Node) -> None:

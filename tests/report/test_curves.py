@@ -73,7 +73,7 @@ def long_log(count: int = 200) -> list[dict[str, float | str]]:
 
 def test_many_steps_are_drawn_as_means_with_their_range() -> None:
     """200 lines in groups of 4. Kills lowest for highest, and a group's end for its middle."""
-    run = known_run.contents(log=long_log(), config={"stage1": {"bpp": 0.5}})
+    run = known_run.contents(log=long_log(), config={"stage1": {"target_bpp": 0.5}})
     drawn = charts(parse(training.rate(run)))[0]
     mean, band = drawn.curve("line measured"), drawn.curve("fill quiet")
     assert len(mean) == 50 and len(band) == 100

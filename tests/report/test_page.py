@@ -255,7 +255,7 @@ def test_values_of_the_wrong_kind_never_stop_the_page(folder: Path, value: objec
         (folder / "metrics.json").write_text(json.dumps(spoilt))
         assert report.write(folder).stat().st_size > 1000
     (folder / "data.json").write_text(json.dumps(dict.fromkeys(sample_run.DATA, value)))
-    (folder / "config.json").write_text(json.dumps({"stage1": {"bpp": value}}))
+    (folder / "config.json").write_text(json.dumps({"stage1": {"target_bpp": value}}))
     read(folder)
 
 

@@ -167,10 +167,10 @@ def test_values_stand_in_their_own_rows(tmp_path: Path) -> None:
 
 def test_fields_set_differently_are_listed_with_every_value(tmp_path: Path) -> None:
     """Three runs, each with a field of its own. Kills differences against the first run alone."""
-    fields = ({}, {"stage1.bpp": 0.5}, {"base.bias": 1.0, "stage1.bpp": 0.5})
+    fields = ({}, {"stage1.target_bpp": 0.5}, {"base.bias": 1.0, "stage1.target_bpp": 0.5})
     runs = [make(tmp_path / str(index), config=changes) for index, changes in enumerate(fields)]
     found = compare(runs)["differences"]
-    assert found == {"stage1.bpp": [0.3, 0.5, 0.5], "base.bias": [2.0, 2.0, 1.0]}
+    assert found == {"stage1.target_bpp": [0.3, 0.5, 0.5], "base.bias": [2.0, 2.0, 1.0]}
 
 
 def test_unequal_lengths_and_unfinished_runs_are_told(tmp_path: Path) -> None:

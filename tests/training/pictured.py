@@ -16,7 +16,7 @@ from unilat.run.stages import AutoencoderStage
 
 CONTROL = ControlConfig(gain=0.15, proportional=1.0, smoothing=200.0, start=20.0, limit=1e4)
 CONFIG = Stage1Config(
-    bpp=0.3,
+    target_bpp=0.3,
     samples=160,
     batch=8,
     learning_rate=1e-3,

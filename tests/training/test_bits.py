@@ -39,7 +39,7 @@ def test_the_loss_is_in_nats_per_dimension_of_colour_pictures() -> None:
 
 def known(wanted: float, aim: float | None = None, gain: float = 1.0) -> tuple[AutoencoderStage, Tensor]:
     """A stage with the encoder :class:`Known`, dark pictures to train on, and the latents of 256 bright ones."""
-    one = stage(pictures(256, seed=2) // 4, pictures(256, seed=1) // 4 + 160, aim, bpp=wanted)
+    one = stage(pictures(256, seed=2) // 4, pictures(256, seed=1) // 4 + 160, aim, target_bpp=wanted)
     one.model.encoder = Known(gain)  # pyright: ignore[reportAttributeAccessIssue]
     return one, one.model.encode(one.calibration.float() / 127.5 - 1) / gain
 
@@ -64,7 +64,7 @@ def test_trim_finds_the_scale_that_a_closed_form_asks_for() -> None:
     """Kills: a search that adds up its scales, ends early, or tells another scale or rate than it leaves."""
     one, z = known(0.3)
     wanted = bits_at(z, 0.19)
-    one.config = replace(one.config, bpp=wanted)
+    one.config = replace(one.config, target_bpp=wanted)
     before = one.calibration_rate(one.model, 8, 0)
     told = one.trim(one.model)
     assert math.log(told["scale"]) == pytest.approx(0.19, abs=0.03)

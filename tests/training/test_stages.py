@@ -28,7 +28,7 @@ from unilat.types import UserError
 
 CONTROL = ControlConfig(gain=0.15, proportional=1.0, smoothing=200.0, start=20.0, limit=1e4)
 CONFIG = Stage1Config(
-    bpp=0.3,
+    target_bpp=0.3,
     samples=160,
     batch=8,
     learning_rate=1e-3,
@@ -88,7 +88,7 @@ def test_losses_are_what_the_log_calls_them() -> None:
 
 def test_the_prior_learns_before_the_encoder_pays() -> None:
     """Kills: a warm-up by steps, one that never ends, one that starts whole."""
-    one = stage(replace(CONFIG, bpp=None, loss_factor=1e-9, prior_warmup=64))
+    one = stage(replace(CONFIG, target_bpp=None, loss_factor=1e-9, prior_warmup=64))
     weight = one.model.encoder.head.weight
     slopes = []
     for samples in (0, 32, 64, 640):
@@ -113,7 +113,7 @@ def test_a_target_out_of_reach_ends_the_run(rate: float, advice: str) -> None:
     lucky = stage(replace(CONFIG, batch=1000, control=replace(CONTROL, limit=30.0)))
     for step in range(400):  # at the limit now and again, never for long
         lucky.after_step({"bpp": rate if step % 40 < 20 else 0.09 / rate}, step * 1000)
-    other = stage(replace(CONFIG, bpp=None, loss_factor=30.0, control=replace(CONTROL, limit=30.0)))
+    other = stage(replace(CONFIG, target_bpp=None, loss_factor=30.0, control=replace(CONTROL, limit=30.0)))
     for step in range(100):
         assert math.isnan(other.after_step({"bpp": rate}, step * 1000)["target"])
 
@@ -151,7 +151,7 @@ def test_calibration_measures_what_training_does_where_a_variance_is_learned() -
 def test_trim_comes_no_further_from_the_wanted_bits() -> None:
     """Kills: a search in the wrong direction, a scale that is told but not applied, a rate worse than before."""
     for wanted in (0.5, 1.0, 1.6, 5.0):
-        one = stage(replace(CONFIG, bpp=wanted))
+        one = stage(replace(CONFIG, target_bpp=wanted))
         before = one.model.encode(one.batch(torch.arange(3))[0])
         told = one.trim(one.model)
         assert abs(told["calibration_bpp"] - wanted) <= abs(told["untrimmed_bpp"] - wanted)
@@ -161,10 +161,10 @@ def test_trim_comes_no_further_from_the_wanted_bits() -> None:
         )
         assert math.exp(-0.501) <= told["scale"] <= math.exp(0.501)
     reach = one.calibration_rate(one.model, 8, 0)
-    near = stage(replace(CONFIG, bpp=0.97 * reach))
+    near = stage(replace(CONFIG, target_bpp=0.97 * reach))
     near.model.load_state_dict(one.model.state_dict())
     assert near.trim(near.model)["calibration_bpp"] == pytest.approx(0.97 * reach, rel=0.01)
-    assert stage(replace(CONFIG, bpp=None, loss_factor=2.0)).trim(one.model) == {}
+    assert stage(replace(CONFIG, target_bpp=None, loss_factor=2.0)).trim(one.model) == {}
 
 
 def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:

@@ -44,20 +44,21 @@ class Train:
     that `unilat data get` knows; `glyphs` needs no download.
 
         unilat train glyphs
-        unilat train photos/ --bpp 0.2 --size 64 --out runs/photos
-        unilat train photos/ --bpp 0.2 --dry-run
-        unilat train photos/ --bpp 0.2 --stage1.samples 1000000 --base.vit.channels 128 256
+        unilat train photos/ --target-bpp 0.2 --size 64 --out runs/photos
+        unilat train photos/ --target-bpp 0.2 --dry-run
+        unilat train photos/ --target-bpp 0.2 --stage1.samples 1000000 --base.vit.channels 128 256
 
     Stage 1 trains the autoencoder and moves its loss factor until the latent's rate stands at
-    --bpp; stage 2 trains the base model on the frozen latents; then both are measured on pictures
-    that were held out, and the report is written. The same command again goes on where it stopped.
+    --target-bpp; stage 2 trains the base model on the frozen latents; then both are measured on
+    pictures that were held out, and the report is written. The same command again goes on where
+    it stopped.
 
     Every field of the configuration is an option of its own and wins over the options below:
     `unilat train --help-config` lists them with the values of the preset (--preset, --size)."""
 
     data: DataSource
     """The pictures."""
-    bpp: Annotated[DisallowNone[float | None], arg(metavar="BITS")] = None
+    target_bpp: Annotated[DisallowNone[float | None], arg(aliases=["--bpp"], metavar="BITS")] = None
     """Wanted bits per pixel of the latent. By default the preset's, 0.2 for `small`."""
     loss_factor: Annotated[DisallowNone[float | None], arg(metavar="FACTOR")] = None
     """Instead of wanted bits: hold the decoder's loss factor here, and see which bits come out."""

@@ -147,12 +147,14 @@ def _start(options: Train) -> RunConfig:
     config = replace(config, data=replace(config.data, source=source))
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
-    if options.bpp is not None and options.loss_factor is not None:
-        raise UserError("--bpp names the bits and --loss-factor the weight that makes them: give one of them")
-    if options.bpp is not None:
-        if not (math.isfinite(options.bpp) and options.bpp > 0):
-            raise UserError(f"--bpp {options.bpp:g}: bits per pixel are a positive number, 0.2 for example")
-        config = replace(config, stage1=replace(config.stage1, bpp=options.bpp, loss_factor=None))
+    if options.target_bpp is not None and options.loss_factor is not None:
+        raise UserError("--target-bpp names the bits and --loss-factor the weight that makes them: give one of them")
+    if options.target_bpp is not None:
+        if not (math.isfinite(options.target_bpp) and options.target_bpp > 0):
+            raise UserError(
+                f"--target-bpp {options.target_bpp:g}: a positive number of bits per pixel, 0.2 for example"
+            )
+        config = replace(config, stage1=replace(config.stage1, target_bpp=options.target_bpp, loss_factor=None))
     if options.loss_factor is not None:
-        config = replace(config, stage1=replace(config.stage1, bpp=None, loss_factor=options.loss_factor))
+        config = replace(config, stage1=replace(config.stage1, target_bpp=None, loss_factor=options.loss_factor))
     return config

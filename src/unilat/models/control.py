@@ -37,7 +37,7 @@ class RateController:
 
     def __init__(self, wanted: float | None, config: ControlConfig, fixed: float | None = None):
         if wanted is not None and not (math.isfinite(wanted) and wanted > 0):
-            raise UserError(f"bits per pixel must be a positive number, not {wanted}: try --bpp 0.2")
+            raise UserError(f"bits per pixel must be a positive number, not {wanted}: try --target-bpp 0.2")
         self.wanted, self.config = wanted, config
         self.log_factor = self.integral = math.log(config.start if fixed is None else fixed)
         self.log_rate: float | None = None

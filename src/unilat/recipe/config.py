@@ -47,7 +47,7 @@ class Stage1Config:
 
     autoencoder: str | None = None
     """Run folder whose autoencoder is taken as it is; stage 1 is then not trained."""
-    bpp: float | None = 0.3
+    target_bpp: float | None = 0.3
     """Wanted bits per pixel of the latent; the loss factor is moved until the rate holds there."""
     loss_factor: float | None = None
     """A fixed loss factor instead of wanted bits (UL Sec. 3.2: 1.3 to 1.7 for them)."""
@@ -174,6 +174,8 @@ def from_json(text: str) -> RunConfig:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the configuration is not JSON: {error}") from None
+    if isinstance(values, dict) and isinstance(values.get("stage1"), dict) and "bpp" in values["stage1"]:
+        values["stage1"].setdefault("target_bpp", values["stage1"].pop("bpp"))  # its name until November 2026
     _refuse_unknown(RunConfig, values, "")
     try:
         return TypeAdapter(RunConfig).validate_python(values)
@@ -203,21 +205,21 @@ def check(config: RunConfig) -> None:
             f"pictures of {size} pixels do not fit the networks' grid of {cell}-pixel cells: "
             f"give --size a multiple of {cell}, {least} or more"
         )
-    if (config.stage1.bpp is None) == (config.stage1.loss_factor is None):
+    if (config.stage1.target_bpp is None) == (config.stage1.loss_factor is None):
         raise UserError(
-            "give either wanted bits (--bpp 0.2) or a fixed loss factor (--loss-factor 1.5), not both or none"
+            "give either wanted bits (--target-bpp 0.2) or a fixed loss factor (--loss-factor 1.5), not both or none"
         )
     reach = capacity(config)
-    if config.stage1.bpp is not None and config.stage1.bpp > reach:
+    if config.stage1.target_bpp is not None and config.stage1.target_bpp > reach:
         grid = size // ae.encoder.factor[-1]
-        need = -(-config.stage1.bpp * ae.latent_channels // reach)
+        need = -(-config.stage1.target_bpp * ae.latent_channels // reach)
         raise UserError(
-            f"{config.stage1.bpp:g} bits per pixel are more than a latent of {ae.latent_channels}×{grid}×{grid} "
+            f"{config.stage1.target_bpp:g} bits per pixel are more than a latent of {ae.latent_channels}×{grid}×{grid} "
             f"carries at unit variance ({reach:.3g}): ask for less, or set --autoencoder.latent-channels {need:.0f} "
             "or more"
         )
     floor = normal_floor(config)
-    if config.stage1.bpp is not None and ae.price == "normal" and config.stage1.bpp <= floor:
+    if config.stage1.target_bpp is not None and ae.price == "normal" and config.stage1.target_bpp <= floor:
         raise UserError(
             f"a KL term to N(0, I) stands at {floor:.3g} bits per pixel for an empty latent with the noise of "
             f"λ₀ = {ae.lambda_0:g}: ask for more than that, or add --autoencoder.learned-variance"
@@ -242,8 +244,8 @@ def _check_numbers(config: RunConfig) -> None:
         "evaluation.pictures": 1, "evaluation.samples": 1, "evaluation.rate_levels": 1,
         "evaluation.decoder_steps": 1, "evaluation.base_steps": 1,
     }  # fmt: skip
-    positive = ("stage1.bpp", "stage1.loss_factor", "stage1.learning_rate", "stage1.clip", "stage2.learning_rate",
-                "stage2.clip", "stage1.control.smoothing", "stage1.control.start")  # fmt: skip
+    positive = ("stage1.target_bpp", "stage1.loss_factor", "stage1.learning_rate", "stage1.clip",
+                "stage2.learning_rate", "stage2.clip", "stage1.control.smoothing", "stage1.control.start")  # fmt: skip
     shares = ("data.held_out", "stage1.decay", "stage2.decay", "base.label_dropout", "base.token_dropping",
               "base.vit.dropout", "autoencoder.prior.dropout", "autoencoder.decoder.dropout")  # fmt: skip
     values = _flatten(dataclasses.asdict(config))
@@ -347,7 +349,7 @@ def aim(config: RunConfig) -> float | None:
 
     Never more than halfway to the latent's capacity.
     """
-    wanted = config.stage1.bpp
+    wanted = config.stage1.target_bpp
     if wanted is None or not config.stage1.settle or config.autoencoder.price == "normal":
         return wanted
     return min(wanted / SETTLED, (wanted + capacity(config)) / 2)

@@ -25,7 +25,7 @@ _IMAGENET = RunConfig(
         decoder = UViTConfig(channels=(128, 256, 512), blocks=(2, 2, 2), strides=((2, 2),) * 3, width=1024, depth=8, head_width=64, dropout=0.1),
         decoder_start = "data",
     ),
-    stage1      = Stage1Config(bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, optimizer="adamw", warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
+    stage1      = Stage1Config(target_bpp=0.059, samples=100_000_000, batch=1024, learning_rate=2e-4, optimizer="adamw", warmup=1_000_000, ema_halflife=2_000_000, calibrate_every=1_000_000),
     base        = BaseConfig(vit=ViTConfig(channels=(512, 1024), blocks=(6, 16), head_width=64, dropout=0.1)),
     stage2      = Stage2Config(samples=400_000_000, batch=2048, learning_rate=2e-4, optimizer="adamw", warmup=4_000_000, ema_halflife=4_000_000),
     evaluation  = EvaluationConfig(pictures=50_000, samples=50_000, decoder_steps=50, decoder_temperature=1.0, base_steps=50),
@@ -48,13 +48,13 @@ _SMALL = RunConfig(
         prior   = ViTConfig(channels=(128,), blocks=(4,), patch=2),
         decoder = UViTConfig(channels=(64,), blocks=(2,), patch=(4, 4), width=128, depth=2),
     ),
-    stage1      = Stage1Config(bpp=0.2, settle=160_000),
+    stage1      = Stage1Config(target_bpp=0.2, settle=160_000),
     base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
 )
 _KL_VAE = replace(  # latent diffusion's baseline: the same networks, KL weight 1/100, hardly any fixed noise
     _SMALL,
     autoencoder = replace(_SMALL.autoencoder, price="normal", learned_variance=True, lambda_0=10.0, decoder_loss="mse"),
-    stage1      = replace(_SMALL.stage1, bpp=None, loss_factor=100.0, settle=0),
+    stage1      = replace(_SMALL.stage1, target_bpp=None, loss_factor=100.0, settle=0),
 )
 _TINY = RunConfig(
     data        = DataConfig(size=16, calibration=32),

@@ -81,7 +81,7 @@ def _rate(rows: Rows) -> str:
     lines = _logged(rows, "stage1", "bpp")
     curves = [_curve(*line) for line in lines]
     for index, run, _ in rows:
-        wanted = finite(entry(run.config, "stage1", "bpp"))
+        wanted = finite(entry(run.config, "stage1", "target_bpp"))
         end = max((x for own, _, mean in lines if own == index for x, _ in mean), default=0.0)
         if wanted and end:
             curves.append(_curve(index, "asked for", [(0.0, wanted), (end, wanted)], "dashes", legend=False))

@@ -13,7 +13,7 @@ DISTANCES = {"kernel": "kernel distance", "frechet64": "Fréchet distance, 64 co
 def bits(run: Contents) -> tuple[float | None, float | None, float | None]:
     """``(wanted, measured, stderr)`` in bits per pixel; what was wanted stands in the configuration too."""
     row = entry(run.metrics, "bits")
-    wanted = finite(entry(row, "wanted")) or finite(entry(run.config, "stage1", "bpp"))
+    wanted = finite(entry(row, "wanted")) or finite(entry(run.config, "stage1", "target_bpp"))
     measured = finite(entry(row, "measured"))
     return wanted, finite(entry(row, "value")) if measured is None else measured, finite(entry(row, "stderr"))
 

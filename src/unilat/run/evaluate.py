@@ -116,7 +116,7 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
     return {
-        "wanted": run.config.stage1.bpp,
+        "wanted": run.config.stage1.target_bpp,
         "measured": (row := _mean(bits / run.pixels, "bits per pixel"))["value"],
     } | row
 

@@ -45,7 +45,7 @@ class AutoencoderStage:
         config: Stage1Config,
         aim: float | None = None,
     ):
-        self.aim = config.bpp if aim is None else aim
+        self.aim = config.target_bpp if aim is None else aim
         self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
         self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
         self.dimensions = math.prod(pictures.shape[1:])
@@ -89,7 +89,7 @@ class AutoencoderStage:
         if self.stuck > 20_000:
             few = metrics["bpp"] < (self.aim or 0)
             raise UserError(
-                f"{self.config.bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
+                f"{self.config.target_bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
                 f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
                 + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
             )
@@ -151,16 +151,17 @@ class AutoencoderStage:
         follow the last of the learning rate's fall; where the prior was settled, the bits that this saved come back as
         less noise. Returns the rate before and after, and the scale.
         """
-        if self.config.bpp is None or not len(self.calibration):
+        target = self.config.target_bpp
+        if target is None or not len(self.calibration):
             return {}
         before = after = self.calibration_rate(model, 8, 0)
         low, high, now = -reach, reach, 0.0
         for _ in range(8):
-            low, high = (now, high) if after < self.config.bpp else (low, now)
+            low, high = (now, high) if after < target else (low, now)
             model.rescale(math.exp((low + high) / 2 - now))
             now = (low + high) / 2
             after = self.calibration_rate(model, 8, 0)
-        if abs(after - self.config.bpp) > abs(before - self.config.bpp):  # a rate that does not rise with the scale
+        if abs(after - target) > abs(before - target):  # a rate that does not rise with the scale
             model.rescale(math.exp(-now))
             after, now = before, 0.0
         return {"calibration_bpp": after, "untrimmed_bpp": before, "scale": math.exp(now)}

@@ -79,7 +79,7 @@ def _bits(run: Contents, what: str) -> Number | None:
         "log-SNR of the fixed noise": _told(run.config, "autoencoder", "lambda_0"),
     }
     found = _number(run, row, how)
-    wanted = finite(entry(row, "wanted")) if row else finite(entry(run.config, "stage1", "bpp"))
+    wanted = finite(entry(row, "wanted")) if row else finite(entry(run.config, "stage1", "target_bpp"))
     if what == "measured" or (what == "off" and (found is None or not wanted)):
         return found if what == "measured" else None
     if what == "wanted":
