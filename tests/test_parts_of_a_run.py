@@ -102,6 +102,16 @@ def test_pixel_statistics_and_unit_scale_are_of_training_pictures(
     assert (other - 1).abs().min() > 0.05
 
 
+def test_a_channel_that_never_varies_gets_a_floor(pictures: Pictures, fits: list[Any], tmp_path: Path) -> None:
+    """An empty channel's deviation is 0.05. Kills: no floor, which divides by zero, or one under every channel."""
+    images = pictures.images.clone()
+    images[:, 1] = 51
+    stage1(planted_config(), tmp_path, replace(pictures, images=images))
+    std = fits[0].now["decoder.std"].flatten()
+    assert float(fits[0].now["decoder.mean"].flatten()[1]) == pytest.approx(51 / 127.5 - 1, abs=1e-5)
+    assert float(std[1]) == pytest.approx(0.05) and float(std[[0, 2]].min()) > 0.06
+
+
 def test_stage_1_keeps_the_averaged_weights(pictures: Pictures, fits: list[Any], tmp_path: Path) -> None:
     """Kills: the last weights saved for the average, a hash of other weights, a count that is the plan's."""
     config = planted_config()
