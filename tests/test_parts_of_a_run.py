@@ -200,6 +200,10 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
     assert header["encoder_sha256"] == "e" * 64 and header["samples"] == str(config.stage2.samples + 5)
     job._stage2(replace(config, seed=4), tmp_path / "other", latents, ["a", "b", "c"], how())
     assert any(not torch.equal(tensor, fits[1].now[name]) for name, tensor in call.now.items())
+    with torch.random.fork_rng():
+        torch.manual_seed(key(3, "stage2"))
+        fresh = job.build_base(config, ["a", "b", "c"]).state_dict()
+    assert all(torch.equal(call.now[name], tensor) for name, tensor in fresh.items() if ".net." in name)
     job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
     assert len(fits) == 2, "what is finished is not trained again"
 
