@@ -162,6 +162,18 @@ def test_decoding_by_hand(run: Run, images: Tensor, monkeypatch: pytest.MonkeyPa
     assert not torch.equal(x_1, run.autoencoder.decoded[-2][1][-5:])
 
 
+def test_a_drawn_latent_and_its_noise_are_independent(run: Run, images: Tensor) -> None:
+    """Kills: a learned variance's draw from the numbers that z_0's noise is made of: z_0 would vary by
+    (α s + σ)² in place of α² s² + σ²."""
+    mean = run.latents(images)
+    run.autoencoder.log_variance = 0.0
+    z, _ = run.encoded(images, seed=3)
+    run.decode(LatentSet(z, torch.zeros(40), torch.zeros(40).long(), 4.0, "f" * 64, 256), seed=3)
+    drawn, noise = z - mean, (run.autoencoder.decoded[0][0] - ALPHA * z) / SIGMA
+    assert float(drawn.std()) == pytest.approx(1, abs=0.06)
+    assert abs(float(torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1])) < 0.1
+
+
 def test_a_fast_decoder_keeps_its_own_temperature(run: Run, images: Tensor) -> None:
     """Kills: a start that is made smaller twice, once by the run and once by the student."""
     given: list[Any] = []
