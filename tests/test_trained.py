@@ -284,6 +284,17 @@ def test_calibration_is_an_eighth_of_training_at_most_and_a_choice_of_the_seed()
     assert len(split_pictures(fewer, pictures)[2]) == 13
 
 
+def test_a_classs_only_copy_takes_its_whole_group_back_to_training() -> None:
+    """Class 2 has one picture, a copy of one of class 0. Kills: it alone taken back, its copy left to calibrate on."""
+    pictures, config = coloured(60, held_out=torch.arange(60) < 10), planted_config()
+    labels, groups = torch.arange(60) % 2, torch.arange(60)
+    labels[41], groups[41] = 2, groups[40]
+    pictures = replace(pictures, labels=labels, groups=groups)
+    for seed in range(40):  # in 4 of them the pair would be calibrated on
+        train, calibration, _ = split_pictures(replace(config, seed=seed), pictures)
+        assert len(calibration) and {40, 41} <= set(train.tolist())
+
+
 def test_a_folders_networks_are_those_of_its_files(tmp_path: Path) -> None:
     """Kills: weights that are not filled in, a base model built for another count of classes, networks in training."""
     run = Run(untrained(tmp_path, planted_config(), coloured(30)), "cpu")
