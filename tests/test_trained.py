@@ -174,6 +174,16 @@ def test_a_drawn_latent_and_its_noise_are_independent(run: Run, images: Tensor) 
     assert abs(float(torch.corrcoef(torch.stack([drawn.flatten(), noise.flatten()]))[0, 1])) < 0.1
 
 
+def test_the_seed_of_a_reconstruction_is_the_decoders(run: Run, images: Tensor) -> None:
+    """Where a variance is learned, too. Kills: other latents for another seed, though `encode`, without one of its own,
+    and the figures of a run have the first."""
+    run.autoencoder.log_variance = 0.0
+    latents = LatentSet(run.latents(images), torch.zeros(40), torch.zeros(40).long(), 4.0, "f" * 64, 256)
+    assert torch.equal(run.reconstruct(images, steps=3, seed=5), run.decode(latents, 3, seed=5))
+    (z_0, x_1, steps, _), (other, _, _, _) = run.autoencoder.decoded
+    assert steps == 3 and torch.equal(z_0, other) and z_0.shape == latents.z.shape and len(x_1) == 40
+
+
 def test_a_fast_decoder_keeps_its_own_temperature(run: Run, images: Tensor) -> None:
     """Kills: a start that is made smaller twice, once by the run and once by the student."""
     given: list[Any] = []
