@@ -54,6 +54,23 @@ SEEN = {"encoder": (1000, 5), "prior": (1300, 5), "decoder": (1000, 5), "base": 
 """Examples that each part sees in training, and its batch."""
 
 
+def test_dropped_tokens_save_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Costs by hand: 70 FLOPs of all tokens, 30 of those kept. Kills: training and its memory told as if all were
+    seen, or a forward pass as if some were not."""
+
+    def by_hand(net: nn.Module, *given: Any) -> Cost:
+        return Cost(100, 30, 3000) if isinstance(given[-1], tuple) else Cost(100, 70, 7000)
+
+    monkeypatch.setattr(building, "cost", by_hand)
+    config = counted_config()
+    vit = replace(config.base.vit, blocks=(*config.base.vit.blocks[:-1], 3))
+    config = replace(config, base=replace(config.base, vit=vit, token_dropping=0.5))
+    parts = describe(config, 3, 3)["parts"]
+    assert parts["base"]["forward_flops"] == 70 and parts["base"]["training_flops"] == 3 * 30 * 77
+    assert parts["base"]["memory_mib"] == (3000 * 9 + 20 * 100) / 2**20
+    assert parts["prior"]["training_flops"] == 3 * 70 * 1300
+
+
 def test_parameters_and_flops_are_those_of_the_real_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: another part's network, grey for colour, a base without its classes, a decoder without a latent."""
     parts = describe(counted_config(), 3, 3)["parts"]

@@ -102,6 +102,16 @@ def test_pixel_statistics_and_unit_scale_are_of_training_pictures(
     assert (other - 1).abs().min() > 0.05
 
 
+def test_a_channel_that_never_varies_gets_a_floor(pictures: Pictures, fits: list[Any], tmp_path: Path) -> None:
+    """An empty channel's deviation is 0.05. Kills: no floor, which divides by zero, or one under every channel."""
+    images = pictures.images.clone()
+    images[:, 1] = 51
+    stage1(planted_config(), tmp_path, replace(pictures, images=images))
+    std = fits[0].now["decoder.std"].flatten()
+    assert float(fits[0].now["decoder.mean"].flatten()[1]) == pytest.approx(51 / 127.5 - 1, abs=1e-5)
+    assert float(std[1]) == pytest.approx(0.05) and float(std[[0, 2]].min()) > 0.06
+
+
 def test_stage_1_keeps_the_averaged_weights(pictures: Pictures, fits: list[Any], tmp_path: Path) -> None:
     """Kills: the last weights saved for the average, a hash of other weights, a count that is the plan's."""
     config = planted_config()
@@ -190,6 +200,10 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
     assert header["encoder_sha256"] == "e" * 64 and header["samples"] == str(config.stage2.samples + 5)
     job._stage2(replace(config, seed=4), tmp_path / "other", latents, ["a", "b", "c"], how())
     assert any(not torch.equal(tensor, fits[1].now[name]) for name, tensor in call.now.items())
+    with torch.random.fork_rng():
+        torch.manual_seed(key(3, "stage2"))
+        fresh = job.build_base(config, ["a", "b", "c"]).state_dict()
+    assert all(torch.equal(call.now[name], tensor) for name, tensor in fresh.items() if ".net." in name)
     job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
     assert len(fits) == 2, "what is finished is not trained again"
 
@@ -217,10 +231,11 @@ def test_training_latents_carry_their_bits_and_labels(pictures: Pictures, tmp_pa
 
 
 def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
-    """Kills: counts of one part told as another's, height for channels, another hash."""
+    """Kills: counts of one part told as another's, height for channels, another hash; pictures that no part uses
+    (copies of test pictures, say) left out of the count of all."""
     told = replace(pictures, skipped=(("a", "b"), ("c", "d")), converted={"resized": 5})
-    job._remember(tmp_path, told, PARTS)
-    facts = {"source": "planted", "count": 72, "train": 60, "calibration": 7, "test": 5, "size": 16, "channels": 3}
+    job._remember(tmp_path, told, (PARTS[0][:-3], *PARTS[1:]))
+    facts = {"source": "planted", "count": 72, "train": 57, "calibration": 7, "test": 5, "size": 16, "channels": 3}
     facts |= {"classes": ["red", "green", "blue"], "sha256": pictures.sha256, "skipped": 2, "converted": {"resized": 5}}
     assert read_json(tmp_path / "data.json") == facts
 

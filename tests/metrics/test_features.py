@@ -120,6 +120,22 @@ def test_a_torchscript_file_is_a_feature_network(network: torch.nn.Module, tmp_p
         assert torch.allclose(loaded(batch).double(), expected, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_file_judges_as_it_would_when_trained(tmp_path: Path) -> None:
+    """A network that was saved while it trained is asked without its dropout and by its running means: features by
+    hand. Kills: a file that is read in the mode it was saved in, whose features are chance and know their batch."""
+    norm = torch.nn.BatchNorm1d(3)
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.copy_(torch.tensor([100.0, 120.0, 140.0]))
+    norm.running_var.copy_(torch.tensor([4.0, 25.0, 100.0]) - norm.eps)
+    learning = torch.nn.Sequential(Means(), norm, torch.nn.Dropout(0.5)).train()
+    torch.jit.script(learning).save(str(tmp_path / "learning.pt"))
+    network, batch = feature_network(tmp_path / "learning.pt"), pictures(30)
+    assert network is not None
+    by_hand = (batch.double().mean((2, 3)) - torch.tensor([100.0, 120.0, 140.0])) / torch.tensor([2.0, 5.0, 10.0])
+    assert torch.allclose(network(batch).double(), by_hand, atol=1e-3)
+
+
 class Flat(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.float()

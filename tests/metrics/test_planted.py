@@ -126,6 +126,44 @@ def test_the_learning_rate_goes_up_to_its_peak_and_down_to_nothing(monkeypatch: 
     assert rates[0] == pytest.approx(3e-3 / 25) and rates[-1] < 1e-7
 
 
+def test_weights_that_nothing_moves_fall_by_a_hundredth_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number without a gradient ends at Π (1 − rate / 100). Kills another decay, and none."""
+
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Parameter(torch.full((2,), 3.0, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (0.0 * self.idle).expand(len(x), 2)
+
+    rates = list(seen_by(monkeypatch, 128, 40 * 128)[1])
+    monkeypatch.setattr(classifier, "_network", lambda *_: Idle())
+    pictures = torch.zeros(128, 1, 32, 32, dtype=torch.uint8)
+    judge = train_classifier(pictures, torch.arange(128) % 2, 2, samples=40 * 128)
+    left = 3.0 * math.prod(1 - rate / 100 for rate in rates)
+    assert next(judge.network.parameters()).tolist() == pytest.approx([left, left], rel=1e-9)
+
+
+def test_a_fifth_of_what_the_last_layer_hears_is_dropped_in_training() -> None:
+    """Against the same network while it judges: a fifth is 0, the rest 5/4 as large. Kills another share, and another
+    size, counted by hand."""
+    network = classifier._network(1, 10)
+    sizes = (32 * 26, 2 * 32, 64 * (9 * 32 + 1), 128 * (1024 + 1), 10 * (128 + 1))
+    assert sum(parameter.numel() for parameter in network.parameters()) == sum(sizes) == 151_882
+    heard: list[Tensor] = []
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    last.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].detach()))
+    pictures = torch.randn(400, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network.train()(pictures)
+        network.eval()(pictures)
+    kept, whole = (part[heard[1] > 0] for part in heard)
+    assert float((kept == 0).float().mean()) == pytest.approx(0.2, abs=0.015)
+    assert torch.allclose(kept[kept > 0], 1.25 * whole[kept > 0])
+
+
 @pytest.mark.parametrize(("samples", "moved"), [(8 * 100, False), (8 * 100 + 1, True)])
 def test_only_pictures_seen_more_than_eight_times_are_moved(
     samples: int, moved: bool, monkeypatch: pytest.MonkeyPatch

@@ -112,6 +112,15 @@ def test_guidance_moves_away_from_the_null_class() -> None:
     torch.testing.assert_close(none, model.sample(z_1, None, steps=1))
 
 
+def test_one_class_is_guided_too() -> None:
+    """Kills: guidance that begins with the second class: one class and the null class are two."""
+    model, z_1 = base(classes=1), torch.randn(3, 3, 2, 2)
+    shaken(model.denoise.net, scale=0.1)
+    one, two = (model.sample(z_1, torch.zeros(3, dtype=torch.int64), steps=1, guidance=scale) for scale in (1.0, 2.0))
+    torch.testing.assert_close(two - one, one - model.sample(z_1, None, steps=1), rtol=1e-4, atol=1e-5)
+    assert (two - one).abs().amax() > 1e-4
+
+
 def test_classes_change_samples() -> None:
     """Kills: labels lost on the way to the network, or one label for the whole batch."""
     model, z_1 = base(classes=7), torch.randn(1, 3, 2, 2).expand(2, -1, -1, -1)

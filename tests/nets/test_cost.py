@@ -43,6 +43,13 @@ def test_kept_bytes_by_hand() -> None:
     assert cost(net, torch.zeros(1, 4)).activation_bytes == 4 * (4 + 8)
 
 
+def test_masks_of_dropout_are_kept_by_hand() -> None:
+    """Kills: memory counted as in evaluation: in training dropout keeps a number for each of its own."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 2))
+    assert cost(net, torch.zeros(3, 4)).activation_bytes == 4 * 3 * (4 + 8 + 8)
+    assert cost(net, torch.zeros(3, 4)).forward_flops == 2 * 3 * (4 * 8 + 8 * 2)
+
+
 def test_counting_touches_neither_the_network_nor_memory() -> None:
     """Kills: counting by running (this input would need 4 TiB), or a network moved to meta under its owner."""
     net = nn.Linear(1024, 8)

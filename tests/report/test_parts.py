@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from unilat.report import figures, sheets
+from unilat.report import figures, page, sheets
 from unilat.report.text import duration, esc, finite, flops, memory, percent, plural, plus_minus, pretty, short
 
 
@@ -127,3 +127,10 @@ def test_sheets_keep_every_pixel_and_shrink_only_the_large() -> None:
     assert sheets.shrunk(pictures) is pictures
     large = torch.full((1, 3, 300, 200), 7, dtype=torch.uint8)
     assert sheets.shrunk(large).shape == (1, 3, 100, 67) and sheets.shrunk(large).max() == 7
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, ["1 thread"]), (2, ["2 threads"]), (16, ["16 threads"]), (0, [])])
+def test_every_thread_of_the_machine_is_told(count: int, words: list[str]) -> None:
+    """Kills: two threads told as one, and a count that is told where none is known."""
+    known = {"unilat": "0.1", "cpu": "some processor", "threads": count}
+    assert page.machine(known) == ["unilat 0.1", *words, "some processor"]

@@ -213,3 +213,11 @@ def test_smaller_than_wanted_names_the_way_out(tmp_path):
     """Kills: pictures that are enlarged, or advice that is the longer side."""
     with pytest.raises(UserError, match="--size 10"):
         load(saved(tmp_path / "a.npy", RGB), size=32)
+
+
+def test_of_several_arrays_of_pictures_the_likeliest_name_wins(tmp_path) -> None:
+    """Whatever their order in the file. Kills: the first array that has any of the names, data beside images."""
+    for order in (("data", "x", "images"), ("images", "x", "data")):
+        arrays = {name: RGB if name == "images" else 255 - RGB for name in order}
+        np.savez(tmp_path / "several.npz", allow_pickle=False, **arrays)
+        assert np.array_equal(load(str(tmp_path / "several.npz")).images.numpy(), centre(RGB))

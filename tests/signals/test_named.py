@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from unilat.signals import catalogue, glyphs, load, named, split
 from unilat.types import UserError
@@ -192,3 +192,18 @@ def test_digits():
     pictures = load("digits")
     assert pictures.images.shape == (1797, 1, 8, 8) and pictures.images.max() == 255
     assert load("digits", size=16).images.shape[-1] == 16
+
+
+def test_a_letter_too_large_is_shrunk_smoothly() -> None:
+    """As the same letter drawn eight times larger and averaged down to the free room. Kills: ink of which rows and
+    columns are left out."""
+    path, room = str(glyphs.fonts_folder() / "DejaVuSans.ttf"), round(128 * 0.92)
+    font, larger = (ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC) for size in (180, 1440))
+    left, top, right, bottom = larger.getbbox("Ж")
+    ink = Image.new("L", (int(right - left), int(bottom - top)), 255)
+    ImageDraw.Draw(ink).text((-left, -top), "Ж", fill=0, font=larger)
+    ink = ink.resize((room, round(ink.height * room / ink.width)), Image.Resampling.BOX)
+    canvas = Image.new("L", (128, 128), 255)
+    canvas.paste(ink, ((128 - ink.width) // 2, (128 - ink.height) // 2))
+    drawn = glyphs.draw("Ж", font, 32)
+    assert np.abs(drawn.astype(int) - np.asarray(canvas.reduce(4)).astype(int)).max() <= 12

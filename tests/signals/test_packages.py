@@ -117,6 +117,17 @@ def test_fewer_and_in_grey_the_rest_stays_true(tmp_path, laid) -> None:
     assert load("emoji-google", size=8, limit=20).converted == {"resized (before the limit)": 84}
 
 
+@pytest.mark.parametrize("asked", [{"limit": 80}, {"channels": 1}])
+def test_a_thinner_set_still_knows_its_tones(tmp_path, laid, asked: dict[str, int]) -> None:
+    """A tone that is kept beside its emoji stays in that one's group, though no byte of theirs is equal. Kills: groups
+    made anew from the pixels where a set is cut or made grey, so that one emoji may stand on both sides of a split."""
+    laid(samples.datasource(tmp_path / "set", "google"))
+    pictures = load("emoji-google", size=16, **asked)
+    assert pictures.names is not None and len(pictures) == asked.get("limit", 85)
+    plain, tone, other = (pictures.names.index(stem) for stem in ("1f600", "1f600-1f3fb", "1f601"))
+    assert pictures.groups[plain] == pictures.groups[tone] != pictures.groups[other]
+
+
 def test_digits_are_sixteenths() -> None:
     """scikit-learn's 0 to 16 become 0 to 255, to the nearest; its order and labels stay. Kills: 256 levels, a floor, a
     border on one side."""

@@ -135,3 +135,15 @@ def test_no_class_loses_all_and_no_group_is_too_large_for_its_class() -> None:
     for seed in range(4):
         assert singles.labels[split(singles, seed=seed)[1]].tolist() == [0, 0, 0]
         assert crowded.labels[split(crowded, seed=seed)[1]].tolist() == [1] * 18
+
+
+def test_the_note_counts_all_that_is_not_trained_on() -> None:
+    """Of a group that a source gives as of equal bytes, as many as the split leaves out. Kills: a note that counts
+    equal bytes only."""
+    images = colours(10)
+    images[1] = images[8]
+    groups = [0, 1, 2, 3, 4, 5, 6, 7, 8, 2]  # the source says 2 and 9 are one, the bytes that 1 and 8 are
+    official = pack(images, None, "made", groups=groups, held_out=np.arange(10) >= 8)
+    train, test = split(official)
+    assert (train.tolist(), test.tolist()) == ([0, 3, 4, 5, 6, 7], [8, 9])
+    assert official.notes == ("2 training picture(s) have a copy among the source's test pictures: not trained on",)

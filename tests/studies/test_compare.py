@@ -14,8 +14,8 @@ from unilat.cli import main
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
 from unilat.report import compare as page
-from unilat.report.folder import read
-from unilat.studies.compare import compare, groups
+from unilat.report.folder import Contents, read
+from unilat.studies.compare import _missing, compare, groups
 from unilat.types import UserError
 
 MEASURED = ("bits", "bits_off", "psnr", "ssim", "reconstruction_kernel", "generation_kernel", "classifier_samples")
@@ -305,3 +305,10 @@ def test_contents_are_read_once(tmp_path: Path) -> None:
     runs = [make(tmp_path / name) for name in "ab"]
     table, contents = compare(runs), [read(run) for run in runs]
     assert page.page(table, contents) == page.page(table, contents)
+
+
+@pytest.mark.parametrize(("samples", "told"), [(128, "stage 2 is not finished"), (0, "")])
+def test_a_second_stage_is_missed_where_it_was_asked_for(samples: int, told: str) -> None:
+    """Kills: a run without its base model told to be whole, and one that never was to have any told to lack it."""
+    run = Contents(name="run", config={"stage2": {"samples": samples}}, finished=(True, False))
+    assert _missing(run) == told
