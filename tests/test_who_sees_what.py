@@ -20,9 +20,9 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
-from unilat.run import stages, students, trained
 from unilat.run import train as job
 from unilat.run.stages import AutoencoderStage, BaseStage
+from unilat.run.train import stages, students, trained
 from unilat.run.trained import Run, split_pictures
 from unilat.signals import Pictures
 
