@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before clean
+.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before bench-mutants clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -84,6 +84,9 @@ bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benc
 
 bench-decoder: $(STAMP)  ## Quality against network calls, before and after distilling; speed beside diffusers (an hour)
 	$(BIN)/python benchmarks/decoder.py $(ARGS)
+
+bench-mutants: $(STAMP)  ## Which slips the tests see, room by room: benchmarks/results/mutants.json (an hour)
+	$(BIN)/python benchmarks/mutants.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist

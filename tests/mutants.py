@@ -20,7 +20,8 @@ dead if a test FAILS; a run of tests that breaks in another way, a text not foun
 are errors, not deaths. Prints every survivor and how many mutants died; exit code 1 unless all did.
 
 Words on the command line pick the mutants whose file or tests contain one of them; ``--tenth TEXT`` picks a tenth by
-chance, the same for the same text (CI gives the commit); ``--times`` prints what each took.
+chance, the same for the same text (CI gives the commit); ``--times`` prints what each took; ``--lists`` takes other
+lists, whose tests may be whole folders (``benchmarks/slips``).
 """
 
 import argparse
@@ -31,13 +32,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 TESTS = Path(__file__).resolve().parent
 SOURCE = TESTS.parent / "src"
-SECONDS = 120
+SECONDS = 300
 """Longer than any test; a mutant that runs past it is stopped and told."""
 WARM = "jaxtyping pytest torch torch._dynamo numpy einops safetensors.torch pydantic tyro rich.table PIL.Image"
 """What every forked run would import again, seconds in all."""
@@ -68,11 +70,11 @@ class Mutant(NamedTuple):
         return "" if count == 1 else f"its old text stands {count} times in {self.file}"
 
 
-def mutants() -> list[Mutant]:
-    """All of them, in the order of the files."""
+def mutants(lists: Path | None = None) -> list[Mutant]:
+    """All of them, in the order of the files; those of the folder ``lists``, if it is given, name tests from here."""
     found = []
-    for path in sorted(TESTS.rglob("mutants/*.txt")):
-        above = path.parent.parent.relative_to(TESTS)
+    for path in sorted(TESTS.rglob("mutants/*.txt") if lists is None else lists.glob("*.txt")):
+        above = Path() if lists else path.parent.parent.relative_to(TESTS)
         for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
             head, *lines = block.split("\n")
             marker, file, *tests = head.split()
@@ -180,9 +182,10 @@ def main(words: list[str]) -> int:
     parser.add_argument("words", nargs="*", help="only mutants whose file or tests contain one of these")
     parser.add_argument("--tenth", metavar="TEXT", help="only a tenth, chosen by this text's hash")
     parser.add_argument("--times", action="store_true", help="print how long each took")
+    parser.add_argument("--lists", type=Path, metavar="FOLDER", help="take the lists of this folder instead")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args(words)
-    chosen = mutants()
+    chosen = mutants(asked.lists)
     if asked.words:
         chosen = [one for one in chosen if any(word in " ".join((one.file, *one.tests)) for word in asked.words)]
     if asked.tenth:
@@ -207,6 +210,9 @@ def main(words: list[str]) -> int:
     failures = [line for line in told if line]
     for line in failures:
         print(line)
+    for room, of in sorted(Counter(one.room for one in chosen if not one.reason).items()):
+        lived = sum(f": {room}/" in line.split(" -> ")[0] or f": {room}.py" in line for line in failures)
+        print(f"  {room}: {of - lived} of {of} died")
     if len(told) < len(chosen):
         failures.append(f"error: {len(chosen) - len(told)} mutants were not tried, a worker ended early")
         print(failures[-1])
