@@ -30,3 +30,46 @@ def test_batches_depend_on_seed_step_and_epoch_only():
 def test_batches_are_those_written_down():
     """Golden: another order would break every resumed run."""
     assert batch_indices(11, 8, 7, 2).tolist() == [2, 6, 7, 4, 1, 0, 10, 0]
+
+
+def _blocked() -> torch.Tensor:
+    """int64 [61]: 20 blocks of three rows, named apart and out of order, and one of a single row."""
+    return torch.cat([torch.arange(60) // 3 * 7 % 60 + 100, torch.tensor([5])])
+
+
+def test_blocks_are_shuffled_within_windows():
+    """An epoch is a permutation that takes 8 blocks at a time and mixes their rows. Kills: blocks without a shuffle, a
+    window that leaves blocks in order, rows that leave their window, blocks in their stored order, a block split."""
+    blocks = _blocked()
+    order = batch_indices(61, 61, 3, 0, blocks)
+    assert sorted(order.tolist()) == list(range(61))
+    seen = blocks[order].tolist()
+    bounds = [0]
+    while bounds[-1] < 61:  # windows as they come: the next one begins once 8 blocks have been seen whole
+        names: set[int] = set()
+        for end in range(bounds[-1], 62):
+            whole = all(seen[bounds[-1] : end].count(name) == blocks.tolist().count(name) for name in names)
+            if (len(names) == 8 or end == 61) and whole:
+                break
+            names.add(seen[end] if end < 61 else -1)
+        assert len(names) in (8, 21 - 16), "rows of more than 8 blocks are mixed"
+        bounds.append(end)
+    assert len(bounds) == 4
+    changes = sum(left != right for left, right in zip(seen, seen[1:], strict=False))
+    assert changes > 35, "rows of a window are not mixed"
+    assert [*dict.fromkeys(seen)] != sorted(set(seen))
+
+
+def test_order_of_blocks_is_a_function_of_seed_and_epoch():
+    """Kills: one order of blocks for all epochs or seeds, an order that depends on which step came first."""
+    blocks = _blocked()
+    epochs = [batch_indices(61, 61, 3, epoch, blocks) for epoch in range(3)]
+    assert len({tuple(one.tolist()) for one in [*epochs, batch_indices(61, 61, 4, 0, blocks)]}) == 4
+    again = torch.cat([batch_indices(61, 10, 3, step, blocks.clone()) for step in range(13)])
+    assert torch.equal(again[:122], torch.cat(epochs[:2]))
+    windows = [frozenset(blocks[one[:12]].tolist()) for one in epochs]
+    assert not windows[0] >= windows[1] and len(frozenset.union(*windows)) > 9, (
+        "the same blocks come first in every epoch"
+    )
+    with pytest.raises(ValueError, match="one block each"):
+        batch_indices(60, 10, 3, 0, blocks)

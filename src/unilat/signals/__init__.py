@@ -1,19 +1,24 @@
 """Pictures in: files, arrays, named data sets -> uint8 tensors, with a split and an order that replay from a seed."""
 
 from unilat.signals.catalogue import CATALOGUE, get
+from unilat.signals.kind import Image
 from unilat.signals.load import load
 from unilat.signals.look import Look, look
 from unilat.signals.pictures import Pictures, Progress, to_bytes, to_unit
+from unilat.signals.source import Source, open_source
 from unilat.signals.split import split
 
 __all__ = [
     "CATALOGUE",
+    "Image",
     "Look",
     "Pictures",
     "Progress",
+    "Source",
     "get",
     "load",
     "look",
+    "open_source",
     "split",
     "to_bytes",
     "to_unit",

@@ -46,18 +46,27 @@ def walk(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
         pending += reversed(deeper)
 
 
+def is_split(tops: set[str]) -> bool:
+    """Whether the sub-folders of these names are parts of an official split."""
+    return "train" in tops and any(name in tops for name in HELD_OUT_FOLDERS)
+
+
+def placed(parts: tuple[str, ...], split: bool) -> tuple[str, bool]:
+    """(class, held out) of the file whose relative path has these parts."""
+    inner = parts
+    held_out = False
+    if split and len(parts) > 1 and parts[0] in ("train", *HELD_OUT_FOLDERS):
+        held_out, inner = parts[0] != "train", parts[1:]
+    return (inner[0] if len(inner) > 1 else "."), held_out
+
+
 def items(folder: Path) -> list[Item]:
     """What stands in the folder, as :class:`Item`, each with its class and side of the split."""
     found = list(walk(folder))
-    tops = {parts[0] for parts, problem in found if len(parts) > 1}
-    is_split = "train" in tops and any(name in tops for name in HELD_OUT_FOLDERS)
+    split = is_split({parts[0] for parts, problem in found if len(parts) > 1})
     listed = []
     for parts, problem in found:
-        inner = parts
-        held_out = False
-        if is_split and len(parts) > 1 and parts[0] in ("train", *HELD_OUT_FOLDERS):
-            held_out, inner = parts[0] != "train", parts[1:]
-        label = inner[0] if len(inner) > 1 else "."
+        label, held_out = placed(parts, split)
         listed.append(Item("/".join(parts), folder.joinpath(*parts), label, held_out, problem))
     return listed
 

@@ -1,0 +1,365 @@
+"""What stands in a data set too large for memory: one entry a picture, as arrays of numbers and a few long texts.
+
+An index is made once, by reading every file, and kept (``index_file.py``). It knows where each picture lies and its
+label, a digest of its bytes, its size by its header and whether that promises colour, and why it cannot be used if it
+cannot. It does not depend on the size or the channels that a run asks for.
+"""
+
+import hashlib
+import sys
+import warnings
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from unilat.signals.decode import FORMATS, MAX_PIXELS, ORIENTATION, TOO_LARGE, Unreadable, decode, printable
+from unilat.signals.pictures import Progress, is_grey
+from unilat.types import UserError
+
+DIGEST = 16
+"""Bytes of a picture's digest, BLAKE2b."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Many texts as one run of UTF-8 bytes and where each ends: 4 bytes a text beside its letters."""
+
+    blob: np.ndarray  # uint8 [total]
+    ends: np.ndarray  # uint32 [N]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> str:
+        begin = int(self.ends[index - 1]) if index else 0
+        return self.blob[begin : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
+
+    def all(self) -> list[str]:
+        """Every text, where there are few."""
+        return [self[index] for index in range(len(self))]
+
+
+class TextsBuilder:
+    """Grows :class:`Texts`."""
+
+    def __init__(self) -> None:
+        self._blob, self._ends, self._places = bytearray(), array("I"), {}
+
+    def add(self, text: str) -> None:
+        """Append one."""
+        self._blob += text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._blob))
+
+    def place(self, text: str) -> int:
+        """The number of a text that may stand here already."""
+        if text not in self._places:
+            self._places[text] = len(self._ends)
+            self.add(text)
+        return self._places[text]
+
+    def done(self) -> Texts:
+        """What was added."""
+        return Texts(np.frombuffer(bytes(self._blob), np.uint8), np.array(self._ends, np.uint32))
+
+
+class Entry(NamedTuple):
+    """One picture of a file, as a format's ``scan`` finds it."""
+
+    name: str = ""  # within its file; empty where the file is the picture
+    block: int = 0  # what is read together, within the file
+    offset: int = 0
+    size: int = 0  # bytes
+    label: str = ""
+    held_out: bool = False
+    digest: bytes = bytes(DIGEST)
+    height: int = 0
+    width: int = 0
+    coloured: bool = False  # by its header: its pixels may still be grey
+    problem: str = ""  # why it cannot be used
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The files of a set as they lie on the disk now: what tells whether an index still fits."""
+
+    files: Texts
+    sizes: np.ndarray  # int64 [F]
+    mtimes: np.ndarray  # int64 [F], ns
+    arrangement: str  # what entries depend on beside their file: split or not, columns, names of classes
+
+    def mark(self) -> str:
+        """Hexadecimal digest of all of it."""
+        total = hashlib.blake2b(self.arrangement.encode("utf-8", "surrogateescape"), digest_size=32)
+        for part in (self.files.blob, self.files.ends, self.sizes, self.mtimes):
+            total.update(np.ascontiguousarray(part).data)
+        return total.hexdigest()
+
+
+def listing(files: Iterable[tuple[str, Path]], arrangement: Callable[[], str] = str) -> Listing:
+    """The :class:`Listing` of (name in the set, place); what cannot be looked at has size and time −1."""
+    names, sizes, mtimes = TextsBuilder(), array("q"), array("q")
+    for name, path in files:
+        names.add(name)
+        try:
+            status = path.stat()
+        except OSError:
+            status = None
+        sizes.append(-1 if status is None else status.st_size)
+        mtimes.append(-1 if status is None else status.st_mtime_ns)
+    arranged = arrangement()
+    return Listing(files=names.done(), sizes=np.array(sizes), mtimes=np.array(mtimes), arrangement=arranged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """One entry a picture, in the set's order, and the files it was made of."""
+
+    mark: str  # of the listing
+    arrangement: str
+    said: str  # what the format keeps for itself
+    colour: bool  # whether the pixels of any picture are in colour
+    files: Texts
+    sizes: np.ndarray  # int64 [F]
+    mtimes: np.ndarray  # int64 [F]
+    names: Texts  # [N]
+    labels: Texts  # [L] the distinct ones
+    problems: Texts  # [P] the distinct ones; the first is the empty one
+    file: np.ndarray  # int32 [N]
+    block: np.ndarray  # int32 [N]
+    offset: np.ndarray  # int64 [N]
+    size: np.ndarray  # int64 [N]
+    label: np.ndarray  # int32 [N]
+    held_out: np.ndarray  # uint8 [N]
+    digest: np.ndarray  # uint8 [N, 16]
+    check: np.ndarray  # uint32 [N]: the digest's first bytes, compared whenever a picture is read
+    height: np.ndarray  # int32 [N]
+    width: np.ndarray  # int32 [N]
+    coloured: np.ndarray  # uint8 [N]
+    problem: np.ndarray  # int32 [N]
+    group: np.ndarray  # int32 [N]: the first entry of the same digest
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def entries(self, begin: int, end: int) -> Iterator[Entry]:
+        """Entries ``begin`` to ``end``, as they were scanned."""
+        for row in range(begin, end):
+            yield Entry(
+                name=self.names[row],
+                block=int(self.block[row]),
+                offset=int(self.offset[row]),
+                size=int(self.size[row]),
+                label=self.labels[int(self.label[row])],
+                held_out=bool(self.held_out[row]),
+                digest=self.digest[row].tobytes(),
+                height=int(self.height[row]),
+                width=int(self.width[row]),
+                coloured=bool(self.coloured[row]),
+                problem=self.problems[int(self.problem[row])],
+            )
+
+
+class Format(Protocol):
+    """A way to store pictures: which files a set has, what stands in one, and how a picture is read."""
+
+    @property
+    def word(self) -> str:
+        """Its name, a part of the index's key."""
+        ...
+
+    @property
+    def path(self) -> Path:
+        """The set's folder or file."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The classes in their order where the set fixes it; None: the labels, sorted."""
+        ...
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether rows of one block are read together."""
+        ...
+
+    @property
+    def rows(self) -> int | None:
+        """How many pictures there are, where that is known without an index."""
+        ...
+
+    @property
+    def side(self) -> int | None:
+        """The pictures' own side, where all have one."""
+        ...
+
+    @property
+    def said(self) -> str:
+        """What it has to know later of what it scanned; kept in the index."""
+        ...
+
+    def listing(self) -> Listing:
+        """The files as they are now."""
+        ...
+
+    def scan(self, file: str) -> Iterator[Entry]:
+        """The pictures of one file, in order. Raises UserError where the file is no part of such a set."""
+        ...
+
+    def name(self, file: str, entry: str) -> str:
+        """What a picture is called."""
+        ...
+
+    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+        """uint8 ``[1 or 3, H, W]`` of entry ``row``. Raises Unreadable, or UserError where the set has changed."""
+        ...
+
+
+class _Columns:
+    """Entries on the way to an :class:`Index`: numbers in arrays, no object a picture."""
+
+    def __init__(self) -> None:
+        self.numbers = {name: array("q" if name in ("offset", "size") else "i") for name in _NUMBERS}
+        self.names, self.labels, self.problems = TextsBuilder(), TextsBuilder(), TextsBuilder()
+        self.digests = bytearray()
+        self.problems.place("")
+
+    def add(self, file: int, entry: Entry) -> None:
+        """Append one entry of file number ``file``."""
+        self.names.add(entry.name)
+        self.digests += entry.digest
+        values = (file, entry.block, entry.offset, entry.size, self.labels.place(entry.label), entry.held_out)
+        values += (entry.height, entry.width, entry.coloured, self.problems.place(entry.problem))
+        for column, value in zip(self.numbers.values(), values, strict=True):
+            column.append(value)
+
+
+_NUMBERS = ("file", "block", "offset", "size", "label", "held_out", "height", "width", "coloured", "problem")
+
+
+def build(form: Format, now: Listing, before: Index | None, progress: Progress | None = None) -> Index:
+    """The index of the files of ``now``; a file that ``before`` knows with its size and time is not read again."""
+    columns = _Columns()
+    known = _known(before) if before is not None and before.arrangement == now.arrangement else {}
+    for number in range(len(now.files)):
+        name = now.files[number]
+        same = known.get((name, int(now.sizes[number]), int(now.mtimes[number])))
+        for entry in form.scan(name) if same is None or before is None else before.entries(*same):
+            columns.add(number, entry)
+        if progress and number % 256 == 0:
+            progress(number, len(now.files), "indexing files")
+    digest = np.frombuffer(bytes(columns.digests), np.uint8).reshape(-1, DIGEST)
+    numbers = {name: np.array(column) for name, column in columns.numbers.items()}
+    for name in ("held_out", "coloured"):
+        numbers[name] = numbers[name].astype(np.uint8)
+    made = Index(
+        mark=now.mark(),
+        arrangement=now.arrangement,
+        said=form.said,
+        colour=False,
+        files=now.files,
+        sizes=now.sizes,
+        mtimes=now.mtimes,
+        names=columns.names.done(),
+        labels=columns.labels.done(),
+        problems=columns.problems.done(),
+        digest=digest,
+        check=np.ascontiguousarray(digest[:, :4]).view(np.uint32)[:, 0],
+        group=first_alike(digest).astype(np.int32),
+        **numbers,
+    )
+    return replace(made, colour=_in_colour(form, made))
+
+
+def _known(before: Index) -> dict[tuple[str, int, int], tuple[int, int]]:
+    """(file, size, time) -> where its entries begin and end."""
+    numbers = np.arange(len(before.files))
+    begins, ends = (np.searchsorted(before.file, numbers, side).tolist() for side in ("left", "right"))
+    return {
+        (before.files[k], int(before.sizes[k]), int(before.mtimes[k])): (begins[k], ends[k]) for k in numbers.tolist()
+    }
+
+
+def first_alike(values: np.ndarray) -> np.ndarray:
+    """``[N]`` or ``[N, bytes]`` -> int64 ``[N]``: the first index of an equal value."""
+    if values.ndim == 2:
+        values = np.ascontiguousarray(values).view(np.dtype((np.void, values.shape[1])))[:, 0]
+    _, first, which = np.unique(values, return_index=True, return_inverse=True)
+    return first[which.reshape(-1)]
+
+
+def _in_colour(form: Format, index: Index) -> bool:
+    """Whether any picture has pixels in colour; those whose header promises it are read until one has."""
+    for row in np.flatnonzero(index.coloured & (index.problem == 0)).tolist():
+        side = min(int(index.height[row]), int(index.width[row]))
+        try:
+            pixels = form.pixels(index, row, (side, side))
+        except Unreadable:
+            continue
+        if len(pixels) == 3 and not is_grey(pixels[None]):
+            return True
+    return False
+
+
+def digest_of(data: bytes | memoryview) -> bytes:
+    """The digest of a picture's bytes."""
+    return hashlib.blake2b(data, digest_size=DIGEST).digest()
+
+
+def described(entry: Entry, data: bytes) -> Entry:
+    """``entry`` with what the bytes of its picture file say: digest, upright size, colour, or why it cannot be read."""
+    entry = entry._replace(size=len(data), digest=digest_of(data))
+    if not data:
+        return entry._replace(problem="empty file")
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(data), formats=FORMATS) as picture:
+            warnings.simplefilter("ignore")
+            if picture.width * picture.height > MAX_PIXELS:
+                return entry._replace(problem=f"{TOO_LARGE}: {picture.width} x {picture.height}")
+            width, height = picture.size
+            mode, transparent = picture.mode, "transparency" in picture.info
+            if picture.format in ("JPEG", "WEBP", "TIFF") and picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+                width, height = height, width
+    except UnidentifiedImageError:
+        return entry._replace(problem="not a picture (" + ", ".join(FORMATS) + ")")
+    except Image.DecompressionBombError:
+        return entry._replace(problem=TOO_LARGE)
+    except Exception as error:  # decoders of damaged files raise anything
+        return entry._replace(problem=f"damaged: {printable(str(error), 60)}")
+    grey = mode in ("1", "F") or mode.startswith("I") or (mode == "L" and not transparent)
+    return entry._replace(height=height, width=width, coloured=not grey)
+
+
+def square(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The bytes of a picture file -> uint8 ``[1 or 3, H, W]`` of ``size`` (H, W). Raises Unreadable."""
+    return decode(data, min(size)).pixels
+
+
+def checked(index: Index, row: int, data: bytes | memoryview, source: str) -> None:
+    """Raise :class:`UserError` where the bytes of entry ``row`` are not those that were indexed."""
+    if int.from_bytes(digest_of(data)[:4], sys.byteorder) != int(index.check[row]):
+        raise _changed(index, row, source)
+
+
+def unread(index: Index, row: int, folder: Path, source: str, error: Exception) -> Unreadable:
+    """What to raise where the file of entry ``row`` fails; raises :class:`UserError` if it is another one by now."""
+    file = int(index.file[row])
+    try:
+        status = (folder / index.files[file]).stat()
+    except OSError:
+        return Unreadable("its file is gone")
+    if (status.st_size, status.st_mtime_ns) != (int(index.sizes[file]), int(index.mtimes[file])):
+        raise _changed(index, row, source) from None
+    return Unreadable(f"its file cannot be read ({printable(str(error), 60)})")
+
+
+def _changed(index: Index, row: int, source: str) -> UserError:
+    file = printable(index.files[int(index.file[row])])
+    return UserError(
+        f"{source}: {file} has changed since its index was made; stop, and open the set anew: it is indexed again"
+    )

@@ -1,0 +1,246 @@
+"""A source that reads what is asked for: of every format that has an index, in any order, in any process."""
+
+import hashlib
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unilat.maths.seeds import key
+from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
+from unilat.signals.decode import Unreadable, printable
+from unilat.signals.index import Format, Index, first_alike
+from unilat.signals.kind import Image
+from unilat.signals.pictures import Pictures, Progress, _told, pack, with_channels
+from unilat.types import UserError
+
+PART = 1 << 14  # entries looked at together, where all of them are
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    """Which entries of an index are read, and what is known about them."""
+
+    rows: np.ndarray  # int32 [N]
+    skipped: tuple[tuple[str, str], ...]
+    classes: tuple[str, ...]
+    labels: np.ndarray  # int64 [N]
+    notes: tuple[str, ...]
+
+
+class Streamed:
+    """Pictures read and decoded when they are asked for: the ``Source`` of every format larger than memory.
+
+    It holds the numbers of the index, mapped from the cache, and 22 bytes a picture. A picture that cannot be read is
+    replaced by another of its class and side of the split, chosen by a hash of its index alone; which ones are is
+    known to this process and to those forked from it.
+    """
+
+    def __init__(
+        self,
+        form: Format,
+        index: Index,
+        *,
+        size: tuple[int, int],
+        channels: int | None = None,
+        limit: int | None = None,
+        unreadable_share: float = 0.05,
+    ) -> None:
+        if not 0 <= unreadable_share <= 1:
+            raise UserError(f"the share of unreadable pictures must lie between 0 and 1, not {unreadable_share}")
+        self.source = printable(str(form.path))
+        self.kind = Image(height=size[0], width=size[1], channels=channels or (3 if index.colour else 1))
+        self._form, self._index, self._share = form, index, unreadable_share
+        chosen = _choose(form, index, size, limit, self.source)
+        self._rows, self._skipped = chosen.rows, chosen.skipped
+        groups = first_alike(index.group[chosen.rows])
+        held_out = index.held_out[chosen.rows].astype(bool)
+        self.classes, self.labels = chosen.classes, torch.from_numpy(chosen.labels)
+        self.groups = torch.from_numpy(groups.astype(np.int64))
+        self.held_out = torch.from_numpy(held_out) if held_out.any() else None
+        self._notes = chosen.notes
+        self.notes = chosen.notes + _told(chosen.labels, self.classes, groups, held_out if held_out.any() else None)
+        self.sha256 = self._identity(chosen.labels)
+        self.blocks = self._blocks() if form.has_blocks else None
+        self._unreadable = mmap.mmap(-1, len(self))  # a byte a picture, shared with the processes forked from this one
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _identity(self, labels: np.ndarray) -> str:
+        """SHA-256 of the pictures' digests, labels, classes and shape, in order; neither names nor places."""
+        total = hashlib.sha256(f"{self.kind.shape} {self.classes}".encode("utf-8", "surrogateescape"))
+        total.update(np.ascontiguousarray(labels, "<i8").data)
+        for first in range(0, len(self), PART):
+            total.update(np.ascontiguousarray(self._index.digest[self._rows[first : first + PART]]).data)
+        return total.hexdigest()
+
+    def _blocks(self) -> Tensor:
+        """int64 ``[N]``: one number for pictures that are read together."""
+        file, block = (column[self._rows].astype(np.int64) for column in (self._index.file, self._index.block))
+        return torch.from_numpy(file * (int(block.max()) + 1) + block)
+
+    def names(self, indices: Tensor) -> list[str]:
+        """What the pictures ``indices`` (int64 ``[B]``) are called: path, member or row."""
+        return [self._name(int(self._rows[index])) for index in self._checked(indices)]
+
+    def _name(self, row: int) -> str:
+        return _entry_name(self._form, self._index, row)
+
+    def _checked(self, indices: Tensor) -> list[int]:
+        wanted = indices.tolist()
+        if wanted and not 0 <= min(wanted) <= max(wanted) < len(self):
+            raise IndexError(f"{self.source} has pictures 0 to {len(self) - 1}, not {min(wanted)} to {max(wanted)}")
+        return wanted
+
+    def rows(self, indices: Tensor, *, among: Tensor | None = None) -> Tensor:
+        """Pictures ``indices`` (int64 ``[B]``) -> uint8 ``[B, C, H, W]``.
+
+        ``among`` (int64, sorted): the pictures that may stand in for one that cannot be read, such as those trained
+        on; None: all. Raises :class:`UserError` once too many cannot be read, where none of a class can, or where the
+        files are no longer those that were indexed.
+        """
+        wanted = self._checked(indices)
+        out = np.empty((len(wanted), *self.kind.shape), np.uint8)
+        for place in sorted(range(len(wanted)), key=wanted.__getitem__):  # in the order that they lie in
+            out[place] = self._picture(wanted[place], among)
+        return torch.from_numpy(out)
+
+    def _read(self, index: int) -> np.ndarray:
+        """uint8 ``[C, H, W]``; raises Unreadable."""
+        pixels = self._form.pixels(self._index, int(self._rows[index]), (self.kind.height, self.kind.width))
+        return with_channels(pixels[None], self.kind.channels)[0]
+
+    def _picture(self, index: int, among: Tensor | None) -> np.ndarray:
+        """The picture, or the one that stands in for it."""
+        if (picture := self._attempt(index)) is not None:
+            return picture
+        others = self.labels == self.labels[index]
+        if self.held_out is not None:
+            others &= self.held_out == self.held_out[index]
+        candidates = others.nonzero().flatten()
+        if among is not None:
+            candidates = candidates[torch.isin(candidates, among)]
+        while len(candidates):
+            position = key("stands in", index, len(candidates)) % len(candidates)
+            if (picture := self._attempt(int(candidates[position]))) is not None:
+                return picture
+            candidates = torch.cat([candidates[:position], candidates[position + 1 :]])
+        name = repr(self.classes[int(self.labels[index])]) if self.classes else "the set"
+        raise UserError(f"{self.source}: no picture of {name} can be read any more; put its files back and resume")
+
+    def _attempt(self, index: int) -> np.ndarray | None:
+        """The picture; None where it cannot be read, which is noted and told once it happens too often."""
+        if self._unreadable[index]:
+            return None
+        try:
+            return self._read(index)
+        except Unreadable as reason:
+            self._unreadable[index] = 1
+            count = int(np.count_nonzero(np.frombuffer(self._unreadable, np.uint8)))
+            if count > self._share * len(self):
+                name = self._name(int(self._rows[index]))
+                raise UserError(
+                    f"{self.source}: {count} of {len(self)} pictures cannot be read, over a share of {self._share:.3g}"
+                    f" (last {name}: {reason}); repair the set, or allow a larger unreadable_share"
+                ) from None
+            return None
+
+    def gathered(self, progress: Progress | None = None) -> Pictures:
+        """All of it in memory; pictures that cannot be read are left out, named and told why."""
+        images, kept, skipped = np.empty((len(self), *self.kind.shape), np.uint8), [], list(self._skipped)
+        for index in range(len(self)):
+            try:
+                images[len(kept)] = self._read(index)
+                kept.append(index)
+            except Unreadable as reason:
+                skipped.append((self._name(int(self._rows[index])), str(reason)))
+            if progress and index % 256 == 0:
+                progress(index, len(self), "reading pictures")
+        chosen = torch.tensor(kept, dtype=torch.int64)
+        return pack(
+            images[: len(kept)],
+            self.labels[chosen].numpy(),
+            self.source,
+            classes=self.classes,
+            groups=self.groups[chosen].numpy(),
+            names=tuple(self.names(chosen)),
+            held_out=None if self.held_out is None else self.held_out[chosen].numpy(),
+            skipped=tuple(skipped),
+            notes=self._notes,
+        )
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of what was left out at the start, and of what could not be read since."""
+        since = np.flatnonzero(np.frombuffer(self._unreadable, np.uint8)).tolist()
+        return self._skipped + tuple((self._name(int(self._rows[index])), self._reason(index)) for index in since)
+
+    def _reason(self, index: int) -> str:
+        try:
+            self._read(index)
+        except (Unreadable, UserError) as reason:
+            return str(reason)
+        return "could not be read while training"
+
+    def json(self) -> dict[str, object]:
+        """What is in it, as plain JSON types, by the keys of ``Pictures.json``."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return {
+            "source": self.source,
+            "count": len(self),
+            "size": self.kind.height if self.kind.height == self.kind.width else [self.kind.height, self.kind.width],
+            "channels": self.kind.channels,
+            "classes": list(self.classes),
+            "class_counts": dict(zip(self.classes, counts, strict=True)) if self.classes else {},
+            "groups": int(self.groups.unique().numel()),
+            "held_out": None if self.held_out is None else int(self.held_out.sum()),
+            "skipped": [list(item) for item in self.skipped],
+            "converted": {},
+            "notes": list(self.notes),
+            "sha256": self.sha256,
+        }
+
+
+def _entry_name(form: Format, index: Index, row: int) -> str:
+    return printable(form.name(index.files[int(index.file[row])], index.names[row]))
+
+
+def fits(height: np.ndarray, width: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool ``[N]``: which pictures are as large as ``size`` (H, W) asks; nothing is enlarged."""
+    return (height >= size[0]) & (width >= size[1])
+
+
+def _choose(form: Format, index: Index, size: tuple[int, int], limit: int | None, source: str) -> _Chosen:
+    """The entries that can be used, at most ``limit`` of them evenly, with their classes numbered."""
+    whole = index.problem == 0
+    usable = whole & fits(index.height, index.width, size)
+    skipped = []
+    for row in np.flatnonzero(~usable).tolist():
+        reason = index.problems[int(index.problem[row])]
+        small = f"smaller than {min(size)}: {index.width[row]} x {index.height[row]}"
+        skipped.append((_entry_name(form, index, row), reason or small))
+    rows = np.flatnonzero(usable).astype(np.int32)
+    if not len(rows):
+        raise UserError(nothing_left(source, skipped, min(size)))
+    if limit is not None and limit < len(rows):
+        rows = rows[even_positions(len(rows), limit, index.held_out[rows].astype(bool).tolist())]
+    used = {index.labels[number] for number in np.unique(index.label[rows]).tolist()}
+    tried = {index.labels[number] for number in np.unique(index.label).tolist()}
+    notes: tuple[str, ...] = ()
+    if limit is None and (lost := sorted(tried - used - {"", "."})):
+        notes += (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
+    if skipped:
+        notes += (f"{len(skipped)} of {len(index)} skipped: {reasons(skipped)}",)
+    classes = () if used <= {"", "."} else form.classes or in_order(used)
+    number = {name: place for place, name in enumerate(classes)}
+    numbers = np.array([number.get(name, 0) for name in index.labels.all()], np.int64)
+    return _Chosen(
+        rows=rows,
+        skipped=tuple(skipped),
+        classes=tuple(printable(name) for name in classes),
+        labels=numbers[index.label[rows]],
+        notes=notes,
+    )

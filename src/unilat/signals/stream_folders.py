@@ -1,0 +1,67 @@
+"""Folders of picture files of any number: the classes and the split are those of ``folders.py``."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from unilat.signals.decode import Unreadable, printable, read_file
+from unilat.signals.folders import is_split, placed, walk
+from unilat.signals.index import Entry, Index, Listing, checked, described, listing, square
+
+
+class FolderFormat:
+    """A file is a picture: ``Format`` for folders."""
+
+    word = "folder"
+    classes = None
+    has_blocks = False
+    said = ""
+    rows = None
+    side = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._split = False
+        self._problems: dict[str, str] = {}
+
+    def listing(self) -> Listing:
+        """Every file below, by the parts of its path."""
+        tops: set[str] = set()
+        self._problems.clear()
+
+        def files() -> Iterator[tuple[str, Path]]:
+            for parts, problem in walk(self.path):
+                name = "/".join(parts)
+                if problem:
+                    self._problems[name] = problem
+                if len(parts) > 1:
+                    tops.add(parts[0])
+                yield name, self.path / name
+
+        now = listing(files(), lambda: "split" if is_split(tops) else "")
+        self._split = bool(now.arrangement)
+        return now
+
+    def scan(self, file: str) -> Iterator[Entry]:
+        """The one picture of a file, or why it is none."""
+        problem = self._problems.get(file, "")
+        if problem:
+            yield Entry(problem=problem)
+            return
+        label, held_out = placed(tuple(file.split("/")), self._split)
+        entry = Entry(label=label, held_out=held_out)
+        try:
+            yield described(entry, read_file(self.path / file))
+        except Unreadable as reason:
+            yield entry._replace(problem=str(reason))
+
+    def name(self, file: str, entry: str) -> str:
+        """The path below the folder."""
+        return file
+
+    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+        """uint8 ``[1 or 3, H, W]`` of the file; Unreadable where it is gone or damaged."""
+        data = read_file(self.path / index.files[int(index.file[row])])
+        checked(index, row, data, printable(str(self.path)))
+        return square(data, size)
