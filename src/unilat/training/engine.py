@@ -106,7 +106,7 @@ def _step(state: State, world: World, number: int) -> tuple[dict[str, float], in
     state.move(rate)
     state.step += 1
     if vectors:
-        getattr(state.stage, "observe")(dict(zip(vectors, sums[1 + len(metrics) :], strict=True)))  # noqa: B009 (see Stage)
+        state.stage.observe(dict(zip(vectors, sums[1 + len(metrics) :], strict=True)))
     state.ema.update(total, state.samples)
     told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
     return told, number or (int(signal.SIGTERM) if signals else 0)
@@ -163,13 +163,13 @@ def _finite_gradients(state: State, world: World) -> Tensor:
 def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool]:
     """Let the stage move; returns all numbers of the step, and whether a calibration is among them."""
     told |= state.stage.after_step(dict(told), state.samples)
-    every = getattr(state.stage, "eval_every", 0)
-    if not every or state.step % every:
+    calibrate, every = state.stage.calibrate, state.stage.eval_every
+    if calibrate is None or not every or state.step % every:
         return told, False
     torch.manual_seed(key(state.seed, state.step, "calibrate"))
     state.stage.model.eval()
     with torch.no_grad():
-        told |= getattr(state.stage, "calibrate")(state.ema.tensors, state.step)  # noqa: B009 (optional, see Stage)
+        told |= calibrate(state.ema.tensors, state.step)
     state.stage.model.train()
     return told, True
 
