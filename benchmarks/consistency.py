@@ -11,7 +11,6 @@ A sample costs 2 calls of the teacher and 2 of the student where a path of `unil
 import copy
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet
 from unilat.run.trained import Run
 from unilat.training.engine import fit
-from unilat.training.plan import Schedule
+from unilat.training.plan import Batch, Schedule, Stage
 
 POINTS = 40
 """Steps of the teacher's grid, a multiple of the student's."""
@@ -45,11 +44,11 @@ class ConsistencyStage:
         self.model = copy.deepcopy(base.denoise).requires_grad_(True)
         self.grid, self.every = uniform_grid(base.lambda_min, base.lambda_0, POINTS).float(), POINTS // steps
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+    def batch(self, indices: Tensor) -> Batch:
         """Latents and labels."""
         return self.latents.z[indices], self.latents.labels[indices]
 
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss above, per dimension."""
         z, labels = batch
         cond = self.base.condition(labels)
@@ -65,16 +64,9 @@ class ConsistencyStage:
         loss = 0.5 * (x_hat - self.model(z_t, now, cond)).square().flatten(1).sum(1)
         return loss / math.prod(z.shape[1:]), {}
 
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """None to load."""
+    def stage(self) -> Stage:
+        """This for the engine."""
+        return Stage(name=self.name, model=self.model, count=self.count, batch=self.batch, losses=self.losses)
 
 
 def student(run: Run, steps: int, samples: int, folder: Path) -> tuple[FewSteps, float]:
@@ -86,6 +78,6 @@ def student(run: Run, steps: int, samples: int, folder: Path) -> tuple[FewSteps,
         batch=32, samples=samples, learning_rate=1e-3, optimizer="muon", warmup=samples // 10, decay=0.5,
         ema_halflife=samples / 20, clip=1.0,
     )  # fmt: skip
-    done = fit(stage, schedule, folder / stage.name, 0)
+    done = fit(stage.stage(), schedule, folder / stage.name, 0)
     stage.model.load_state_dict(done["ema"])
     return FewSteps(stage.model, stage.grid[:: stage.every].double()), done["seconds"]

@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unilat.maths.seeds import Draws, key
 from unilat.nets.products import Linear
 from unilat.recipe import config as configuration
 from unilat.recipe import presets
-from unilat.run.stages import AutoencoderStage, BaseStage, schedule
+from unilat.run.stages import AutoencoderStage, base_stage, schedule
 from unilat.run.trained import build_autoencoder, build_base
 from unilat.training import engine, fast
 from unilat.training.ema import keep
@@ -35,14 +34,14 @@ def stage_of(spec: dict[str, Any]) -> tuple[Stage, Schedule]:
     if spec["stage"] == 2:
         base = build_base(config, [str(index) for index in range(CLASSES)])
         z = torch.randn(PICTURES, config.autoencoder.latent_channels, *configuration.latent_grid(config))
-        return BaseStage(base, z, torch.arange(PICTURES) % CLASSES), schedule(config.stage2)
+        return base_stage(base, z, torch.arange(PICTURES) % CLASSES), schedule(config.stage2)
     fixed = {"levels": "fixed", "calibrate_every": 10**9}  # the plain side has nobody to tell it what was seen
     one = replace(config.stage1, optimizer=spec.get("optimizer", "adamw"), **fixed)
     one = replace(one, batch=spec.get("batch", one.batch))
     pictures = torch.randint(0, 256, (PICTURES, CHANNELS, config.data.size, config.data.size), dtype=torch.uint8)
     model = build_autoencoder(config, CHANNELS)
     model.start_at_unit_scale(pictures[:64].float() / 127.5 - 1)
-    return AutoencoderStage(model, pictures, pictures[:0], one), schedule(one)
+    return AutoencoderStage(model, pictures, pictures[:0], one).stage(), schedule(one)
 
 
 def plain(stage: Stage, plan: Schedule) -> Callable[[], float]:
@@ -91,14 +90,10 @@ def ours(stage: Stage, plan: Schedule) -> Iterator[float]:
         yield engine._after(state, told)[0]["loss"]
 
 
-def resident(stage: Stage, plan: Schedule) -> None:
-    """Give the stage one batch for good."""
+def resident(stage: Stage, plan: Schedule) -> Stage:
+    """The stage with one batch for good."""
     batch = stage.batch(torch.arange(plan.batch))
-
-    def same(indices: Tensor) -> tuple[Tensor, ...]:
-        return batch
-
-    stage.batch = same  # type: ignore[method-assign]
+    return replace(stage, batch=lambda indices: batch)
 
 
 def serve(step: Callable[[], float], before: float) -> None:
@@ -126,7 +121,7 @@ def main() -> None:
     before = _resident_mib()
     stage, plan = stage_of(spec)
     if spec.get("resident"):
-        resident(stage, plan)
+        stage = resident(stage, plan)
     if spec["side"] == "plain":
         serve(plain(stage, plan), before)
         return

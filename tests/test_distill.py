@@ -16,7 +16,7 @@ from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.run.distill import DEFAULTS, DistillConfig, distill
 from unilat.run.evaluate import own_pictures
-from unilat.run.students import DistillStage, decoder_teacher
+from unilat.run.students import decoder_teacher, distill_stage
 from unilat.training.checkpoint import lock
 from unilat.training.fast import Choices
 from unilat.types import UserError
@@ -52,7 +52,7 @@ def test_a_student_is_nearer_to_its_teacher_than_the_full_decoder_is(folder: Pat
     grid = uniform_grid(*run.config.evaluation.decoder_range, 4, to_clean=True)
     tau = run.config.evaluation.decoder_temperature
     teacher = decoder_teacher(run.autoencoder, pictures.images, grid, tau)
-    stage = DistillStage("x", teacher, 2, 1.0, {})
+    stage = distill_stage("x", teacher, 2, 1.0, {})
     batch, draws = stage.batch(torch.arange(64)), Draws.single(torch.Generator().manual_seed(0), 64)
     assert run.few_decoder is not None
     before = stage.losses(batch, draws)[0].mean()
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Path) -> None:
     """Kills: half of one distillation and half of another."""
     run = unilat.load(tiny_run)
     teacher = decoder_teacher(run.autoencoder, own_pictures(run).images, uniform_grid(-6.0, 3.0, 4, to_clean=True), 1.0)
-    stage = DistillStage("distill-decoder-1", teacher, 4, 1.0, {"truth": 1.0})
+    stage = distill_stage("distill-decoder-1", teacher, 4, 1.0, {"truth": 1.0})
     stage.load_state({"truth": 1.0})
     with pytest.raises(UserError, match="other settings"):
         stage.load_state({"truth": 0.0})

@@ -79,6 +79,12 @@ def test_maths_needs_torch_alone():
         )
 
 
+def test_training_knows_a_stage_and_no_model():
+    """training/ imports maths, nets, files and types alone. Kills: an engine that builds, reads or draws pictures."""
+    known = {room for path in (SOURCE / "training").glob("*.py") for room in _rooms_known_to(path)}
+    assert known <= {"training", "maths", "nets", "files", "types"}
+
+
 def _reaches(text: str, module: str) -> bool:
     """Whether a source knows ``package.module``: imports it, names it from its package under any alias, or writes its
     whole name as a text that is not a docstring."""

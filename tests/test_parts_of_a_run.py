@@ -13,11 +13,11 @@ from torch import Tensor
 from planted import Blocks, bare_run, coloured, planted_config, recorded, untrained
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.rate import RateTerms
-from unilat.maths.seeds import key
+from unilat.maths.seeds import Draws, key
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe.config import RunConfig
 from unilat.run import train as job
-from unilat.run.stages import AutoencoderStage, BaseStage, PriorStage, schedule, settling
+from unilat.run.stages import AutoencoderStage, schedule, settling
 from unilat.signals import Pictures, to_unit
 from unilat.training.fast import Choices
 from unilat.types import UserError
@@ -73,10 +73,10 @@ def test_stage_1_is_given_its_own_pictures(pictures: Pictures, fits: list[Any], 
     config = planted_config()
     stage1(replace(config, seed=7), tmp_path, pictures)
     (call,) = fits
-    assert isinstance(call.stage, AutoencoderStage)
-    assert torch.equal(call.stage.pictures, pictures.images[10:70])
-    assert torch.equal(call.stage.calibration, pictures.images[3:10])
-    assert call.stage.config == config.stage1 and call.stage.aim == 0.35
+    one = call.stage.batch.__self__  # the object whose methods these are
+    assert isinstance(one, AutoencoderStage) and torch.equal(one.pictures, pictures.images[10:70])
+    assert torch.equal(one.calibration, pictures.images[3:10])
+    assert one.config == config.stage1 and one.aim == 0.35
     assert (call.plan, call.seed) == (schedule(config.stage1), 7)
     assert (call.folder, call.log, call.device) == (tmp_path / "stage1", tmp_path / "log.jsonl", "cpu")
 
@@ -146,9 +146,10 @@ def test_settling_and_trimming_come_last_and_are_told(
     monkeypatch.setattr(AutoencoderStage, "trim", trim)
     tensors, header = stage1(config, tmp_path, pictures)
     first, second = fits
-    assert first.stage.aim == pytest.approx(0.35 / 0.8) and order == [(2, True, False)]
-    assert isinstance(second.stage, PriorStage) and second.plan == settling(config.stage1) and second.plan.samples == 96
-    assert len(second.stage.z) == 60 and second.folder == tmp_path / "prior"
+    told = first.stage.after_step({"bpp": 0.3}, 0)
+    assert told["target"] == pytest.approx(0.35 / 0.8) and order == [(2, True, False)]
+    assert second.stage.name == "prior" and second.plan == settling(config.stage1) and second.plan.samples == 96
+    assert second.stage.count == 60 and second.folder == tmp_path / "prior"
     assert (header["calibration_bpp"], header["untrimmed_bpp"], header["scale"]) == ("0.351235", "0.25", "2")
     assert header["samples"] == str(config.stage1.samples + 5)
     assert header["encoder_sha256"] == fingerprint(first.stage.model.encoder)
@@ -188,8 +189,10 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
     latents = LatentSet(z, torch.zeros(50), torch.arange(50) % 3, 4.0, "e" * 64, 256)
     job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
     (call,) = fits
-    assert isinstance(call.stage, BaseStage) and call.stage.levels == config.stage2.levels
-    assert torch.equal(call.stage.z, z) and torch.equal(call.stage.labels, latents.labels)
+    rows = call.stage.batch(torch.arange(50))
+    assert call.stage.name == "stage2" and torch.equal(rows[0], z) and torch.equal(rows[1], latents.labels)
+    learned = call.stage.losses(tuple(part[:4] for part in rows), Draws.keyed(0, 0, 0, 4))[1]
+    assert list(learned) == (["levels"] if config.stage2.levels == "learned" else [])
     assert (call.plan, call.seed, call.folder) == (schedule(config.stage2), 3, tmp_path / "stage2")
     by_channel = z.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(call.now["denoise.mean"].flatten().double(), by_channel.mean(1), rtol=1e-4, atol=1e-5)

@@ -20,9 +20,9 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
+from unilat.run import stages, students, trained
 from unilat.run import train as job
-from unilat.run.stages import AutoencoderStage, BaseStage
-from unilat.run.train import stages, students, trained
+from unilat.run.stages import AutoencoderStage, base_stage
 from unilat.run.trained import Run, split_pictures
 from unilat.signals import Pictures
 
@@ -127,15 +127,14 @@ def test_each_consumer_touches_its_own_part_only(
     pixel statistics, unit scale, covariance, settling, stage 2 or the judge; other pictures than the calibration ones
     in its rate and in the trim; measured pictures that are not held out."""
     pictures, watch = SOURCES[source](), Watch(monkeypatch)
-    for name in ("batch", "calibration_rate", "follow", "settled"):
+    for name in ("losses", "calibration_rate", "follow", "settled"):
         watch.within(AutoencoderStage, name, name)
     for name in ("_latents", "evaluate"):
         watch.within(job, name, name)
     features: list[int] = []
     learnt: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(Means, "__call__", lambda self, images: features.extend(images[:, 0, 0, 0].tolist()) or images.float().mean((2, 3)))  # noqa: E501  # fmt: skip
-    real = BaseStage.__init__
-    monkeypatch.setattr(BaseStage, "__init__", lambda self, model, z, labels, levels: learnt.append((z, labels)) or real(self, model, z, labels, levels))  # noqa: E501  # fmt: skip
+    monkeypatch.setattr(job, "base_stage", lambda model, z, labels, levels: learnt.append((z, labels)) or base_stage(model, z, labels, levels))  # noqa: E501  # fmt: skip
     monkeypatch.setattr(job, "read_pictures", lambda *_: pictures)
     config = small(planted_config(rate_levels=1, step_counts=(1,), decoder_steps=1, base_steps=1, samples=6))
     job.train(config, tmp_path, device="cpu")
@@ -144,8 +143,8 @@ def test_each_consumer_touches_its_own_part_only(
     name_of = lambda rows: sorted(numbers(pictures.images[rows]))  # noqa: E731  # copies carry another's number
     seen = {name: sorted(set(found)) for name, found in watch.seen.items()}
     assert not set(name_of(train)) & {*name_of(calibration), *name_of(test)}
-    assert set(seen["batch in run.stages"]) <= set(name_of(train))
-    assert len(watch.seen["batch in run.stages"]) == 64
+    assert set(seen["losses in run.stages"]) <= set(name_of(train))
+    assert len(watch.seen["losses in run.stages"]) == 64
     assert seen["nobody in run.train"] == sorted(set(name_of(train))), "pixel statistics and unit scale"
     assert seen["calibration_rate in run.stages"] == sorted(set(name_of(calibration)))
     assert len(watch.seen["calibration_rate in run.stages"]) >= 9 * len(calibration), "each calibration, the trim"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from unilat.maths.levels import rate_table
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -17,7 +18,7 @@ from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.run.trained import Run, load
 from unilat.studies.codelength import codelength, train_pixels
-from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
+from unilat.studies.pixels import PixelDenoiser, noisy_latents, pixel_stage
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
@@ -100,10 +101,12 @@ def test_the_stage_has_weight_one_and_fresh_latent_noise() -> None:
             seen.update(level=level, z_0=z_0)
             return torch.zeros_like(x_t)
 
-    stage = PixelStage("pixels", Flat(), images, z, (-10.0, 13.0), 5.0)  # type: ignore[arg-type]
-    x, own = stage.batch(torch.tensor([4, 1, 3]))
-    loss, _ = stage.losses((x, own), Draws.keyed(0, 0, 0, 3))
-    mass, edges = stage.levels.mass, stage.levels.edges
+    stage = pixel_stage("pixels", Flat(), images, z, (-10.0, 13.0), 5.0)  # type: ignore[arg-type]
+    rows, own = stage.batch(torch.tensor([4, 1, 3]))
+    loss, _ = stage.losses((rows, own), Draws.keyed(0, 0, 0, 3))
+    x = rows.float() / 127.5 - 1
+    assert torch.equal(rows, images[[4, 1, 3]])
+    mass, edges = (table := rate_table(-10.0, 13.0)).mass, table.edges
     place = torch.bucketize(seen["level"].double(), edges[1:-1].contiguous(), right=True)
     density = (mass / edges.diff())[place]
     expected = 0.5 * seen["level"].exp() / density * x.square().flatten(1).sum(1) / 192

@@ -16,8 +16,8 @@ from unilat.maths.codelength import coarse_reconstruction_nats
 from unilat.maths.rate import RateTerms
 from unilat.studies import codelength as study
 from unilat.studies.codelength import bits_each, codelength, train_pixels
-from unilat.studies.pixels import PixelDenoiser, PixelStage
-from unilat.training.plan import Schedule
+from unilat.studies.pixels import PixelDenoiser
+from unilat.training.plan import Schedule, Stage
 
 COUNT, SHAPE, LATENT = 80, (3, 8, 8), (2, 4, 4)
 NUMBERS = 3 * 8 * 8
@@ -146,7 +146,7 @@ def test_rows_are_means_and_errors_over_pictures() -> None:
 def test_training_sees_its_own_pictures_latents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Kills: a decoder trained on clean latents, or without any; the same for the model of the pixels alone; a range
     that ends elsewhere than where it is measured."""
-    stages: dict[bool, PixelStage] = {}
+    stages: dict[bool, tuple[Any, ...]] = {}
 
     class Network(torch.nn.Linear):
         mean, std = torch.zeros(3), torch.ones(3)
@@ -159,23 +159,28 @@ def test_training_sees_its_own_pictures_latents(monkeypatch: pytest.MonkeyPatch,
             """Writes down that it was told to."""
             self.continued = True
 
-    def fit(stage: PixelStage, plan: Schedule, *rest: Any, **options: Any) -> dict[str, Any]:
-        stages[stage.lambda_0 is not None] = stage
+    def pixel_stage(*given: Any) -> Stage:
+        name, model, pictures, _, _, lambda_0 = given
+        stages[lambda_0 is not None] = given[2:]
+        return Stage(name=name, model=model, count=len(pictures), batch=lambda i: (i,), losses=lambda b, d: (b[0], {}))
+
+    def fit(stage: Stage, plan: Schedule, *rest: Any, **options: Any) -> dict[str, Any]:
         return {"ema": {name: torch.full_like(value, 7.0) for name, value in stage.model.state_dict().items()}}
 
     monkeypatch.setattr(study, "fit", fit)
+    monkeypatch.setattr(study, "pixel_stage", pixel_stage)
     monkeypatch.setattr(study, "PixelDenoiser", Network)
     monkeypatch.setattr(study, "Decoder", Network)
     run, pictures = Run(), images()
     run.autoencoder = SimpleNamespace(decoder=Network())  # type: ignore[attr-defined]
     plan = Schedule(batch=4, samples=8, learning_rate=1e-3)
     models = {on: train_pixels(run, pictures, tmp_path, plan, latent=on, lambda_max=9.0) for on in (True, False)}  # type: ignore[arg-type]
-    assert torch.equal(stages[True].z, latents(pictures)) and stages[True].lambda_0 == 5.0
-    assert float(stages[False].z.abs().max()) == 0 and len(stages[False].z) == COUNT
+    (_, z, _, lambda_0), (_, nothing, _, _) = stages[True], stages[False]
+    assert torch.equal(z, latents(pictures)) and lambda_0 == 5.0
+    assert float(nothing.abs().max()) == 0 and len(nothing) == COUNT
     for on, model in models.items():
-        assert stages[on].span == (-10.0, 9.0) and torch.equal(stages[on].pictures, pictures)
+        assert stages[on][2] == (-10.0, 9.0) and torch.equal(stages[on][0], pictures)
         assert model.continued is on and float(model.weight) == 7.0 and not model.training  # type: ignore[union-attr]
-        assert stages[on].dimensions == NUMBERS
 
 
 def test_waves_of_colour_stand_for_their_own_channel() -> None:

@@ -11,7 +11,7 @@ import torch
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import RateTerms
 from unilat.nets.vit import ViTConfig
-from unilat.studies.prior import PriorPlan, PriorStage, fit_prior, measure, new_prior, uniform_table
+from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior, prior_stage, uniform_table
 from unilat.training.engine import fit
 from unilat.types import UserError
 
@@ -99,7 +99,7 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not(tmp_path: Path):
     whole = fit_prior(z, PLAN, tmp_path / "whole", **RANGE).state_dict()
 
     def told(stop_at: int | None) -> dict[str, Any]:
-        stage = PriorStage(new_prior(z, PLAN), z, **RANGE)
+        stage = prior_stage(new_prior(z, PLAN), z, **RANGE)
         return fit(stage, PLAN.schedule, tmp_path / "parts", PLAN.seed, stop_at=stop_at)
 
     assert told(4)["step"] == 4

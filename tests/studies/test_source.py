@@ -12,7 +12,8 @@ from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, Stage1Losses
 from unilat.studies import source
 from unilat.studies.oracle import correlated_gaussian
-from unilat.studies.source import NETWORKS, SourceStage, rate_distortion, reached
+from unilat.studies.source import NETWORKS, rate_distortion, reached, source_stage
+from unilat.training.plan import Stage
 
 VARIANCES = torch.tensor([4.0, 1.0, 1.0, 0.25, 0.25, 0.1])
 SHANNON = 2.5 / 6
@@ -59,7 +60,7 @@ def test_the_stage_minimises_rate_and_error(factor: float) -> None:
     """``(charge + c ½‖x − x̂‖²) / max(1, c)`` a dimension, of the pictures asked for. Kills: a factor on the wrong
     term, one that is left out, and a sum that grows with the signal."""
     x = torch.arange(30.0).view(5, 2, 3)
-    stage = SourceStage(Known(), x, factor)  # type: ignore[arg-type]
+    stage = source_stage(Known(), x, factor)  # type: ignore[arg-type]
     assert torch.equal(stage.batch(torch.tensor([4, 1]))[0], x[[4, 1]]) and stage.count == 5
     loss, _ = stage.losses((x[:3],), Draws.keyed(0, 0, 0, 3))
     errors = FLOODED * torch.tensor([0.5, 1.0, 1.5])
@@ -88,7 +89,7 @@ def test_training_draws_are_not_those_that_are_measured(monkeypatch: pytest.Monk
     another count, factor or length, and a data mean that is not each channel's own."""
     told: dict[str, Any] = {}
 
-    def fit(stage: SourceStage, plan: Any, *rest: Any, **options: Any) -> dict[str, Any]:
+    def fit(stage: Stage, plan: Any, *rest: Any, **options: Any) -> dict[str, Any]:
         told.update(stage=stage, plan=plan)
         return {"ema": {name: value + 1 for name, value in stage.model.state_dict().items()}}
 
@@ -97,17 +98,23 @@ def test_training_draws_are_not_those_that_are_measured(monkeypatch: pytest.Monk
         return "a point"
 
     monkeypatch.setattr(source, "TRAINED_ON", 2000)
+
+    def stage_of(model: Autoencoder, x: Tensor, factor: float) -> Stage:
+        told.update(train=x, factor=factor)
+        return source_stage(model, x, factor)
+
+    monkeypatch.setattr(source, "source_stage", stage_of)
     monkeypatch.setattr(source, "fit", fit)
     monkeypatch.setattr(source, "reached", measured)
     assert rate_distortion(7.0, samples=640, seed=5, measured=300) == "a point"
-    train, test = told["stage"].x, told["x"]
+    train, test = told["train"], told["x"]
     assert tuple(train.shape) == (2000, 4, 4) and tuple(test.shape) == (300, 4, 4)
     assert not {*map(tuple, test.flatten(1).tolist())} & {*map(tuple, train.flatten(1).tolist())}
     covariance, law = torch.cov(test.flatten(1).T), correlated_gaussian()
     truth = law.basis @ law.variances.diag() @ law.basis.T  # type: ignore[union-attr, operator]
     assert float((covariance - truth).abs().max()) < 0.4 < float(truth.abs().max())
     assert torch.equal(told["variances"], law.variances) and told["seed"] == 5
-    assert told["stage"].factor == 7.0 and told["plan"].samples == 640
+    assert told["factor"] == 7.0 and told["plan"].samples == 640
     mean = told["model"].decoder.mean.flatten() - 1  # every averaged weight stands one above
     assert torch.allclose(mean, train.transpose(0, 1).flatten(1).mean(1), atol=1e-5)
     assert not told["model"].training

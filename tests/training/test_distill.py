@@ -11,7 +11,7 @@ from unilat.maths.samplers import uniform_grid
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base, BaseConfig
-from unilat.run.students import DistillStage, base_teacher, decoder_teacher
+from unilat.run.students import base_teacher, decoder_teacher, distill_stage
 
 PICTURES = torch.randint(0, 256, (4, 3, 8, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
@@ -55,7 +55,7 @@ def test_the_loss_is_of_the_student_in_nats_per_dimension() -> None:
     """
     model, noise, z_0, x = model_and_start()
     grid = uniform_grid(-6.0, 3.0, 4, to_clean=True)
-    stage = DistillStage("decoder", decoder_teacher(model, PICTURES, grid, 0.6), 2, 0.7, {})
+    stage = distill_stage("decoder", decoder_teacher(model, PICTURES, grid, 0.6), 2, 0.7, {})
     shaken(stage.model, seed=9, scale=0.1)
     levels = [share(level) for level in (-6.0, -3.0, 0.0, 3.0)] + [(1.0, 0.0)]
     points = [0.6 * noise]
@@ -87,7 +87,7 @@ def test_the_base_is_distilled_under_its_guidance_by_its_own_sampler() -> None:
     teacher = base_teacher(model, labels, (3, 2, 4), uniform_grid(-10.0, 5.0, 4), 2.5)
     start = teacher.start(labels, Draws.keyed(2, 0, 0, 4))
     assert torch.equal(start.x_1, Draws.keyed(2, 0, 0, 4).normal(torch.empty(4, 3, 2, 4))) and start.truth is None
-    stage = DistillStage("base", teacher, 4, 0.0, {})
+    stage = distill_stage("base", teacher, 4, 0.0, {})
     (alpha, sigma), (then, less) = share(-10.0), share(5.0)
     landed = model.sample(start.x_1, labels, 4, guidance=2.5)
     target = (landed - less / sigma * start.x_1) / (then - less / sigma * alpha)

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
-from unilat.training.engine import fit
 from unilat.training.machine import manifest, pick_device, set_threads
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
-from .toy import Toy, schedule, written
+from .toy import Toy, fit, schedule, written
 
 SEED = 7
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from unilat.training import checkpoint
-from unilat.training.engine import fit
 from unilat.training.muon import RMS, Muon, is_inner, orthogonal
 from unilat.training.state import State
 
-from .toy import Toy, schedule
+from .toy import Toy, fit, schedule
 
 
 def matrices(count: int, rows: int, columns: int, lowest: float = 0.02) -> Tensor:
@@ -114,7 +113,7 @@ def test_resumed_at_every_step_with_both_optimisers(tmp_path: Path) -> None:
 def test_each_weight_has_one_optimiser() -> None:
     """Kills: a weight that both move, or neither; Muon where it was not asked for."""
     for name, counts in (("muon", [5, 1]), ("adamw", [6])):
-        state = State(Wide(), schedule(optimizer=name), 0, torch.device("cpu"), 1)
+        state = State(Wide().stage(), schedule(optimizer=name), 0, torch.device("cpu"), 1)
         owned = [[p for group in each.param_groups for p in group["params"]] for each in state.optimizers]
         assert [len(weights) for weights in owned] == counts
         assert len({id(p) for weights in owned for p in weights}) == len(state.trained) == 6
@@ -125,7 +124,7 @@ def test_a_step_of_both_optimisers_by_hand() -> None:
 
     Kills: Muon without decay or at a rate of its own, another ρ, another momentum.
     """
-    state = State(Wide(), schedule(optimizer="muon"), 0, torch.device("cpu"), 1)
+    state = State(Wide().stage(), schedule(optimizer="muon"), 0, torch.device("cpu"), 1)
     named = dict(state.stage.model.named_parameters())
     inner, other = named["out.0.weight"], named["into.weight"]
     first, second = matrices(2, 64, 64)

@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unilat.training.engine import fit
-
 from .test_resume import lines
-from .toy import Toy, schedule, written
+from .toy import Toy, fit, schedule, written
 
 
 def torchrun(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from unilat.training import checkpoint
-from unilat.training.engine import fit
 from unilat.training.order import batch_indices
 from unilat.types import UserError
 
-from .toy import Toy, schedule, written
+from .toy import Toy, fit, schedule, written
 
 SEED = 7
 

@@ -20,10 +20,11 @@ from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.recipe.config import Stage1Config, Stage2Config
-from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
+from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.signals import to_unit
 from unilat.training import checkpoint
 from unilat.training.engine import fit
+from unilat.training.plan import Stage
 from unilat.types import UserError
 
 CONTROL = ControlConfig(gain=0.15, proportional=1.0, smoothing=200.0, start=20.0, limit=1e4)
@@ -75,10 +76,10 @@ def stage(config: Stage1Config = CONFIG, learned_variance: bool = False) -> Auto
 def test_losses_are_what_the_log_calls_them() -> None:
     """Kills: bits per dimension called bits per pixel, a loss per batch, a loss factor applied twice or not."""
     one = stage(replace(CONFIG, prior_warmup=0))
-    (x,) = one.batch(torch.tensor([3, 0, 7]))
-    assert x.dtype == torch.float32 and x.shape == (3, 1, 16, 16)
-    torch.testing.assert_close(x[1], one.pictures[0] / 127.5 - 1)
-    total, told = one.losses((x,), Draws.keyed(0, 0, 0, 3))
+    (rows,) = one.batch(torch.tensor([3, 0, 7]))
+    assert rows.dtype == torch.uint8 and torch.equal(rows, one.pictures[[3, 0, 7]])
+    x = rows / 127.5 - 1
+    total, told = one.losses((rows,), Draws.keyed(0, 0, 0, 3))
     terms = one.model.losses(x, Draws.keyed(0, 0, 0, 3))
     torch.testing.assert_close(told["bpp"], terms.rate.nats() / (LN2 * 256))
     torch.testing.assert_close(told["decoder"], terms.decoder)
@@ -152,12 +153,12 @@ def test_trim_comes_no_further_from_the_wanted_bits() -> None:
     """Kills: a search in the wrong direction, a scale that is told but not applied, a rate worse than before."""
     for wanted in (0.5, 1.0, 1.6, 5.0):
         one = stage(replace(CONFIG, target_bpp=wanted))
-        before = one.model.encode(one.batch(torch.arange(3))[0])
+        before = one.model.encode(to_unit(one.batch(torch.arange(3))[0]))
         told = one.trim(one.model)
         assert abs(told["calibration_bpp"] - wanted) <= abs(told["untrimmed_bpp"] - wanted)
         assert one.calibration_rate(one.model, 8, 0) == pytest.approx(told["calibration_bpp"], rel=1e-5)
         torch.testing.assert_close(
-            one.model.encode(one.batch(torch.arange(3))[0]), told["scale"] * before, rtol=1e-5, atol=1e-5
+            one.model.encode(to_unit(one.batch(torch.arange(3))[0])), told["scale"] * before, rtol=1e-5, atol=1e-5
         )
         assert math.exp(-0.501) <= told["scale"] <= math.exp(0.501)
     reach = one.calibration_rate(one.model, 8, 0)
@@ -177,7 +178,7 @@ def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
     settled = one.settled()
     assert isinstance(one.model.prior, GaussianDenoiser)
     torch.testing.assert_close(one.model.prior.mean, z.mean(0))
-    assert float(settled.levels.edges[-1]) == pytest.approx(6.0) and torch.equal(settled.z, z)
+    assert settled.state()["lambda_0"] == pytest.approx(6.0) and torch.equal(settled.batch(torch.arange(20))[0], z)
     done = fit(settled, settling(one.config), tmp_path, 0)
     one.model.prior.load_state_dict(done["ema"])
     assert done["samples"] == 6_016  # whole steps of 64
@@ -189,20 +190,20 @@ def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
         fit(one.settled(), settling(one.config), tmp_path, 0)
 
 
-def base_stage(levels: str) -> BaseStage:
+def second(levels: Literal["learned", "fixed"]) -> Stage:
     """A tiny stage 2, from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Base(BaseConfig(vit=ViTConfig(channels=(16,), blocks=(1,), head_width=16)), 3, 2, 4, -10.0, 5.0)
-        return BaseStage(model, 0.2 * torch.randn(24, 3, 2, 4), torch.arange(24) % 4, levels)
+        return base_stage(model, 0.2 * torch.randn(24, 3, 2, 4), torch.arange(24) % 4, levels)
 
 
 @pytest.mark.parametrize("which", ["stage 1", "stage 2"])
 def test_levels_learned_across_a_stop_are_those_of_the_run_that_was_not_stopped(tmp_path: Path, which: str) -> None:
     """Kills: moments left out of a checkpoint or of the average, a table kept from before the weights were read."""
 
-    def made(levels: Literal["learned", "fixed"]) -> AutoencoderStage | BaseStage:
-        return stage(replace(CONFIG, levels=levels)) if which == "stage 1" else base_stage(levels)
+    def made(levels: Literal["learned", "fixed"]) -> Stage:
+        return stage(replace(CONFIG, levels=levels)).stage() if which == "stage 1" else second(levels)
 
     whole, before, after, fixed = made("learned"), made("learned"), made("learned"), made("fixed")
     ends = [
@@ -243,13 +244,13 @@ def test_stage_2_gives_the_engine_nats_per_dimension() -> None:
     torch.manual_seed(0)
     model = Base(BaseConfig(vit=ViTConfig(channels=(16,), blocks=(1,), head_width=16)), 3, 2, 4, -10.0, 5.0)
     z, labels = torch.randn(6, 3, 2, 4), torch.arange(6) % 4
-    one = BaseStage(model, z, labels)
+    one = base_stage(model, z, labels)
     rows, named = one.batch(torch.tensor([5, 2]))
     assert torch.equal(rows, z[[5, 2]]) and named.tolist() == [1, 2] and one.count == 6
     loss, told = one.losses((rows, named), Draws.keyed(0, 0, 0, 2))
     torch.testing.assert_close(loss, model.losses(rows, named, Draws.keyed(0, 0, 0, 2))[0] / 24)
     assert told == {} == one.after_step({}, 3) == one.state()
-    learning = BaseStage(model, z, labels, "learned")
+    learning = base_stage(model, z, labels, "learned")
     same, told = learning.losses((rows, named), Draws.keyed(0, 0, 0, 2))
     assert torch.equal(same, loss) and told["levels"].shape == (2, 64) and not told["levels"].requires_grad
 

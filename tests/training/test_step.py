@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from unilat.training import engine
-from unilat.training.engine import fit
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
 from unilat.training.state import State
 
-from .toy import Toy, schedule
+from .toy import Toy, fit, schedule
 
 SEED = 7
 
 
 def state_of(stage: Toy, **changed: Any) -> State:
-    return State(stage, schedule(**changed), SEED, torch.device("cpu"), 1)
+    return State(stage.stage(), schedule(**changed), SEED, torch.device("cpu"), 1)
 
 
 def test_dropout_is_drawn_anew_each_step_and_by_each_process(tmp_path: Path) -> None:

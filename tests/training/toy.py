@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws
-from unilat.training.plan import Schedule
+from unilat.training import engine
+from unilat.training.plan import Saved, Schedule, Stage
 
 
 class Net(nn.Module):
@@ -38,9 +39,6 @@ class Toy:
     A buffer of the model follows the errors of the global batch; the noise depends on it, as levels do.
     """
 
-    name = "toy"
-    eval_every = 4
-
     def __init__(self, width: int = 5, dropout: float = 0.2, count: int = 23, mixing: bool = True):
         torch.manual_seed(3)
         self.model = Net(width, dropout, mixing)
@@ -48,6 +46,21 @@ class Toy:
         self.weight = 1.0
         self.calibrated: list[float] = []
         self.batches: list[list[int]] = []
+
+    def stage(self) -> Stage:
+        return Stage(
+            name="toy",
+            model=self.model,
+            count=self.count,
+            batch=self.batch,
+            losses=self.losses,
+            after_step=self.after_step,
+            observe=self.observe,
+            state=self.state,
+            load_state=self.load_state,
+            calibrate=self.calibrate,
+            eval_every=4,
+        )
 
     def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
         self.batches.append(indices.tolist())
@@ -74,10 +87,10 @@ class Toy:
         self.calibrated.append(value)
         return {"calibration": value}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Saved:
         return {"weight": self.weight, "calibrated": self.calibrated}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Saved) -> None:
         self.weight, self.calibrated = state["weight"], list(state["calibrated"])
 
 
@@ -96,6 +109,11 @@ def schedule(**changed: Any) -> Schedule:
         "save_every": 4,
     }
     return Schedule(**usual | changed)
+
+
+def fit(toy: Toy, plan: Schedule, folder: Path, seed: int, **named: Any) -> dict[str, Any]:
+    """``engine.fit`` of the toy as it is now."""
+    return engine.fit(toy.stage(), plan, folder, seed, **named)
 
 
 def written(folder: Path) -> list[str]:

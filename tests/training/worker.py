@@ -6,9 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from toy import Toy, schedule
+from toy import Toy, fit, schedule
 
-from unilat.training.engine import fit
 from unilat.types import UserError
 
 

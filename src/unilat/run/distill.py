@@ -19,7 +19,7 @@ from torch import nn
 from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
 from unilat.run.evaluate import own_pictures
-from unilat.run.students import DistillStage, Teacher, base_teacher, decoder_teacher
+from unilat.run.students import Teacher, base_teacher, decoder_teacher, distill_stage
 from unilat.run.trained import Run, few_steps_path, load
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
@@ -88,7 +88,7 @@ def distill(
     evaluation = run.config.evaluation
     temperature = evaluation.decoder_temperature if config.part == "decoder" else 1.0
     settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": evaluation.guidance}
-    stage = DistillStage(name, teacher, every, config.truth, settings)
+    stage = distill_stage(name, teacher, every, config.truth, settings)
     log, how = run.folder / "log.jsonl", choices or Choices()
     both = nn.ModuleList([stage.model, teacher.network])
     with lock(run.folder), applied(both, how, how.compile == "on"):

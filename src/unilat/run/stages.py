@@ -1,9 +1,8 @@
 """The stages as the engine sees them: examples, losses and what moves between steps."""
 
 import copy
-import functools
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from unilat.models.posterior import Posterior
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import to_unit
-from unilat.training.plan import Schedule
+from unilat.training.plan import Batch, Saved, Schedule, Stage
 from unilat.types import UserError
 
 REACH = 0.5
@@ -34,8 +33,6 @@ class AutoencoderStage:
     ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
     controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled.
     """
-
-    name = "stage1"
 
     def __init__(
         self,
@@ -54,14 +51,30 @@ class AutoencoderStage:
         self.samples, self.stuck = 0, 0
         self._averaged = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Pictures in [-1, 1]."""
-        return (to_unit(self.pictures[indices]),)
+    def stage(self) -> Stage:
+        """This stage for the engine."""
+        return Stage(
+            name="stage1",
+            model=self.model,
+            count=self.count,
+            batch=self.batch,
+            losses=self.losses,
+            after_step=self.after_step,
+            observe=self.observe,
+            state=self.state,
+            load_state=self.load_state,
+            calibrate=self.calibrate,
+            eval_every=self.eval_every,
+        )
 
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def batch(self, indices: Tensor) -> Batch:
+        """Pictures as they lie there, uint8 ``[b, C, H, W]``."""
+        return (self.pictures[indices],)
+
+    def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
-        terms = self.model.losses(batch[0], draws, rate_share=share)
+        terms = self.model.losses(to_unit(batch[0]), draws, rate_share=share)
         total = terms.total(self.controller.factor) / self.dimensions
         told = {"bpp": terms.rate.nats().detach() / (LN2 * self.pixels), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":
@@ -112,7 +125,7 @@ class AutoencoderStage:
         parts = pictures.split(256)
         return torch.cat([self.model.posterior(to_unit(part).to(device)).draw(draws.normal) for part in parts])
 
-    def settled(self) -> "PriorStage":
+    def settled(self) -> Stage:
         """What comes after the last step: the prior alone, on the latents as they are now and their whole covariance.
 
         Its noise levels reach as far above λ₀ as :meth:`trim` may ask for.
@@ -121,7 +134,7 @@ class AutoencoderStage:
         if isinstance(prior, GaussianDenoiser):
             prior.follow(z)
         highest, encoder = config.lambda_0 + 2 * REACH, fingerprint(self.model.encoder)
-        return PriorStage(prior, z.cpu(), lambda_0=highest, lambda_min=config.lambda_min, known=encoder)
+        return prior_stage(prior, z.cpu(), lambda_0=highest, lambda_min=config.lambda_min, known=encoder)
 
     def calibrate(self, ema: dict[str, Tensor], step: int) -> dict[str, float]:
         """Bits per pixel of the averaged weights on the calibration pictures."""
@@ -166,97 +179,69 @@ class AutoencoderStage:
             after, now = before, 0.0
         return {"calibration_bpp": after, "untrimmed_bpp": before, "scale": math.exp(now)}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Saved:
         """The controller's state and the counts."""
         return {"controller": self.controller.state(), "samples": self.samples, "stuck": self.stuck}
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: Saved) -> None:
         """Go on from :meth:`state`."""
         self.controller.load_state(state["controller"])
         self.samples, self.stuck = state["samples"], state["stuck"]
 
 
-class BaseStage:
-    """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀."""
+def base_stage(model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed") -> Stage:
+    """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀.
 
-    name = "stage2"
-
-    def __init__(self, model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed"):
-        self.model, self.z, self.labels, self.count, self.levels = model, z, labels, len(z), levels
-        self.dimensions = math.prod(z.shape[1:])
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Latents and labels."""
-        return self.z[indices], self.labels[indices]
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted loss in nats per latent dimension."""
-        loss, lambda_t = self.model.losses(batch[0], batch[1], draws)
-        seen = {"levels": self.model.levels.observe(lambda_t, loss)} if self.levels == "learned" else {}
-        return loss / self.dimensions, seen
-
-    def observe(self, sums: dict[str, Tensor]) -> None:
-        """Place the next step's noise levels by what this one's have shown."""
-        self.model.levels.learn(sums["levels"])
-
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """None to load."""
-
-
-class PriorStage:
-    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate.
-
-    ``known``: a hash that tells these latents from others, by default their own.
+    The loss is the weighted one in nats per latent dimension.
     """
+    dimensions = math.prod(z.shape[1:])
 
-    name = "prior"
+    def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, lambda_t = model.losses(batch[0], batch[1], draws)
+        return loss / dimensions, {"levels": model.levels.observe(lambda_t, loss)} if levels == "learned" else {}
 
-    def __init__(
-        self, model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float, known: str | None = None
-    ):
-        self.model, self.z, self.known, self.count = model, z, known, len(z)
-        self.lambda_0, self.lambda_min = lambda_0, lambda_min
-        self.levels = rate_table(lambda_min, lambda_0)
-        self.dimensions = math.prod(z.shape[1:])
+    return Stage(
+        name="stage2",
+        model=model,
+        count=len(z),
+        batch=lambda indices: (z[indices], labels[indices]),
+        losses=losses,
+        observe=lambda sums: model.levels.learn(sums["levels"]),
+    )
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Latents."""
-        return (self.z[indices],)
 
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The rate (UL eq. 3) in nats per latent dimension, ``[B]``; one noise level a latent."""
+def prior_stage(
+    model: LatentDenoiser, z: Tensor, *, lambda_0: float, lambda_min: float, known: str | None = None
+) -> Stage:
+    """Fits a denoiser of latents ``z [N, C, *grid]`` by the unweighted rate (UL eq. 3) in nats per latent dimension.
+
+    One noise level a latent. ``known``: a hash that tells these latents from others, by default their own. The
+    checkpoint of other latents or another noise is refused with a :class:`UserError`.
+    """
+    table, dimensions = rate_table(lambda_min, lambda_0), math.prod(z.shape[1:])
+    origin = {"latents": known or digest({"z": z}), "lambda_0": lambda_0, "lambda_min": lambda_min}
+
+    def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         (z,) = batch
-        levels = self.levels.sample(draws.strata(len(z)).to(z.device))
+        levels = table.sample(draws.strata(len(z)).to(z.device))
         z_t = diffuse(z, draws.normal(z), levels.lambda_t)
-        terms = rate_terms(z, self.model(z_t, levels.lambda_t, None), levels, self.lambda_min)
-        return terms.nats() / self.dimensions, {}
+        terms = rate_terms(z, model(z_t, levels.lambda_t, None), levels, lambda_min)
+        return terms.nats() / dimensions, {}
 
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    @functools.cached_property
-    def _origin(self) -> dict[str, Any]:
-        latents = self.known or digest({"z": self.z})
-        return {"latents": latents, "lambda_0": self.lambda_0, "lambda_min": self.lambda_min}
-
-    def state(self) -> dict[str, Any]:
-        """What is being fitted, so that a fit is not gone on with on other latents."""
-        return dict(self._origin)
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Refuse the checkpoint of other latents or another noise."""
-        if state != self._origin:
-            differ = ", ".join(name for name in self._origin if state.get(name) != self._origin[name])
+    def load_state(state: Saved) -> None:
+        if state != origin:
+            differ = ", ".join(name for name in origin if state.get(name) != origin[name])
             raise UserError(f"this prior was begun on something else ({differ} differ): choose another folder")
+
+    return Stage(
+        name="prior",
+        model=model,
+        count=len(z),
+        batch=lambda indices: (z[indices],),
+        losses=losses,
+        state=lambda: dict(origin),
+        load_state=load_state,
+    )
 
 
 def settling(config: Stage1Config) -> Schedule:

@@ -4,7 +4,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from unilat.models.base import Base
 from unilat.models.few_steps import distillation_loss, segments
 from unilat.nets.decoder import hear
 from unilat.signals import to_unit
+from unilat.training.plan import Batch, Saved, Stage
 from unilat.types import Denoiser, UserError
 
 
@@ -65,41 +65,31 @@ def base_teacher(model: Base, labels: Tensor, shape: tuple[int, ...], grid: Tens
     return Teacher(model.denoise, model.guided(guidance), dpmpp_2m, grid, labels, start)
 
 
-class DistillStage:
+def distill_stage(name: str, teacher: Teacher, every: int, truth: float, settings: Saved) -> Stage:
     """A student that calls at every ``every``-th point of its teacher's grid; ``truth`` weighs the picture itself.
 
-    ``settings`` tell this distillation from others; a checkpoint of others is refused.
+    The loss is the distillation's in nats of unit variance per dimension. ``settings`` tell this distillation from
+    others; a checkpoint of others is refused with a :class:`UserError`.
     """
+    student = copy.deepcopy(teacher.network).requires_grad_(True)
 
-    def __init__(self, name: str, teacher: Teacher, every: int, truth: float, settings: dict[str, Any]):
-        self.name, self.settings = name, settings
-        self.teacher, self.every, self.truth = teacher, every, truth
-        self.model = copy.deepcopy(teacher.network).requires_grad_(True)
-        self.count = len(teacher.examples)
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Pictures or labels."""
-        return (self.teacher.examples[indices],)
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """The distillation loss in nats of unit variance per dimension."""
-        start = self.teacher.start(batch[0], draws)
-        told = hear(self.teacher.network, start.cond)
-        path = segments(self.teacher.denoise, start.x_1, self.teacher.grid, self.every, self.teacher.sampler, told)
-        loss = distillation_loss(self.model, path, hear(self.model, start.cond), start.truth, self.truth)
+    def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        start = teacher.start(batch[0], draws)
+        known = hear(teacher.network, start.cond)
+        path = segments(teacher.denoise, start.x_1, teacher.grid, every, teacher.sampler, known)
+        loss = distillation_loss(student, path, hear(student, start.cond), start.truth, truth)
         return loss / math.prod(start.x_1.shape[1:]), {}
 
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
+    def load_state(state: Saved) -> None:
+        if state != settings:
+            raise UserError(f"{name} was begun with other settings ({state}): delete its folder in the run, or go on")
 
-    def state(self) -> dict[str, Any]:
-        """The settings."""
-        return self.settings
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Nothing to load, but a checkpoint of other settings is none of this student."""
-        if state != self.settings:
-            raise UserError(
-                f"{self.name} was begun with other settings ({state}): delete its folder in the run, or go on"
-            )
+    return Stage(
+        name=name,
+        model=student,
+        count=len(teacher.examples),
+        batch=lambda indices: (teacher.examples[indices],),
+        losses=losses,
+        state=lambda: settings,
+        load_state=load_state,
+    )

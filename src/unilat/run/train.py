@@ -28,7 +28,7 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.run.evaluate import evaluate
-from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
+from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import (
     Run,
     load,
@@ -189,7 +189,7 @@ def _stage1(
     stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, configuration.aim(config))
     counted = describe(config, images.shape[1])["parts"]
     flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
-    samples = _fit(stage, schedule(config.stage1), folder, config.seed, how, flops)
+    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops)
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
@@ -216,11 +216,13 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
-    log, place = folder / "log.jsonl", pick_device(how.device)
+    log, place, workers = folder / "log.jsonl", pick_device(how.device), how.choices.workers
     compiled, why = compiles(how.choices, flops, place)
     how.tell({"note": f"{stage.name}: networks {why}"})
     with applied(stage.model, how.choices, compiled):
-        done = fit(stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device)
+        done = fit(
+            stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device, workers=workers
+        )
     stage.model.load_state_dict(done["ema"])
     return done["samples"]
 
@@ -247,7 +249,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
-    stage = BaseStage(model, latents.z, latents.labels, config.stage2.levels)
+    stage = base_stage(model, latents.z, latents.labels, config.stage2.levels)
     flops = describe(config, 3, len(classes))["parts"].get("base", {}).get("training_flops", 0.0)
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}

@@ -20,7 +20,7 @@ from unilat.nets.products import times_transposed
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
-from unilat.run.stages import AutoencoderStage, BaseStage, schedule, settling
+from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.training.engine import fit
 from unilat.training.machine import manifest, peak_memory, pick_device
 from unilat.training.plan import Schedule, Stage
@@ -67,13 +67,13 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     say("timing stage 1")
     steady = replace(config.stage1, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
     stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
-    stages["stage1"] = _steps(stage, schedule(config.stage1), place)
+    stages["stage1"] = _steps(stage.stage(), schedule(config.stage1), place)
     if config.stage1.settle and config.autoencoder.price != "normal":
         say("timing the prior alone")
         stages["prior"] = _steps(stage.settled(), settling(config.stage1), place)
     if config.stage2.samples:
         say("timing stage 2")
-        frozen = BaseStage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels)
+        frozen = base_stage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels)
         stages["stage2"] = _steps(frozen, schedule(config.stage2), place)
     return {
         "machine": manifest(str(place)),

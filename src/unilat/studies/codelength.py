@@ -22,7 +22,7 @@ from unilat.maths.seeds import Draws, key
 from unilat.nets.decoder import Decoder
 from unilat.run.trained import BATCH, Run
 from unilat.signals import to_unit
-from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
+from unilat.studies.pixels import PixelDenoiser, noisy_latents, pixel_stage
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
 from unilat.types import UserError
@@ -57,7 +57,7 @@ def train_pixels(
         model.continue_from(old)
     z = run.latents(pictures) if latent else _zeros(run, len(pictures))
     name, noise = ("pixels-given-latent", ae.lambda_0) if latent else ("pixels", None)
-    stage = PixelStage(name, model, pictures, z, (ae.lambda_min, lambda_max), noise)
+    stage = pixel_stage(name, model, pictures, z, (ae.lambda_min, lambda_max), noise)
     done = fit(stage, schedule, folder / name, seed, log=folder / "log.jsonl", device=str(run.device))
     model.load_state_dict(done["ema"])
     return model.eval().requires_grad_(False).to(run.device)

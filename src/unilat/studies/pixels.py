@@ -5,21 +5,20 @@ picture hardly sees that, so it also gets waves of 1, 2, 4 and 8 grey levels of 
 the periods of our bytes), faded by ``exp(-½ f² e^-lambda)``, their mean over the noise.
 """
 
-import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from unilat.maths.denoising import denoising_loss
-from unilat.maths.levels import Table, rate_table
+from unilat.maths.levels import rate_table
 from unilat.maths.noise import alpha, diffuse, expand
 from unilat.maths.seeds import Draws
 from unilat.maths.weighting import unweighted
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.nets.decoder import Decoder, Heard
 from unilat.signals import to_unit
+from unilat.training.plan import Batch, Stage
 
 PERIODS = (1, 2, 4, 8)
 """Grey levels a wave."""
@@ -60,53 +59,36 @@ class PixelDenoiser(Decoder):
             target[tuple(slice(length) for length in value.shape)] = value
 
 
-class PixelStage:
+def pixel_stage(
+    name: str,
+    model: PixelDenoiser,
+    pictures: Tensor,
+    z: Tensor,
+    span: tuple[float, float],
+    lambda_0: float | None,
+) -> Stage:
     """Trains a :class:`PixelDenoiser` on uint8 pictures ``[N, C, H, W]`` with weight 1 over [lambda_min, lambda_max].
 
-    ``z``: clean latents ``[N, ...]`` of a frozen encoder, noised afresh at ``lambda_0`` each time; zeros, and
-    ``lambda_0`` None, for a model of the pictures alone.
+    The loss is ``½ ∫ ||eps - eps_hat||² dlambda``, nats per number of the picture; noise levels fall along the
+    integrand of data of unit variance. ``z``: clean latents ``[N, ...]`` of a frozen encoder, noised afresh at
+    ``lambda_0`` each time; zeros, and ``lambda_0`` None, for a model of the pictures alone.
     """
+    table, dimensions = rate_table(*span), math.prod(pictures.shape[1:])
 
-    def __init__(
-        self,
-        name: str,
-        model: PixelDenoiser,
-        pictures: Tensor,
-        z: Tensor,
-        span: tuple[float, float],
-        lambda_0: float | None,
-    ):
-        self.name, self.model, self.pictures, self.z = name, model, pictures, z
-        self.span, self.lambda_0, self.count = span, lambda_0, len(pictures)
-        self.dimensions = math.prod(pictures.shape[1:])
-
-    @functools.cached_property
-    def levels(self) -> Table:
-        """Where noise levels fall: along the integrand of data of unit variance."""
-        return rate_table(*self.span)
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Pictures in [-1, 1] and their clean latents."""
-        return to_unit(self.pictures[indices]), self.z[indices]
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """``½ ∫ ||eps - eps_hat||² dlambda``, nats per number of the picture."""
-        x, z = batch
-        levels = self.levels.sample(draws.strata(len(x)).to(x.device))
+    def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        x, z = to_unit(batch[0]), batch[1]
+        levels = table.sample(draws.strata(len(x)).to(x.device))
         x_t = diffuse(x, draws.normal(x), levels.lambda_t)
-        x_hat = self.model(x_t, levels.lambda_t, noisy_latents(z, self.lambda_0, draws))
-        return denoising_loss(x, x_hat, levels, unweighted(levels.lambda_t)) / self.dimensions, {}
+        x_hat = model(x_t, levels.lambda_t, noisy_latents(z, lambda_0, draws))
+        return denoising_loss(x, x_hat, levels, unweighted(levels.lambda_t)) / dimensions, {}
 
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """None to load."""
+    return Stage(
+        name=name,
+        model=model,
+        count=len(pictures),
+        batch=lambda indices: (pictures[indices], z[indices]),
+        losses=losses,
+    )
 
 
 def noisy_latents(z: Tensor, lambda_0: float | None, draws: Draws) -> Tensor:

@@ -21,7 +21,7 @@ from unilat.maths.seeds import key
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
-from unilat.run.stages import PriorStage
+from unilat.run.stages import prior_stage
 from unilat.run.trained import measure_rate
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
@@ -128,7 +128,7 @@ def fit_prior(
         raise UserError("some latents are not finite: leave those out, or look at what made them")
     z = z.float()
     model = new_prior(z, plan, start)
-    stage = PriorStage(model, z, lambda_0=lambda_0, lambda_min=lambda_min)
+    stage = prior_stage(model, z, lambda_0=lambda_0, lambda_min=lambda_min)
     done = fit(stage, plan.schedule, folder, plan.seed, progress=progress, device=device)
     model.load_state_dict(done["ema"])
     return model.eval().requires_grad_(False)

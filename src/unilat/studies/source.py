@@ -24,7 +24,7 @@ from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.studies.oracle import TRAINED_ON, correlated_gaussian
 from unilat.training.engine import fit
-from unilat.training.plan import Schedule
+from unilat.training.plan import Batch, Schedule, Stage
 
 Progress = Callable[[dict[str, Any]], None]
 PLACES = 4
@@ -59,33 +59,16 @@ class Point:
         return self.rate / self.shannon
 
 
-class SourceStage:
-    """Stage 1 on signals that are no pictures, at a fixed loss factor; ``x [N, C, T]`` float32."""
+def source_stage(model: Autoencoder, x: Tensor, factor: float) -> Stage:
+    """Stage 1 on signals that are no pictures, at a fixed loss factor; ``x [N, C, T]`` float32.
 
-    name = "source"
+    The loss is ``(R + c ½‖x − x̂‖²) / max(1, c)``, nats per dimension.
+    """
 
-    def __init__(self, model: Autoencoder, x: Tensor, factor: float):
-        self.model, self.x, self.count, self.factor = model, x, len(x), factor
+    def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        return model.losses(batch[0], draws).total(factor) / math.prod(x.shape[1:]), {}
 
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Signals."""
-        return (self.x[indices],)
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """``(R + c ½‖x − x̂‖²) / max(1, c)``, nats per dimension."""
-        terms = self.model.losses(batch[0], draws)
-        return terms.total(self.factor) / math.prod(self.x.shape[1:]), {}
-
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Nothing moves between steps."""
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """None to load."""
+    return Stage(name="source", model=model, count=len(x), batch=lambda indices: (x[indices],), losses=losses)
 
 
 @torch.no_grad()
@@ -125,6 +108,6 @@ def rate_distortion(
         clip=1.0,
     )
     with tempfile.TemporaryDirectory(prefix="unilat-source-") as folder:
-        done = fit(SourceStage(model, x, factor), plan, Path(folder), seed, progress=progress, device="cpu")
+        done = fit(source_stage(model, x, factor), plan, Path(folder), seed, progress=progress, device="cpu")
     model.load_state_dict(done["ema"])
     return reached(model.eval(), draw(measured, "test"), source.variances, seed)

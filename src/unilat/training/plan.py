@@ -1,44 +1,62 @@
 """What is trained, and how long and how fast: the two things that ``fit`` is given."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws
 
+Batch = tuple[Tensor, ...]
+"""Examples, row i of each tensor of one and the same example."""
+Saved = dict[str, Any]
+"""What a stage keeps in a checkpoint beside its tensors, as JSON."""
 
-class Stage(Protocol):
-    """What is trained. Optional besides: ``eval_every: int`` and ``calibrate(ema, step) -> dict[str, float]``, called
-    without gradients on every process after each ``eval_every`` steps; it must be a function of its arguments alone.
-    And ``observe(sums)``: each step told the sums over the global batch of what ``losses`` returned as [b, k]."""
+
+def _unmoved(metrics: dict[str, float], samples: int) -> dict[str, float]:
+    return {}
+
+
+def _unread(state: Saved) -> None:
+    pass
+
+
+def _unobserved(sums: dict[str, Tensor]) -> None:
+    raise ValueError(f"losses returned {', '.join(sums)} as [b, k], and this stage has no observe")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stage:
+    """What is trained: a model, its examples, its loss, and what moves between two steps."""
 
     name: str
+    """Of its folder, its lines in the log and its messages."""
+    model: nn.Module
+    """What is trained and averaged."""
     count: int
-
-    @property
-    def model(self) -> nn.Module:
-        """What is trained and averaged."""
-        ...
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """The examples at ``indices`` [b] int64; the engine moves them to the device."""
-        ...
-
-    def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss [b] to be minimised, what is logged beside it, each [b], and what ``observe`` is told, each [b, k]."""
-        ...
-
-    def after_step(self, metrics: dict[str, float], samples: int) -> dict[str, float]:
-        """Told means over the global batch (``"loss"`` among them): a controller moves here. Returns more to log."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """What ``after_step`` and ``calibrate`` have changed, as JSON."""
-        ...
-
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    """Examples there are."""
+    batch: Callable[[Tensor], Batch]
+    """``indices [b]`` int64 -> the examples there, in memory; the engine moves them to the device. It touches data
+    alone, since it may run in another process."""
+    losses: Callable[[Batch, Draws], tuple[Tensor, dict[str, Tensor]]]
+    """The loss ``[b]`` to be minimised, what is logged beside it, each ``[b]``, and what ``observe`` gets, each
+    ``[b, k]``."""
+    after_step: Callable[[dict[str, float], int], dict[str, float]] = _unmoved
+    """``(means over the global batch, samples seen)``, ``"loss"`` among the means: a controller moves here. Returns
+    more to log."""
+    observe: Callable[[dict[str, Tensor]], None] = _unobserved
+    """Gets each step's sums over the global batch of what ``losses`` returned as ``[b, k]``."""
+    state: Callable[[], Saved] = dict
+    """What ``after_step`` and ``calibrate`` have changed."""
+    load_state: Callable[[Saved], None] = _unread
+    """Goes on from ``state``; UserError for the state of another stage."""
+    calibrate: Callable[[dict[str, Tensor], int], dict[str, float]] | None = None
+    """``(averaged tensors, step)``, called without gradients on every process after each ``eval_every`` steps; a
+    function of its arguments alone. Returns more to log."""
+    eval_every: int = 0
+    """Steps between two calibrations."""
 
 
 @dataclass(frozen=True, kw_only=True)
