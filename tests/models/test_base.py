@@ -50,7 +50,8 @@ def test_loss_of_gaussian_latents_is_its_integral() -> None:
     """Kills: a weight that rises with λ, e^λ or the density left out, a mean over dimensions, levels beyond λ₀."""
     z = MEAN.view(3, 1, 1) + STD.view(3, 1, 1) * torch.randn(512, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss, _ = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+        loss, levels = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+    assert 4.5 < float(levels.max()) <= 5.0
     level = torch.linspace(-10, 5, 4001, dtype=torch.float64)
     mmse = sum(
         s2 * torch.sigmoid(-level) / (torch.sigmoid(level) * s2 + torch.sigmoid(-level)) for s2 in STD.double().square()
