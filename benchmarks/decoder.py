@@ -155,6 +155,7 @@ def speed() -> Rows:
     from step import ratios, told
 
     from unilat.maths.noise import diffuse
+    from unilat.nets.condition import Condition
     from unilat.run.trained import load
     from unilat.signals import to_bytes
 
@@ -175,7 +176,7 @@ def speed() -> Rows:
         latents = torch.randn(64, *full.latent_shape, generator=generator)
         solver = DPMSolverMultistepScheduler(**betas)
         solver.set_timesteps(20)
-        both = torch.cat([labels, torch.full_like(labels, base.classes)])
+        both = Condition(torch.cat([labels, labels]), torch.arange(128) >= 64)
         for t in solver.timesteps:
             told, null = base.denoise(torch.cat([latents] * 2), level(solver, t, 128), both).chunk(2)
             latents = solver.step(null + guidance * (told - null), t, latents).prev_sample

@@ -85,7 +85,7 @@ class ExactPrior:
 
     def __call__(self, z_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
         self.heard.append(cond)
-        mean = self.mean[cond][..., None, None] if self.mean.dim() > 1 else self.mean[None, :, None, None]
+        mean = self.mean[cond.rows][..., None, None] if self.mean.dim() > 1 else self.mean[None, :, None, None]
         std = self.std[None, :, None, None]
         alpha_t, sigma_t = expand(alpha(logsnr), z_t), expand(sigma(logsnr), z_t)
         gain = std.square() * alpha_t / (alpha_t.square() * std.square() + sigma_t.square())

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planted import planted_config
 from unilat.nets import products
+from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost
 from unilat.recipe import build as building
 from unilat.recipe.build import build_autoencoder, build_base, describe
@@ -36,7 +37,7 @@ def calls_of(config: RunConfig) -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "encoder": (autoencoder.encoder, (x,)),
         "prior": (autoencoder.prior, (z, level, None)),
         "decoder": (autoencoder.decoder, (x, level, z)),
-        "base": (base.denoise, (z, level, torch.zeros(1, dtype=torch.int64))),
+        "base": (base.denoise, (z, level, Condition(torch.zeros(1, dtype=torch.int64)))),
     }
 
 

@@ -12,6 +12,7 @@ import torch
 from planted import coloured, planted_config, untrained
 from unilat.files import read_safetensors
 from unilat.maths.seeds import Draws
+from unilat.nets.condition import Condition
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
 from unilat.run.distill import DistillConfig, distill
@@ -96,11 +97,11 @@ def test_a_bases_teacher_is_guided_and_asked_for_all_classes(folder: Path, fits:
     torch.testing.assert_close(teacher.grid.double(), torch.linspace(-9, 4, 5, dtype=torch.float64))
     start = teacher.start(teacher.examples[:60], Draws.keyed(0, 0, 0, 60))
     assert start.x_1.shape == (60, 3, 4, 4) and float(start.x_1.std()) == pytest.approx(1, abs=0.05)
-    assert torch.equal(start.cond, teacher.examples[:60]) and start.truth is None
+    assert torch.equal(start.cond.rows, teacher.examples[:60]) and start.truth is None
     level = torch.full((60,), -1.0)
     with torch.no_grad():
         known = teacher.network(start.x_1, level, start.cond)
-        unknown = teacher.network(start.x_1, level, torch.full_like(start.cond, 3))
+        unknown = teacher.network(start.x_1, level, Condition(torch.full((60,), 3)))
         guided = teacher.denoise(start.x_1, level, start.cond)
     assert float((known - unknown).abs().max()) > 1e-3
     torch.testing.assert_close(guided, unknown + 2.5 * (known - unknown), rtol=1e-3, atol=1e-4)

@@ -1,6 +1,7 @@
 """The rooms of the house: who may know whom, what importing costs, and what stands in no file."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +202,26 @@ def test_files_and_functions_end(path: Path):
 def test_there_is_no_drawer():
     """No file called utils, helpers, common or misc."""
     assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+def test_every_module_imports_where_the_system_is_no_posix():
+    """Data and training import on Windows and macOS: modules that only Linux or only POSIX have are taken away. Kills:
+    ``import fcntl`` or ``import resource`` at the top of a file."""
+    names = sorted(
+        ".".join(("unilat", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in FILES
+        if path.name != "__main__.py"
+    )
+    code = (
+        "import importlib, sys\n"
+        "for gone in ('fcntl', 'resource'):\n    sys.modules[gone] = None\n"
+        f"for name in {names!r}:\n    importlib.import_module(name)\n"
+        "from unilat.training.machine import peak_memory\n"
+        "from pathlib import Path\n"
+        "Path.is_file = lambda path: False\n"
+        "print(peak_memory())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-B", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert (run.returncode, run.stdout) == (0, "0.0\n"), run.stderr

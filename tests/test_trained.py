@@ -13,6 +13,7 @@ from torch import Tensor
 from planted import Blocks, ExactPrior, bare_run, closed_form_bits, coloured, planted_config, recorded, untrained
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
+from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
 from unilat.run import trained
 from unilat.run.trained import Run, measure_rate, read_pictures, split_pictures
@@ -73,7 +74,9 @@ def test_levels_lie_evenly_over_the_whole_set_whatever_the_parts(run: Run, monke
     labels = torch.arange(40) // 3 % 2
 
     def measured() -> RateTerms:
-        return measure_rate(z, base, table, -9.0, levels=1, seed=3, device=torch.device("cpu"), cond=labels)[0]
+        return measure_rate(z, base, table, -9.0, levels=1, seed=3, device=torch.device("cpu"), cond=Condition(labels))[
+            0
+        ]
 
     whole = measured()
     upto = torch.cat([torch.zeros(1, dtype=torch.float64), table.mass.cumsum(0)])
@@ -84,7 +87,7 @@ def test_levels_lie_evenly_over_the_whole_set_whatever_the_parts(run: Run, monke
     parts = measured()
     for name in ("diffusion", "terminal", "lambda_t"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
-    assert torch.cat(base.heard[1:]).tolist() == labels.tolist()
+    assert torch.cat([cond.rows for cond in base.heard[1:]]).tolist() == labels.tolist()
 
 
 def test_a_learned_variance_is_drawn_for_each_picture_by_its_number(

@@ -1,10 +1,10 @@
-"""Files written whole or not at all, and read without trusting them: safetensors and JSON, nothing else."""
+"""Files written whole or not at all, all of the library's by :func:`whole`; safetensors and JSON read without trust."""
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,31 @@ from torch import Tensor
 from unilat.types import UserError
 
 
+@contextlib.contextmanager
+def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A place beside ``path`` to write one file to; it becomes ``path`` when the block ends, and only then.
+
+    The folder is made where there is none. Whatever goes wrong is raised as it is, mostly an ``OSError``: nothing
+    stays of what was written, and an older file as it was. ``sync``: the bytes are on the disk before the name is.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        if sync:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda part: save_file(whole, part, metadata=header | {"sha256": digest(whole)}))
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    _replace(path, lambda part: save_file(plain, part, metadata=header | {"sha256": digest(plain)}))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,14 +68,10 @@ def _finite(value: Any) -> Any:
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
+        with whole(path) as part:
+            write(part)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None
 
 

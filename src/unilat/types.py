@@ -17,11 +17,14 @@ Units
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor
 
-Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
+Cond = TypeVar("Cond")
+"""What a denoiser is conditioned on, passed on unread by samplers and guidance: a ``nets.condition.Condition`` for
+latents, the latent itself for the decoder, None for nothing."""
+Denoiser = Callable[[Tensor, Tensor, Cond], Tensor]
 """``(x_t [B, ...], logsnr [B], cond) -> x_hat [B, ...]``: the expected clean signal."""
 
 

@@ -13,6 +13,7 @@ from unilat.maths.oracle import Gaussian
 from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.base import Base, BaseConfig
+from unilat.nets.condition import Condition
 from unilat.nets.vit import ViTConfig
 
 MEAN, STD = torch.tensor([0.5, -1.0, 0.0]), torch.tensor([0.05, 0.3, 2.0])
@@ -49,7 +50,8 @@ def test_loss_of_gaussian_latents_is_its_integral() -> None:
     """Kills: a weight that rises with λ, e^λ or the density left out, a mean over dimensions, levels beyond λ₀."""
     z = MEAN.view(3, 1, 1) + STD.view(3, 1, 1) * torch.randn(512, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss, _ = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+        loss, levels = base(bias=1.0).losses(z, torch.zeros(512, dtype=torch.int64), draws(512))
+    assert 4.5 < float(levels.max()) <= 5.0
     level = torch.linspace(-10, 5, 4001, dtype=torch.float64)
     mmse = sum(
         s2 * torch.sigmoid(-level) / (torch.sigmoid(level) * s2 + torch.sigmoid(-level)) for s2 in STD.double().square()
@@ -60,9 +62,14 @@ def test_loss_of_gaussian_latents_is_its_integral() -> None:
 
 
 def _told(model: Base) -> list[Tensor | None]:
-    """What the network is told as a class, call by call."""
+    """The classes that the network is given, call by call; 7 for the null of 7 classes."""
     calls: list[Tensor | None] = []
-    model.denoise.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[2]))
+
+    def watch(module: torch.nn.Module, inputs: tuple[Tensor, Tensor, Condition | None]) -> None:
+        cond = inputs[2]
+        calls.append(None if cond is None else cond.rows if cond.dropped is None else cond.rows.where(~cond.dropped, 7))
+
+    model.denoise.net.register_forward_pre_hook(watch)
     return calls
 
 
@@ -156,7 +163,7 @@ def test_without_dropping_the_loss_is_what_it_was() -> None:
     loss, _ = model.losses(LATENTS, LABELS, own := draws(6))
     levels = model.levels.sample(by_hand.strata(6))
     z_t = diffuse(LATENTS, by_hand.normal(LATENTS), levels.lambda_t)
-    cond = torch.where(by_hand.uniform(6) < 0.1, 7, LABELS)
+    cond = Condition(torch.where(by_hand.uniform(6) < 0.1, 7, LABELS))
     z_hat = model.denoise(z_t, levels.lambda_t, cond)
     weight = sigmoid_weight(levels.lambda_t, model.config.bias)
     assert torch.equal(loss, denoising_loss(LATENTS, z_hat, levels, weight))
@@ -174,17 +181,17 @@ def test_dropping_so_little_that_all_stay_changes_no_loss() -> None:
 def test_kept_places_are_drawn_by_row_of_the_global_batch(share: float, kept: int) -> None:
     """Kills: places that two halves of a batch share, or draw from elsewhere, and the share kept for that dropped."""
     model = _dropping(share)
-    calls: list[tuple[Tensor, Tensor]] = []
-    model.denoise.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[2]))
+    calls: list[Tensor] = []
+    model.denoise.net.register_forward_pre_hook(lambda module, inputs: calls.append(inputs[3]))
     model.losses(LATENTS, LABELS, Draws.keyed(0, 3, 0, 6))
     for first, last in ((0, 3), (3, 6)):
         model.losses(LATENTS[first:last], LABELS[first:last], Draws.keyed(0, 3, first, 6))
-    whole, *halves = (keep for _, keep in calls)
+    whole, *halves = calls
     assert whole.shape == (6, kept) and torch.equal(torch.cat(halves), whole)
     assert all(len(set(row)) == kept and set(row) <= set(range(16)) for row in whole.tolist())
     assert not torch.equal(whole[0], whole[3])
     model.losses(LATENTS, LABELS, Draws.keyed(0, 4, 0, 6))
-    assert not torch.equal(calls[-1][1], whole)
+    assert not torch.equal(calls[-1], whole)
 
 
 def test_sampling_drops_nothing() -> None:

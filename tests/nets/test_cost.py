@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.cost import cost
 from unilat.nets.decoder import Decoder
 from unilat.nets.encoder import Encoder
@@ -63,7 +64,7 @@ def test_counting_touches_neither_the_network_nor_memory() -> None:
 
 def test_real_and_meta_networks_cost_the_same() -> None:
     """Kills: a network that computes something else where there is no memory."""
-    z, level, label = torch.zeros(1, 3, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.int64)
+    z, level, label = torch.zeros(1, 3, 8, 8), torch.zeros(1), Condition(torch.zeros(1, dtype=torch.int64))
     with torch.device("meta"):
         twin = ViT(vit(), 3, 2, classes=4)
     assert cost(ViT(vit(), 3, 2, classes=4), z, level, label) == cost(twin, z, level, label)
@@ -119,12 +120,12 @@ def test_networks_cost_the_sum_of_their_layers(axes: int) -> None:
     it computes, tokens that are dropped and paid for, attention or convolutions passed by."""
     x, z, level = signal(axes, batch=1), signal(axes, 5, 1, coarse=True), torch.zeros(1)
     wide = ViT(ViTConfig(channels=(16, 32), blocks=(2, 4), head_width=16), 3, axes, classes=2)
-    label, keep = torch.ones(1, dtype=torch.int64), torch.tensor([[1, 0]])
+    cond, keep = Condition(torch.ones(1, dtype=torch.int64)), torch.tensor([[1, 0]])
     for net, inputs in (
         (Encoder(encoder(axes), 3, 5, learned_variance=True), (x,)),
         (Decoder(uvit(axes), encoder(axes), 3, 5), (x, level, z)),
-        (wide, (x, level, label)),
-        (wide, (x, level, (label, keep))),
+        (wide, (x, level, cond)),
+        (wide, (x, level, cond, keep)),
     ):
         taken = cost(net, *inputs)
         assert taken.forward_flops == by_hooks(net, *inputs)
@@ -132,4 +133,4 @@ def test_networks_cost_the_sum_of_their_layers(axes: int) -> None:
             math.prod(one.shape) for one in net.state_dict(keep_vars=True).values() if one.requires_grad
         )
     fewer = 2 * (x[0, 0].numel() // 2**axes - 2)
-    assert cost(wide, x, level, label).forward_flops > cost(wide, x, level, (label, keep)).forward_flops + fewer
+    assert cost(wide, x, level, cond).forward_flops > cost(wide, x, level, cond, keep).forward_flops + fewer

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.layers import Embedding, Positions, ResidualBlock, Stack, Transformer, TransformerBlock
 
 from .samples import AXES, shaken, signal
@@ -26,7 +27,9 @@ def test_embedding_is_its_formula(named: bool) -> None:
     code = embed.project(torch.cat([angle.cos(), angle.sin()], 1).float())
     assert embed.table is not None
     rows = torch.stack([embed.table.weight[index] for index in (0, 3, 1)]) if named else 0.0
-    torch.testing.assert_close(embed(levels, labels if named else None), F.silu(code + rows), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        embed(levels, Condition(labels) if named else None), F.silu(code + rows), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("axes", AXES)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from unilat.nets.condition import Condition
 from unilat.nets.layers import (
     Embedding,
     Positions,
@@ -133,10 +134,10 @@ def test_embedding_tells_levels_and_classes_apart() -> None:
     codes = embed(levels).detach()
     assert torch.cdist(codes, codes).fill_diagonal_(1).min() > 1e-3
     level = torch.zeros(4)
-    named = embed(level, torch.tensor([0, 1, 2, 3])).detach()
+    named = embed(level, Condition(torch.tensor([0, 1, 2, 3]))).detach()
     assert torch.cdist(named, named).fill_diagonal_(1).min() > 1e-2
     with pytest.raises(IndexError):
-        embed(level[:1], torch.tensor([4]))
+        embed(level[:1], Condition(torch.tensor([4])))
 
 
 def test_dropout_is_for_training_only() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.encoder import Encoder, EncoderConfig
 from unilat.nets.uvit import UViT
 from unilat.nets.vit import ViT, ViTConfig
@@ -15,7 +16,7 @@ LEVELS = torch.tensor([-3.0, 0.5, 4.0])
 
 def networks(axes: int) -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]]:
     """Each network with inputs that it takes, batch 3, and weights without zeros."""
-    x, z, labels = signal(axes), signal(axes, 5, coarse=True), torch.tensor([0, 2, 3])
+    x, z, labels = signal(axes), signal(axes, 5, coarse=True), Condition(torch.tensor([0, 2, 3]))
     return {
         "encoder": (shaken(Encoder(encoder(axes), 3, 5)), (x,)),
         "vit": (shaken(ViT(vit(), 3, axes, classes=3)), (x, LEVELS, labels)),
@@ -73,7 +74,7 @@ def test_vit_hears_level_and_class_and_null() -> None:
     """Kills: an embedding that reaches no block, a class that changes nothing, a null class taken for class 0."""
     net, x = shaken(ViT(vit(), 3, 2, classes=3)), signal(2)[:1]
     with torch.no_grad():
-        outs = [net(x, torch.tensor([level]), torch.tensor([k])) for level in (0.0, 2.0) for k in range(4)]
+        outs = [net(x, torch.tensor([level]), Condition(torch.tensor([k]))) for level in (0.0, 2.0) for k in range(4)]
     for i, a in enumerate(outs):
         for b in outs[:i]:
             assert (a - b).abs().amax() > 1e-4

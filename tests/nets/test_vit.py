@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.layers import Positions, merge_patches, split_patches
 from unilat.nets.vit import ViT, ViTConfig
 
@@ -34,14 +35,14 @@ def test_the_vit_is_its_formula(axes: int, dropping: bool) -> None:
     assert counts == [3, 1, 4, 2, 1]
     z = torch.randn(3, 3, *GRIDS[axes], generator=torch.Generator().manual_seed(1))
     keep = torch.tensor([[0, 3, 2], [5, 1, 4], [2, 0, 5]]) if dropping else None
-    e, fold = net.embed(LEVELS, LABELS), (2,) * axes
+    e, fold = net.embed(LEVELS, Condition(LABELS)), (2,) * axes
     fine = net.before[0](placed(net.positions[0], net.stem(z)), e)
     middle = net.before[1](placed(net.positions[1], net.downs[0](merge_patches(fine, fold))), e)
     coarse = net.before[2](placed(net.positions[2], net.downs[1](merge_patches(middle, fold))), e, keep)
     middle = net.after[1](middle + split_patches(net.ups[1](coarse), fold), e)
     fine = net.after[0](fine + split_patches(net.ups[0](middle), fold), e)
     wanted = net.head(net.norm(fine))
-    found = net(z, LEVELS, (LABELS, keep) if keep is not None else LABELS)
+    found = net(z, LEVELS, Condition(LABELS), keep)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -64,5 +65,5 @@ def test_no_class_is_neither_a_class_nor_the_null() -> None:
     """Kills: an unnamed example heard as the null class, a classless network that wants a label."""
     net, z = shaken(ViT(ViTConfig(channels=(16,), blocks=(1,), head_width=16), 3, 2, classes=3)), signal(2)[:1]
     level, unnamed = LEVELS[:1], net(signal(2)[:1], LEVELS[:1])
-    assert all((net(z, level, torch.tensor([k])) - unnamed).abs().amax() > 1e-4 for k in range(4))
-    torch.testing.assert_close(net(z, level, (None, torch.zeros(1, 2, dtype=torch.int64))), unnamed)
+    assert all((net(z, level, Condition(torch.tensor([k]))) - unnamed).abs().amax() > 1e-4 for k in range(4))
+    torch.testing.assert_close(net(z, level, None, torch.zeros(1, 2, dtype=torch.int64)), unnamed)

@@ -140,7 +140,7 @@ def test_the_same_folder_gives_the_same_bytes(made: Path) -> None:
     """Kills dates and random names in the page, and an old report being read back."""
     first = report.write(made).read_bytes()
     assert report.write(made).read_bytes() == first
-    assert not list(made.glob(".report-*"))
+    assert not list(made.glob("*.part"))
 
 
 def test_pictures_are_embedded_pixel_by_pixel(made: Path) -> None:
@@ -324,4 +324,4 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(folder: Path, monkeypa
     with pytest.raises(UserError, match=r"report\.html cannot be written: No space left"):
         report.write(folder)
     assert (folder / "report.html").read_bytes() == old
-    assert not list(folder.glob(".report-*"))
+    assert not list(folder.glob("*.part"))

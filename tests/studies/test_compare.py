@@ -255,7 +255,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = tmp_path / "deep" / "page.html"
     assert main(["compare", *runs, "--out", str(out), "--json"]) == 0
     table = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert table["page"] == str(out) and out.is_file() and not list(out.parent.glob(".compare-*"))
+    assert table["page"] == str(out) and out.is_file() and not list(out.parent.glob("*.part"))
     assert main(["compare", *runs, "--out", str(out)]) == 0
     text = capsys.readouterr().out
     assert "19.84 ± 0.071" in text and f"page: {out}" in text

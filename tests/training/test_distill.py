@@ -11,6 +11,7 @@ from unilat.maths.samplers import uniform_grid
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base, BaseConfig
+from unilat.nets.condition import Condition
 from unilat.run.students import base_teacher, decoder_teacher, distill_stage
 
 PICTURES = torch.randint(0, 256, (4, 3, 8, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
@@ -92,7 +93,7 @@ def test_the_base_is_distilled_under_its_guidance_by_its_own_sampler() -> None:
     landed = model.sample(start.x_1, labels, 4, guidance=2.5)
     target = (landed - less / sigma * start.x_1) / (then - less / sigma * alpha)
     with torch.no_grad():
-        made = model.denoise(start.x_1, torch.full((4,), -10.0), labels)
+        made = model.denoise(start.x_1, torch.full((4,), -10.0), Condition(labels))
     loss, _ = stage.losses(stage.batch(torch.arange(4)), Draws.keyed(2, 0, 0, 4))
     wanted = 0.5 * (target - made).square().flatten(1).sum(1) / 24
     torch.testing.assert_close(loss.detach(), wanted, rtol=1e-3, atol=1e-6)

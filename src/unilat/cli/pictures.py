@@ -1,6 +1,5 @@
 """The commands that pass pictures through a run: encode, decode, reconstruct, sample."""
 
-import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from torch import Tensor
 
 import unilat
 from unilat.cli.output import Output
+from unilat.files import whole
 from unilat.models.latents import LatentSet
 from unilat.types import UserError
 
@@ -106,14 +106,10 @@ def write_sheet(images: Tensor, path: Path) -> None:
 
 def _save(picture: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all; raises :class:`UserError` where it cannot."""
-    part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(part, format="PNG")
-        part.replace(path)
+        with whole(path) as part:
+            picture.save(part, format="PNG")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 

@@ -1,17 +1,15 @@
 """Guidance: denoisers to a denoiser."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from unilat.maths.noise import expand
-from unilat.types import Denoiser
+from unilat.types import Cond, Denoiser
 
 
 def classifier_free(
-    denoise: Denoiser, scale: float, null: Any, *, interval: tuple[float, float] | None = None
-) -> Denoiser:
+    denoise: Denoiser[Cond], scale: float, null: Cond, *, interval: tuple[float, float] | None = None
+) -> Denoiser[Cond]:
     """``x_hat = x_hat_null + scale (x_hat_cond - x_hat_null)``: 0 unconditional, 1 conditional, above 1 guided.
 
     ``null`` is what stands for "no condition". With an ``interval`` of log-SNR the scale holds inside it and is 1
@@ -20,7 +18,7 @@ def classifier_free(
     if scale == 1.0:
         return denoise
 
-    def guided(x_t: Tensor, logsnr: Tensor, cond: Any) -> Tensor:
+    def guided(x_t: Tensor, logsnr: Tensor, cond: Cond) -> Tensor:
         x_hat = denoise(x_t, logsnr, cond)
         inside = torch.ones_like(logsnr, dtype=torch.bool)
         if interval is not None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,7 +49,9 @@ class Gaussian:
         noise = torch.randn(count, len(self.mean), generator=generator, dtype=self.mean.dtype)
         return self.mean + self._turn(noise * self.variances.sqrt(), back=True)
 
-    def denoise(self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: Any = None) -> Float[Tensor, "b d"]:
+    def denoise(
+        self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: None = None
+    ) -> Float[Tensor, "b d"]:
         """Posterior mean ``E[z | z_t] = mean + V s² alpha / (alpha² s² + sigma²) V^T (z_t - alpha mean)``."""
         alpha_t, sigma_t = alpha(logsnr).to(x_t)[:, None], sigma(logsnr).to(x_t)[:, None]
         variances, mean = self.variances.to(x_t), self.mean.to(x_t)
@@ -101,7 +102,9 @@ class GaussianMixture:
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
         return self.means[which] + self.std[which, None] * noise
 
-    def denoise(self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: Any = None) -> Float[Tensor, "b d"]:
+    def denoise(
+        self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: None = None
+    ) -> Float[Tensor, "b d"]:
         """Posterior mean: each component's Gaussian one, weighted by its probability given ``x_t``."""
         alpha_t, sigma_t = alpha(logsnr).to(x_t)[:, None], sigma(logsnr).to(x_t)[:, None]
         weights, means, variances = self.weights.to(x_t), self.means.to(x_t), self.std.to(x_t).square()
@@ -151,7 +154,9 @@ class Independent:
         """Independent draws, ``[count, D]``."""
         return torch.cat([part.sample(count, generator) for part in self.parts], dim=1)
 
-    def denoise(self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: Any = None) -> Float[Tensor, "b d"]:
+    def denoise(
+        self, x_t: Float[Tensor, "b d"], logsnr: Float[Tensor, " b"], cond: None = None
+    ) -> Float[Tensor, "b d"]:
         """Posterior mean, dimension by dimension."""
         columns = zip(self.parts, x_t.split(1, dim=1), strict=True)
         return torch.cat([part.denoise(column, logsnr) for part, column in columns], dim=1)

@@ -13,13 +13,13 @@ Deterministic samplers take it and leave it alone, so that all are called alike.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unilat.types import Denoiser, UserError
+from unilat.types import Cond, Denoiser, UserError
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One for the batch, or one per example."""
@@ -49,7 +49,7 @@ def _steps(grid: Tensor) -> Iterator[tuple[_Level, _Level]]:
     return pairwise(_levels(grid))
 
 
-def _call(denoise: Denoiser, x: Tensor, lambda_t: float, cond: Any) -> Tensor:
+def _call(denoise: Denoiser[Cond], x: Tensor, lambda_t: float, cond: Cond) -> Tensor:
     logsnr = torch.full((x.shape[0],), lambda_t, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
     return denoise(x, logsnr, cond)
 
@@ -65,12 +65,12 @@ def noise_like(x: Float[Tensor, "b *dims"], generator: Generators) -> Float[Tens
 
 
 def ddim(
-    denoise: Denoiser,
+    denoise: Denoiser[Cond | None],
     x: Float[Tensor, "b *dims"],
     grid: Float[Tensor, " n"],
     *,
     generator: Generators,
-    cond: Any = None,
+    cond: Cond | None = None,
 ) -> Float[Tensor, "b *dims"]:
     """First order, deterministic: ``x_s = alpha_s x_hat + sigma_s eps_hat`` with eps_hat from x_t and x_hat."""
     for now, then in _steps(grid):
@@ -81,12 +81,12 @@ def ddim(
 
 
 def ancestral(
-    denoise: Denoiser,
+    denoise: Denoiser[Cond | None],
     x: Float[Tensor, "b *dims"],
     grid: Float[Tensor, " n"],
     *,
     generator: Generators,
-    cond: Any = None,
+    cond: Cond | None = None,
 ) -> Float[Tensor, "b *dims"]:
     """Stochastic: draws from ``q(x_s | x_t, x = x_hat)``, the chain whose KL the rate is (VDM eq. 32-34).
 
@@ -104,12 +104,12 @@ def ancestral(
 
 
 def dpmpp_2m(
-    denoise: Denoiser,
+    denoise: Denoiser[Cond | None],
     x: Float[Tensor, "b *dims"],
     grid: Float[Tensor, " n"],
     *,
     generator: Generators,
-    cond: Any = None,
+    cond: Cond | None = None,
 ) -> Float[Tensor, "b *dims"]:
     """Second order, deterministic, one call a step: DPM-Solver++(2M), an exponential integrator in log-SNR.
 

@@ -20,6 +20,7 @@ from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.placing import Placing
+from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
@@ -72,11 +73,11 @@ class Base(nn.Module):
         levels = self.levels.sample(draws.strata(len(z)).to(z.device))
         z_t = diffuse(z, draws.normal(z), levels.lambda_t)
         unlabelled = draws.uniform(len(z)).to(z.device) < self.config.label_dropout
-        cond = torch.where(unlabelled, self.classes, labels) if self.classes else None
+        cond, keep = Condition(labels).drop(unlabelled) if self.classes else None, None
         if self.config.token_dropping:
             order = draws.normal(z.new_empty(len(z), self.config.vit.tokens(z.shape[2:]))).argsort(1)
-            cond = cond, order[:, : self.kept(z.shape[2:])]
-        z_hat = self.denoise(z_t, levels.lambda_t, cond)
+            keep = order[:, : self.kept(z.shape[2:])]
+        z_hat = self.denoise(z_t, levels.lambda_t, cond, keep)
         loss = denoising_loss(z, z_hat, levels, sigmoid_weight(levels.lambda_t, self.config.bias))
         return loss, levels.lambda_t
 
@@ -90,22 +91,26 @@ class Base(nn.Module):
     ) -> Tensor:
         """From ``z_1 ~ N(0, I)`` to ``z_0`` at noise λ₀ in ``steps`` network calls (twice that with guidance ≠ 1)."""
         grid = uniform_grid(self.lambda_min, self.lambda_0, steps).to(z_1.device)
-        unknown = torch.full((len(z_1),), self.classes, device=z_1.device)
-        cond = self.condition(unknown if labels is None else labels)
+        cond = self.unlabelled(len(z_1), z_1.device) if labels is None else self.condition(labels)
         return dpmpp_2m(self.guided(guidance), z_1, grid, generator=(), cond=cond)
 
-    def condition(self, labels: Tensor) -> Tensor | None:
-        """What the denoiser is told of ``labels [B]``: nothing where there are no classes."""
-        return labels if self.classes else None
+    def condition(self, labels: Tensor) -> Condition | None:
+        """What the denoiser is given of ``labels [B]``: None where there are no classes."""
+        return Condition(labels) if self.classes else None
 
-    def guided(self, scale: float) -> types.Denoiser:
-        """The denoiser under classifier-free guidance; where there are no classes, as it is."""
+    def unlabelled(self, count: int, device: torch.device | str = "cpu") -> Condition | None:
+        """The condition of ``count`` examples of no known class; None where there are no classes."""
+        return Condition(torch.zeros(count, dtype=torch.int64, device=device)).null() if self.classes else None
 
-        def denoise(z_t: Tensor, logsnr: Tensor, labels: Tensor) -> Tensor:
-            null = torch.full_like(labels, self.classes)
-            return classifier_free(self.denoise, scale, null)(z_t, logsnr, labels)
+    def guided(self, scale: float) -> types.Denoiser[Condition | None]:
+        """The denoiser under classifier-free guidance; where there is no condition, as it is."""
 
-        return denoise if self.classes else self.denoise
+        def denoise(z_t: Tensor, logsnr: Tensor, cond: Condition | None) -> Tensor:
+            if cond is None:
+                return self.denoise(z_t, logsnr, None)
+            return classifier_free(self.denoise, scale, cond.null())(z_t, logsnr, cond)
+
+        return denoise
 
 
 def prior_as_base(autoencoder: Autoencoder) -> Base:

@@ -16,7 +16,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 from unilat.files import read_safetensors, write_safetensors
 from unilat.maths.samplers import Sampler, ddim
 from unilat.models.latents import fingerprint
-from unilat.types import Denoiser, UserError
+from unilat.nets.condition import Condition
+from unilat.types import Cond, Denoiser, UserError
 
 FORMAT = "unilat few steps 1"
 
@@ -42,13 +42,15 @@ class Segment:
 
 
 @torch.no_grad()
-def segments(teacher: Denoiser, x: Tensor, grid: Tensor, every: int, sampler: Sampler, cond: Any) -> list[Segment]:
+def segments(
+    teacher: Denoiser[Cond], x: Tensor, grid: Tensor, every: int, sampler: Sampler, cond: Cond
+) -> list[Segment]:
     """The teacher's path from ``x`` at grid[0] to grid[-1], cut at every ``every``-th point of ``grid [m + 1]``."""
     visited: list[Tensor] = []
 
-    def watched(x_t: Tensor, logsnr: Tensor, told: Any) -> Tensor:
+    def watched(x_t: Tensor, logsnr: Tensor, same: Cond) -> Tensor:
         visited.append(x_t)
-        return teacher(x_t, logsnr, told)
+        return teacher(x_t, logsnr, same)
 
     end = sampler(watched, x, grid, generator=(), cond=cond)
     points, levels = [*visited[::every], end], coarse(grid, every).double()
@@ -70,7 +72,7 @@ def coarse(grid: Tensor, every: int) -> Tensor:
 
 
 def distillation_loss(
-    student: Denoiser, path: list[Segment], cond: Any, truth: Tensor | None = None, weight: float = 0.0
+    student: Denoiser[Cond], path: list[Segment], cond: Cond, truth: Tensor | None = None, weight: float = 0.0
 ) -> Tensor:
     """``½ Σ_i ‖x̂*_i − student(x_i, λ_i)‖² + ½ w ‖x − student(x_{n−1}, λ_{n−1})‖²``, ``[B]``; squares add up."""
     loss, made = torch.zeros(len(path[0].x_t), device=path[0].x_t.device), None
@@ -98,7 +100,7 @@ class FewSteps:
         return len(self.grid) - 1
 
     @torch.no_grad()
-    def sample(self, x_1: Tensor, cond: Any) -> Tensor:
+    def sample(self, x_1: Tensor, cond: Condition | Tensor | None) -> Tensor:
         """From ``x_1 ~ N(0, I)`` to the end of the grid."""
         return ddim(self.denoise, self.temperature * x_1, self.grid, generator=(), cond=cond)
 

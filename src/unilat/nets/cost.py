@@ -6,11 +6,12 @@ training is three times the forward pass.
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from unilat.nets.condition import Condition
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Cost:
         return 3 * self.forward_flops * examples
 
 
-def cost(net: nn.Module, *inputs: Any) -> Cost:
-    """Cost of ``net(*inputs)``; inputs are tensors of one example (any device), taken by shape alone."""
+def cost(net: nn.Module, *inputs: Tensor | Condition | None) -> Cost:
+    """Cost of ``net(*inputs)``; inputs are those of one example (any device), taken by shape alone."""
     twin = copy.deepcopy(net).to("meta")
-    shapes = [item.to("meta") if isinstance(item, Tensor) else item for item in inputs]
+    shapes = [None if item is None else item.to("meta") for item in inputs]
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat.maths.noise import alpha, expand, sigma
+from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser, call, per_channel
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, through, zero_
@@ -129,9 +130,9 @@ class Decoder(nn.Module):
         return centred, torch.addcmul(mean, alpha_t * std * share, centred), sigma_t * share
 
 
-def hear(decoder: nn.Module, z_0: Tensor | None) -> Tensor | Heard | None:
-    """The condition for several calls of a denoiser on the same latents, drawn once where it is a :class:`Decoder`."""
-    return decoder.hear(z_0) if isinstance(decoder, Decoder) and z_0 is not None else z_0
+def hear(denoiser: nn.Module, cond: Tensor | Condition | None) -> Tensor | Heard | Condition | None:
+    """The condition for several calls of a denoiser, drawn once where it is a latent's and for a :class:`Decoder`."""
+    return denoiser.hear(cond) if isinstance(denoiser, Decoder) and isinstance(cond, Tensor) else cond
 
 
 def readers(decoder: Decoder | Denoiser) -> list[Convolution]:

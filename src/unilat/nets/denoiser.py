@@ -11,19 +11,20 @@ scaled together leave F as it is. For m = 0, s = 1 this is v prediction, xÌ‚ = Î
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unilat.maths.noise import alpha, expand, sigma
+from unilat.nets.condition import Condition
 
 
 class Denoiser(nn.Module):
     """Wrap ``net(x_t, logsnr, cond)``; ``mean`` and ``std`` are those of the clean data, a number or one a channel.
 
     The one place where precision changes: ``precision`` (e.g. ``torch.bfloat16``) is that of the network alone; noise
-    coefficients and losses stay float32.
+    coefficients and losses stay float32. ``keep_BK``: the tokens that stay in training, handed to a network that drops
+    some (:class:`~unilat.nets.vit.ViT`).
     """
 
     mean: Tensor
@@ -42,11 +43,13 @@ class Denoiser(nn.Module):
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, logsnr: Tensor, cond: Condition | Tensor | None = None, keep_BK: Tensor | None = None
+    ) -> Tensor:
         alpha_t, sigma_t = expand(alpha(logsnr), x_t), expand(sigma(logsnr), x_t)
         scale = torch.rsqrt(alpha_t.square() * self.std.square() + sigma_t.square())
         centred = (x_t - alpha_t * self.mean) * scale
-        output = call(self.net, self.precision, centred, logsnr + 2 * self.std.log().mean(), cond)
+        output = call(self.net, self.precision, centred, logsnr + 2 * self.std.log().mean(), cond, *kept(keep_BK))
         return self.mean + self.std * (scale * alpha_t * self.std * centred + scale * sigma_t * output)
 
     @torch.no_grad()
@@ -56,11 +59,16 @@ class Denoiser(nn.Module):
         self.std.mul_(scale)
 
 
-def call(net: Callable[..., Tensor], precision: torch.dtype, *inputs: Any) -> Tensor:
-    """``net(*inputs)`` in its own precision, answered in float32."""
+def call(net: Callable[..., Tensor], precision: torch.dtype, x: Tensor, *inputs: Tensor | Condition | None) -> Tensor:
+    """``net(x, *inputs)`` in its own precision, answered in float32."""
     low = precision != torch.float32
-    with torch.autocast(inputs[0].device.type, precision) if low else contextlib.nullcontext():
-        return net(*inputs).float()
+    with torch.autocast(x.device.type, precision) if low else contextlib.nullcontext():
+        return net(x, *inputs).float()
+
+
+def kept(keep_BK: Tensor | None) -> tuple[Tensor, ...]:
+    """The kept tokens as an argument more, for networks that drop tokens; none where all stay."""
+    return () if keep_BK is None else (keep_BK,)
 
 
 def per_channel(value: float | Tensor, axes: int) -> Tensor:

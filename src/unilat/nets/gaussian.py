@@ -10,13 +10,13 @@ of all pairs, is then known from the first. F works on the plain grid: in whiten
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unilat.maths.noise import alpha, sigma
-from unilat.nets.denoiser import Denoiser, call
+from unilat.nets.condition import Condition
+from unilat.nets.denoiser import Denoiser, call, kept
 
 LEAST = 1e-4
 """Smallest eigenvalue, as a share of their mean."""
@@ -63,7 +63,9 @@ class GaussianDenoiser(nn.Module):
             self._known = state, values, basis
         return self._known[1:]
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, logsnr: Tensor, cond: Condition | None = None, keep_BK: Tensor | None = None
+    ) -> Tensor:
         values, basis = self.eigen()
         typical = values.mean()
         alpha_t, sigma_t = alpha(logsnr)[:, None], sigma(logsnr)[:, None]
@@ -71,7 +73,8 @@ class GaussianDenoiser(nn.Module):
         share = alpha_t * values / (alpha_t.square() * values + sigma_t.square())
         exact = ((centred @ basis) * share) @ basis.T
         scale = torch.rsqrt(alpha_t.square() * typical + sigma_t.square())
-        output = call(self.net, self.precision, (centred * scale).view_as(x_t), logsnr + typical.log(), cond)
+        seen = (centred * scale).view_as(x_t)
+        output = call(self.net, self.precision, seen, logsnr + typical.log(), cond, *kept(keep_BK))
         return self.mean + (exact + sigma_t * typical.sqrt() * scale * output.flatten(1)).view_as(x_t)
 
 

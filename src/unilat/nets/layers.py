@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unilat.nets.condition import ClassEmbedder, Condition
 from unilat.nets.products import Linear
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -102,10 +103,9 @@ class Stack(nn.ModuleList):
 
 
 class Embedding(nn.Module):
-    """Noise level, and class if there are any: ``λ [B], labels [B] -> e_BE``.
+    """Noise level, and condition where there are ``classes``: ``λ [B], condition -> e_BE``.
 
-    ``e = MLP(cos(2π f λ), sin(2π f λ)) + table[label]`` with wavelengths from 1 to 64 units of log-SNR. Class number
-    ``classes`` is the null class of classifier-free guidance.
+    ``e = silu(MLP(cos(2π f λ), sin(2π f λ)) + row of the class)`` with wavelengths from 1 to 64 units of log-SNR.
     """
 
     frequency: Tensor
@@ -116,14 +116,12 @@ class Embedding(nn.Module):
             "frequency", torch.exp2(-torch.linspace(0, 6, frequencies)) * 2 * math.pi, persistent=False
         )
         self.project = nn.Sequential(Linear(2 * frequencies, width), nn.SiLU(), Linear(width, width))
-        self.table = nn.Embedding(classes + 1, width) if classes else None
-        if self.table is not None:
-            nn.init.normal_(self.table.weight, std=0.5)
+        self.table = ClassEmbedder(classes, width) if classes else None
 
-    def forward(self, logsnr: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, logsnr: Tensor, cond: Condition | None = None) -> Tensor:
         angle = logsnr[:, None] * self.frequency
         e_BE = self.project(torch.cat([angle.cos(), angle.sin()], dim=1))
-        return F.silu(e_BE if self.table is None or labels is None else e_BE + self.table(labels))
+        return F.silu(e_BE if self.table is None or cond is None else e_BE + self.table(cond))
 
 
 class Positions(nn.Module):

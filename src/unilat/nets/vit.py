@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.layers import (
     Embedding,
     Positions,
@@ -38,15 +39,11 @@ class ViTConfig:
         return math.prod(side // (self.patch * 2 ** (len(self.channels) - 1)) for side in grid)
 
 
-Condition = Tensor | tuple[Tensor | None, Tensor] | None
-"""What a ViT is told: labels ``[B]`` or None, or in training ``(labels, keep)`` with the kept tokens ``[B, K]``."""
-
-
 class ViT(nn.Module):
-    """``(z_t [B, C, *grid], λ [B], labels [B] or None) -> [B, C, *grid]``, the raw output behind a denoiser.
+    """``(z_t [B, C, *grid], λ [B], condition or None) -> [B, C, *grid]``, the raw output behind a denoiser.
 
-    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them. Tokens
-    are dropped in the coarsest level alone.
+    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them. Given
+    ``keep_BK``, places of tokens, all others are dropped in the coarsest level, and in no finer one.
     """
 
     def __init__(self, config: ViTConfig, channels: int, axes: int, classes: int = 0):
@@ -70,9 +67,10 @@ class ViT(nn.Module):
         self.norm = normalisation(widths[0])
         self.head = zero_(convolution(axes, widths[0], folded, kernel=1))
 
-    def forward(self, z_BCX: Tensor, logsnr: Tensor, cond: Condition = None) -> Tensor:
-        labels, keep_BK = cond if isinstance(cond, tuple) else (cond, None)
-        e_BE = self.embed(logsnr, labels)
+    def forward(
+        self, z_BCX: Tensor, logsnr: Tensor, cond: Condition | None = None, keep_BK: Tensor | None = None
+    ) -> Tensor:
+        e_BE = self.embed(logsnr, cond)
         h_BDX, skips = self.stem(merge_patches(z_BCX, self.patch)), []
         fold = (2,) * (z_BCX.dim() - 2)
         for index, level in enumerate(self.before):

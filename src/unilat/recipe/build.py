@@ -8,6 +8,7 @@ from torch import Tensor
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.price import Charge
+from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost, cost
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
@@ -50,7 +51,7 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     z = torch.empty(
         1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
     )
-    level, label = torch.empty(1, device="meta"), torch.zeros(1, dtype=torch.int64, device="meta") if classes else None
+    level, cond = torch.empty(1, device="meta"), Condition(torch.zeros(1, dtype=torch.int64)) if classes else None
     costs: dict[str, tuple[Cost, int, int]] = {
         "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
         "prior": (
@@ -63,10 +64,10 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
             config.stage1.samples,
             config.stage1.batch,
         ),
-        "base": (cost(base.denoise.net, z, level, label), config.stage2.samples, config.stage2.batch),
+        "base": (cost(base.denoise.net, z, level, cond), config.stage2.samples, config.stage2.batch),
     }
     kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
-    trained = {"base": cost(base.denoise.net, z, level, (label, kept))} if config.base.token_dropping else {}
+    trained = {"base": cost(base.denoise.net, z, level, cond, kept)} if config.base.token_dropping else {}
     if ae.price == "normal":
         del costs["prior"]
     if config.evaluation.sample_from == "prior":

@@ -3,13 +3,12 @@
 Made of plain data: the table of ``unilat compare --json`` and the runs' files. No scripts, no outside links.
 """
 
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.files import whole
 from unilat.report import overlays
 from unilat.report.folder import Contents
 from unilat.report.style import CSS
@@ -44,17 +43,11 @@ NAMES = {
 
 def write(path: Path, table: dict[str, Any], runs: Sequence[Contents]) -> Path:
     """Write the page to ``path``, whole or not at all; UserError where it cannot be written."""
-    path, temporary = Path(path), ""
+    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".compare-", suffix=".html")
-        with os.fdopen(handle, "wb") as file:
-            file.write(page(table, runs).encode())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with whole(path) as part:
+            part.write_bytes(page(table, runs).encode())
     except OSError as problem:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         raise UserError(f"{path} cannot be written ({problem.strerror}): choose another --out") from problem
     return path
 

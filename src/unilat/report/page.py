@@ -3,12 +3,11 @@ links.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.files import whole
 from unilat.report import pictures, sections, training
 from unilat.report.folder import Contents, read
 from unilat.report.style import CSS
@@ -44,16 +43,10 @@ def write(run_folder: Path) -> Path:
 
 def save(path: Path, text: str) -> Path:
     """Write a page whole or not at all; UserError where that fails, and an older page then stays as it was."""
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".report-", suffix=".html")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with whole(path) as part:
+            part.write_bytes(text.encode())
     except OSError as problem:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         raise UserError(f"{path} cannot be written: {problem.strerror}") from problem
     return path
 

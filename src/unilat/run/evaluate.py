@@ -129,9 +129,8 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
     base = run.base
     assert base is not None
     z, entropy = run.encoded(test)
-    unknown = torch.full((len(z),), base.classes) if labels is None else labels
     table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
-    cond = unknown if base.classes else None
+    cond = base.unlabelled(len(z)) if labels is None else base.condition(labels)
     found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
     return _mean(nats / LN2 / run.pixels, "bits per pixel")

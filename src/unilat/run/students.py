@@ -13,6 +13,7 @@ from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.few_steps import distillation_loss, segments
+from unilat.nets.condition import Condition
 from unilat.nets.decoder import hear
 from unilat.signals import to_unit
 from unilat.training.plan import Batch, Saved, Stage
@@ -24,7 +25,7 @@ class Start:
     """What a path starts from: ``x_1 [B, ...]``, the condition, and for a decoder the picture it is to end at."""
 
     x_1: Tensor
-    cond: Tensor | None
+    cond: Tensor | Condition | None
     truth: Tensor | None = None
 
 

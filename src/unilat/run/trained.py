@@ -24,6 +24,7 @@ from unilat.maths.seeds import Draws, key, seeded
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
+from unilat.nets.condition import Condition
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
@@ -270,12 +271,12 @@ def measure_rate(
     levels: int,
     seed: int,
     device: torch.device,
-    cond: Tensor | None = None,
+    cond: Condition | None = None,
 ) -> list[RateTerms]:
     """``levels`` independent estimates of the rate of all of ``z [N, ...]`` under ``denoise``, batch by batch.
 
     Noise levels fall as ``table`` says, spread evenly over the set; everything random is a function of ``seed``.
-    ``cond [N]``: what the denoiser is told of each latent, its class for example.
+    ``cond``: N rows, what the denoiser is conditioned on; None for nothing.
     """
     found = []
     for index in range(levels):

@@ -1,12 +1,14 @@
 """The cache folder: ``$UNILAT_CACHE``, else ``~/.cache/unilat``. What it holds can always be made again."""
 
+import contextlib
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from unilat.files import whole
 
 Arrays = dict[str, np.ndarray]
 
@@ -31,14 +33,6 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
             pass  # damaged: zip's own CRC or the .npy header says so
     arrays = make()
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".part-", suffix=".npz", dir=path.parent)
-        with os.fdopen(handle, "wb") as out:
-            np.savez(out, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    with contextlib.suppress(OSError), whole(path) as part, open(part, "wb") as out:
+        np.savez(out, allow_pickle=False, **arrays)
     return arrays

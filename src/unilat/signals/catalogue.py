@@ -5,7 +5,6 @@ where the version is the machine's, that of every file used). The cache is fille
 An archive laid into ``CACHE/archives`` by hand is used instead of the client, after the same check.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -20,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+import filelock
 
 from unilat.signals.cache import cache_folder
 from unilat.signals.decode import printable
@@ -187,8 +188,7 @@ def _target(entry: Entry) -> Path:
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """One process at a time fills ``target``; what a killed one left is removed first."""
-    with open(target.with_name(f".lock-{target.name}"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with filelock.FileLock(target.with_name(f".lock-{target.name}")):
         for left in target.parent.glob(f".part-{target.name}-*"):
             shutil.rmtree(left, ignore_errors=True)
         yield
@@ -280,7 +280,7 @@ def _run(command: list[str], folder: Path) -> tuple[int, str]:
         try:
             out, err = process.communicate(timeout=CLIENT_SECONDS)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
             raise
     return process.returncode, (err or out).decode(errors="replace")
 

@@ -1,7 +1,6 @@
 """``look``: a contact sheet of what would be read, with the counts of what was read, converted and skipped."""
 
 import math
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from unilat.files import whole
 from unilat.signals.collect import even_positions, reasons
 from unilat.signals.decode import printable
 from unilat.signals.load import load
@@ -69,13 +69,8 @@ def look(
     pictures = load(source, size=size, channels=channels, progress=progress, limit=limit)
     if out is not None:
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            part = out.with_name(f".part-{os.getpid()}-{out.name}")
-            try:
+            with whole(out) as part:
                 contact_sheet(pictures).save(part, format="PNG")
-                os.replace(part, out)
-            finally:
-                part.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"

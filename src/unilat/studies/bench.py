@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.condition import Condition
 from unilat.nets.products import times_transposed
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
@@ -92,8 +93,8 @@ def _parts(
     one, two, size = config.stage1.batch, config.stage2.batch, config.data.size
     x, z = torch.randn(one, channels, size, size, device=place), torch.randn(one, *shape, device=place)
     level, latents = torch.zeros(one, device=place), torch.randn(two, *shape, device=place)
-    cond = torch.zeros(two, dtype=torch.int64, device=place)
-    calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {"encoder": (autoencoder.encoder, (x,))}
+    cond = Condition(torch.zeros(two, dtype=torch.int64, device=place))
+    calls: dict[str, tuple[nn.Module, tuple[Tensor | Condition, ...]]] = {"encoder": (autoencoder.encoder, (x,))}
     if config.autoencoder.price != "normal":
         calls["prior"] = (autoencoder.prior, (z, level))
     calls["decoder"] = (autoencoder.decoder, (x, level, autoencoder.condition(z)))
@@ -102,7 +103,7 @@ def _parts(
     return {name: {"ms": 1e3 * _seconds(_pass(*call), place) / len(call[1][0])} for name, call in calls.items()}
 
 
-def _pass(net: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
+def _pass(net: nn.Module, inputs: tuple[Tensor | Condition, ...]) -> Callable[[], None]:
     def once() -> None:
         net.zero_grad(set_to_none=True)
         net(*inputs).square().mean().backward()

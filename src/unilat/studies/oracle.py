@@ -105,7 +105,7 @@ def trained(
         generator = torch.Generator().manual_seed(key(seed, what, *purpose))
         return source.sample(count, generator).float().view(count, *shape)
 
-    def known(x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+    def known(x_t: Tensor, logsnr: Tensor, cond: None = None) -> Tensor:
         return source.denoise(x_t.flatten(1), logsnr).view_as(x_t)
 
     with tempfile.TemporaryDirectory(prefix="unilat-verify-") as folder:

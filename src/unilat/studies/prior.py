@@ -79,7 +79,7 @@ class Both(nn.Module):
         super().__init__()
         self.start, self.correction = start, correction
 
-    def forward(self, x_t: Tensor, logsnr: Tensor, cond: Any = None) -> Tensor:
+    def forward(self, x_t: Tensor, logsnr: Tensor, cond: None = None) -> Tensor:
         return self.start(x_t, logsnr, cond) + self.correction(x_t, logsnr, cond)
 
 

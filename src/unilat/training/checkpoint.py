@@ -6,8 +6,8 @@ synced, and renamed: whatever kills the process, a name that starts with ``step-
 Reading hashes every byte before it is believed, and goes back to an older checkpoint when the newest fails.
 """
 
+import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -15,11 +15,11 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -132,18 +132,21 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process alone; ``UserError`` when another live process holds it.
 
-    The kernel drops the lock (``flock``) with the process, however it dies, so a dead trainer's folder is free at once.
+    The system drops the lock with the process, however it dies, so a dead trainer's folder is free at once.
     """
     path = folder / ".lock"
+    held = filelock.FileLock(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _take(path)
-    except BlockingIOError as error:
-        owner = path.read_text(errors="replace").strip() if path.exists() else ""
+        held.acquire(blocking=False)
+    except filelock.Timeout as error:
+        owner = ""
+        with contextlib.suppress(OSError):
+            owner = path.read_text(errors="replace").strip()
         raise UserError(
             f"{folder} is being trained by another process{f' (pid {owner})' if owner else ''}; "
             "wait for it or choose another folder"
@@ -151,26 +154,13 @@ def lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
     try:
+        with contextlib.suppress(OSError):  # a system that locks the file's bytes too: the others are not told a pid
+            path.write_text(f"{os.getpid()}\n")
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _take(path: Path) -> int:
-    """An open, locked descriptor of the file that ``path`` names now (not of one unlinked by the last owner)."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"{os.getpid()}\n".encode())
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # before it is released: whoever opened it by now sees that it has no name
+            path.unlink()
+        held.release()
 
 
 def _json(value: Any) -> bytes:
@@ -204,6 +194,8 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _sync(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows, where a folder cannot be opened
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

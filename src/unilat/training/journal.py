@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unilat.files import whole
 from unilat.types import UserError
 
 
@@ -63,16 +64,8 @@ def _rewind(path: Path, stage: str, step: int) -> None:
     new = b"".join(line for line in old.splitlines(keepends=True) if _stays(line, stage, step))
     if new == old:
         return
-    temporary = path.with_name(f".tmp-{path.name}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with whole(path, sync=True) as part:
+        part.write_bytes(new)
 
 
 def _stays(line: bytes, stage: str, step: int) -> bool:

@@ -4,7 +4,6 @@ import hashlib
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -15,6 +14,11 @@ from typing import Any
 import torch
 
 from unilat.types import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def set_threads(threads: int | None) -> int:
@@ -39,7 +43,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def peak_memory() -> float:
-    """Largest resident memory of this process so far, in MiB.
+    """Largest resident memory of this process so far, in MiB; 0 where the system does not say.
 
     From /proc where there is one: getrusage also counts what the process that started this one had.
     """
@@ -47,6 +51,8 @@ def peak_memory() -> float:
     peaks = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else []
     if peaks:
         return int(peaks[0]) / 1024
+    if resource is None:
+        return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10  # a Mac counts bytes, others KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -1,0 +1,54 @@
+"""What examples are conditioned on: one row an example, with a null; networks see an embedding of it.
+
+    e_BE = embedder(condition)        rows dropped for classifier-free guidance are embedded as the null
+
+Today a row is a class number. Text would be ``[B, L, D]`` with a mask of its tokens and an embedder beside this one;
+what samples, guides, trains and measures passes a condition on unread and would stay as it is.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One row an example; frozen, and taken apart along its rows as a tensor is."""
+
+    rows: Tensor
+    """Class numbers, int64 ``[B]``."""
+    dropped: Tensor | None = None
+    """Which rows stand for "no condition", bool ``[B]``; None: none of them."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice | Tensor) -> "Condition":
+        return Condition(self.rows[which], None if self.dropped is None else self.dropped[which])
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The same on another device."""
+        return Condition(self.rows.to(device), None if self.dropped is None else self.dropped.to(device))
+
+    def drop(self, which: Tensor) -> "Condition":
+        """The same without the rows that ``which``, bool ``[B]``, names; what was dropped before stays so."""
+        return Condition(self.rows, which if self.dropped is None else self.dropped | which)
+
+    def null(self) -> "Condition":
+        """As many rows, none of which says anything."""
+        return self.drop(torch.ones_like(self.rows, dtype=torch.bool))
+
+
+class ClassEmbedder(nn.Embedding):
+    """``[B]`` class numbers below ``classes`` to ``e_BE``: a learned row each, and a last one for the null."""
+
+    def __init__(self, classes: int, width: int):
+        super().__init__(classes + 1, width)
+        nn.init.normal_(self.weight, std=0.5)
+
+    def forward(self, condition: Condition) -> Tensor:
+        rows = condition.rows
+        if condition.dropped is not None:
+            rows = torch.where(condition.dropped, self.num_embeddings - 1, rows)
+        return super().forward(rows)
