@@ -20,7 +20,8 @@ from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import Draws, key
 from unilat.nets.decoder import Decoder
-from unilat.run.trained import BATCH, Run
+from unilat.run.rate import BATCH
+from unilat.run.trained import Run
 from unilat.signals import to_unit
 from unilat.studies.pixels import PixelDenoiser, PixelStage, noisy_latents
 from unilat.training.engine import fit
