@@ -28,7 +28,7 @@ from unilat.training.fast import Choices, applied
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
 LABELS = 4096
 """Classes asked for in turn where a base model is distilled."""
 

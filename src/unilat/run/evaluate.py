@@ -24,7 +24,7 @@ CURVE_BINS = 30
 SHOWN = 8
 OTHER_COUNTS = 500
 """Pictures behind the distance at step counts other than the chosen one."""
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 def evaluate(

@@ -48,7 +48,7 @@ from unilat.types import UserError
 
 __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
 
 
 def train(

@@ -83,6 +83,10 @@ class Run:
         """Where the parts of the run folder lie."""
         return RunFolder(self.folder)
 
+    def metrics(self) -> dict[str, Any]:
+        """What was measured at the end of the run, and where the report lies."""
+        return read_json(self.files.metrics) | {"report": str(self.files.report)}
+
     @property
     def distilled(self) -> bool:
         """Whether any network is one that `unilat distill` made."""
