@@ -8,15 +8,12 @@ mirrored latent besides; the controller holds the bits all the same.
 """
 
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor
 
+import unilat
 from unilat.maths.rate import RateTerms
 from unilat.models.autoencoder import Autoencoder
-from unilat.recipe import presets
-from unilat.run.train import train
 
 WEIGHT = 0.1
 
@@ -29,10 +26,7 @@ def charge(model: Autoencoder, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
 
 def main(source: str, folder: str, preset: str = "small") -> None:
     """The main job with a charge of our own."""
-    config = presets.get(preset)
-    config = replace(config, data=replace(config.data, source=source))
-    metrics = train(config, Path(folder), charge=charge)
-    bits = metrics["bits"]
+    bits = unilat.train(source, preset=preset, out=folder, charge=charge).metrics()["bits"]
     print(f"wanted {bits['wanted']:.3f} bits per pixel, measured {bits['measured']:.3f} ± {bits['stderr']:.3f}")
 
 

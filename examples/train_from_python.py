@@ -5,28 +5,26 @@ python examples/train_from_python.py photos/ runs/tiny tiny     # the smallest p
 """
 
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import unilat
-from unilat.recipe import presets
-from unilat.run.train import train
+
+
+def show(record: unilat.Step | unilat.Note) -> None:
+    """A line for each note, and for every hundredth step. To return False would stop the run, saved."""
+    if isinstance(record, unilat.Note):
+        print(record.text)
+    elif record.step % 100 == 0:
+        print(f"{record.stage}: step {record.step} of {record.steps}, {record.seconds_left:.0f} s left")
 
 
 def main(source: str, folder: str, preset: str = "small") -> None:
     """Both stages, then the dearest and the cheapest picture in bits."""
-    config = presets.get(preset)
-    config = replace(
-        config,
-        data=replace(config.data, source=source),
-        stage1=replace(config.stage1, target_bpp=0.4),
-    )
-    metrics = train(config, Path(folder))
-    print(f"wanted 0.4 bits per pixel, measured {metrics['bits']['measured']:.3f} ± {metrics['bits']['stderr']:.3f}")
+    run = unilat.train(source, target_bpp=0.4, out=folder, preset=preset, on_step=show)
+    bits = run.metrics()["bits"]
+    print(f"wanted 0.4 bits per pixel, measured {bits['measured']:.3f} ± {bits['stderr']:.3f}")
 
-    run = unilat.load(folder)
-    bits = run.encode(source).bits
-    print(f"dearest: picture {bits.argmax()}, {bits.max():.0f} bits; cheapest: {bits.argmin()}, {bits.min():.0f} bits")
+    each = run.encode(source).bits
+    print(f"dearest: picture {each.argmax()}, {each.max():.0f} bits; cheapest: {each.argmin()}, {each.min():.0f} bits")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from PIL import Image
 import unilat
 from unilat.cli import main
 from unilat.recipe import presets
+from unilat.run.records import Note, Step
 from unilat.types import UserError
 
 METRICS = {
@@ -38,6 +39,9 @@ class FakeRun:
         self.asked = {"n": n, **options}
         return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16), torch.arange(n) % 3
 
+    def metrics(self) -> dict[str, Any]:
+        return METRICS
+
     def evaluate(self, source: str | None) -> dict[str, Any]:
         """What ``unilat.evaluate`` is given comes here."""
         self.asked = {"source": source}
@@ -50,13 +54,14 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A run that every folder holds, and a training that notes its configuration."""
     fake = FakeRun()
 
-    def train(config: Any, folder: Path, progress: Any, choices: Any) -> dict[str, Any]:
-        fake.asked = {"config": config, "folder": folder, "choices": choices}
-        progress({"note": "reading glyphs"})
+    def train(config: Any, out: Path, on_step: Any, choices: Any) -> FakeRun:
+        fake.asked = {"config": config, "folder": out, "choices": choices}
+        on_step(Note("reading glyphs"))
         for step in (1, 2):
-            record = {"stage": "stage1", "step": step, "steps": 2, "samples_per_second": 99.0, "seconds_left": 61.0}
-            progress({**record, "loss": 0.5, "metrics": {"bpp": 0.25, "target": 0.3}})
-        return METRICS
+            speed = {"samples": 32 * step, "samples_per_second": 99.0, "seconds_left": 61.0}
+            numbers = {"loss": 0.5, "metrics": {"bpp": 0.25, "target": 0.3}}
+            on_step(Step(stage="stage1", step=step, steps=2, **speed, **numbers))
+        return fake
 
     def describe(config: Any) -> dict[str, Any]:
         parts = {"encoder": {"parameters": 1234567, "forward_flops": 3 * 10**9, "memory_mib": 2.0}}

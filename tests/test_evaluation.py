@@ -13,7 +13,7 @@ from unilat.files import read_json, read_safetensors
 from unilat.metrics.quality import psnr
 from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
-from unilat.run import trained
+from unilat.run import rate, trained
 from unilat.run.evaluate import evaluate, held_out
 from unilat.run.trained import Run
 from unilat.types import UserError
@@ -116,7 +116,7 @@ def test_encoding_does_not_depend_on_the_batch(
 ) -> None:
     """Kills: bits or latents that change with the size of the parts in which pictures pass."""
     whole = run.encode(pictures)
-    monkeypatch.setattr(trained, "BATCH", 3)
+    monkeypatch.setattr(rate, "BATCH", 3)
     parts = run.encode(pictures)
     torch.testing.assert_close(parts.z, whole.z, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(parts.bits, whole.bits, rtol=1e-4, atol=1e-3)

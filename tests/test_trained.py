@@ -15,8 +15,9 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
 from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
-from unilat.run import trained
-from unilat.run.trained import Run, measure_rate, read_pictures, split_pictures
+from unilat.run import rate, trained
+from unilat.run.rate import measure_rate
+from unilat.run.trained import Run, read_pictures, split_pictures
 
 ALPHA, SIGMA = math.sqrt(1 / (1 + math.exp(-4.0))), math.sqrt(1 / (1 + math.exp(4.0)))
 """Of the planted configuration's λ₀ = 4."""
@@ -83,7 +84,7 @@ def test_levels_lie_evenly_over_the_whole_set_whatever_the_parts(run: Run, monke
     place = torch.searchsorted(table.edges, whole.lambda_t.double()) - 1
     share = upto[place] + table.mass[place] * (whole.lambda_t - table.edges[place]) / table.edges.diff()[place]
     assert torch.bincount((share * 10).long(), minlength=10).tolist() == [4] * 10
-    monkeypatch.setattr(trained, "BATCH", 7)
+    monkeypatch.setattr(rate, "BATCH", 7)
     parts = measured()
     for name in ("diffusion", "terminal", "lambda_t"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
@@ -102,7 +103,7 @@ def test_a_learned_variance_is_drawn_for_each_picture_by_its_number(
     assert (noise[0] - noise[1]).abs().max() > 0.5
     assert entropy is not None and entropy.shape == z.shape
     torch.testing.assert_close(entropy, torch.full_like(z, 0.5 * math.log(1 + 0.25 * math.exp(4))))
-    monkeypatch.setattr(trained, "BATCH", 6)
+    monkeypatch.setattr(rate, "BATCH", 6)
     again, again_entropy = run.encoded(images)
     torch.testing.assert_close(again, z)
     assert again_entropy is not None and len(again_entropy) == 40

@@ -1,7 +1,7 @@
 """Latents for diffusion models with a bit budget: name the bits, get latents that carry them, and train on them.
 
     >>> import unilat
-    >>> run = unilat.load("runs/glyphs")
+    >>> run = unilat.train("glyphs", target_bpp=0.2, out="runs/glyphs")  # or unilat.load("runs/glyphs")
     >>> latents = run.encode("glyphs")
     >>> print(latents.bits.mean())
     >>> pictures = run.decode(latents)
@@ -13,26 +13,30 @@ Importing the package touches no file, device or optional package; torch itself 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LatentSet", "Run", "UserError", "audit", "describe", "evaluate", "load", "train"]
+__all__ = ["LatentSet", "Note", "Run", "Step", "Stopped", "UserError", "audit", "describe", "evaluate", "load", "train"]
 
 if TYPE_CHECKING:
     from unilat.models.latents import LatentSet
     from unilat.recipe.build import describe
+    from unilat.run.begin import train
     from unilat.run.evaluate import evaluate
-    from unilat.run.train import train
+    from unilat.run.records import Note, Step, Stopped
     from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
     from unilat.types import UserError
 
 _HOMES = {
     "LatentSet": "models.latents",
+    "Note": "run.records",
     "Run": "run.trained",
+    "Step": "run.records",
+    "Stopped": "run.records",
     "UserError": "types",
     "audit": "studies.audit",
     "describe": "recipe.build",
     "evaluate": "run.evaluate",
     "load": "run.trained",
-    "train": "run.train",
+    "train": "run.begin",
 }
 
 

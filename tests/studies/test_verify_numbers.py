@@ -16,7 +16,7 @@ from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
-from unilat.run.trained import measure_rate
+from unilat.run.rate import measure_rate
 from unilat.studies import verify
 
 SHAPE, PIXELS, ENTROPY = (3, 2, 4), 20, 0.35

@@ -7,6 +7,7 @@ to learn which configuration it starts from, and again with that configuration a
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,8 +88,9 @@ class ConfiguredTrain:
                 output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
                 return
             with TrainingProgress(output.console) as progress:
-                result = unilat.train(self.settings, self.folder, progress, choices=self.choices())
-            if result:  # under torchrun the first process alone reports
+                run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
+            if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
+                result = run.metrics()
                 output.result(result, metrics_table(result, self.folder))
 
 

@@ -12,6 +12,7 @@ import unilat
 from unilat.cli.output import Output
 from unilat.files import whole
 from unilat.models.latents import LatentSet
+from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def write_each(images: Tensor, folder: Path) -> None:
 
     Refuses a run folder, and one where pictures of an earlier call would be left among these.
     """
-    if (folder / "config.json").is_file():
+    if RunFolder(folder).config.is_file():
         raise UserError(f"{folder} is a run folder: choose another --out for the pictures")
     left = [path for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= len(images)]
     if left:

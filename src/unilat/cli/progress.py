@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from unilat.run.records import Note, Step
+
 _EVERY = 15.0  # seconds between two plain lines
 _NAMES = {
     "stage1": "stage 1, autoencoder",
@@ -17,7 +19,7 @@ _NAMES = {
 
 
 class TrainingProgress:
-    """Called after each step with what the engine tells of it.
+    """Called after each step with what the engine tells of it, as a dictionary or a typed record.
 
     ``{"stage", "step", "steps", "samples_per_second", "seconds_left", "loss", "metrics": {"bpp", "target", ..}}``: only
     the first three are needed. ``{"note": text}`` is a line of its own: what is done between the stages.
@@ -44,8 +46,10 @@ class TrainingProgress:
         if self._bars is not None:
             self._bars.stop()
 
-    def __call__(self, record: Mapping[str, Any]) -> None:
+    def __call__(self, record: Mapping[str, Any] | Step | Note) -> None:
         """Show one step, or a note."""
+        if isinstance(record, Step | Note):
+            record = vars(record) if isinstance(record, Step) else {"note": record.text}
         if "note" in record:
             self.console.print(record["note"], markup=False)
             return

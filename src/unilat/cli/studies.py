@@ -251,6 +251,7 @@ class Bench:
         from unilat.files import read_json
         from unilat.recipe import presets
         from unilat.recipe.config import from_json
+        from unilat.run.folder import RunFolder
         from unilat.run.trained import read_config
         from unilat.types import UserError
 
@@ -261,5 +262,6 @@ class Bench:
         if self.size is not None:
             raise UserError(f"--size goes with a preset; {path} has a size of its own")
         config = read_config(path) if path.is_dir() else from_json(path.read_text("utf-8", "replace"))
-        known = read_json(path / "data.json") if (path / "data.json").is_file() else {}
+        data = RunFolder(path).data
+        known = read_json(data) if data.is_file() else {}
         return config, known.get("channels") or config.data.channels or self.channels

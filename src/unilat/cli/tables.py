@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.run.folder import RunFolder
+
 _PARTS = ("encoder", "prior", "decoder", "base")
 _DISTANCES = {"kernel": "kernel", "frechet64": "Fréchet, 64 components"}
 
@@ -38,7 +40,7 @@ def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str
     if costs:
         text += f"\n\n{costs}"
     if folder is not None:
-        text += f"\n\nreport: {metrics.get('report') or folder / 'report.html'}"
+        text += f"\n\nreport: {metrics.get('report') or RunFolder(folder).report}"
     return text
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
 
@@ -36,13 +37,14 @@ class Contents:
         return [str(name) for name in names] if isinstance(names, list) else []
 
 
+_NAMES = RunFolder(Path())
 _MISSING = {
-    "config.json": "the configuration is not known",
-    "manifest.json": "machine, versions and date are not known",
-    "data.json": "what was read of the pictures is not known",
-    "log.jsonl": "there are no training curves",
-    "metrics.json": "there are no measured numbers yet: run `unilat evaluate`",
-    "evaluation.safetensors": "there are no pictures, bit maps or information curve: run `unilat evaluate`",
+    _NAMES.config.name: "the configuration is not known",
+    _NAMES.manifest.name: "machine, versions and date are not known",
+    _NAMES.data.name: "what was read of the pictures is not known",
+    _NAMES.log.name: "there are no training curves",
+    _NAMES.metrics.name: "there are no measured numbers yet: run `unilat evaluate`",
+    _NAMES.evaluation.name: "there are no pictures, bit maps or information curve: run `unilat evaluate`",
 }
 
 
@@ -53,12 +55,13 @@ def read(folder: Path) -> Contents:
     if not any((folder / name).is_file() for name in _MISSING):
         raise UserError(f"{folder} is no run folder: none of {', '.join(_MISSING)} is in it")
     notes: list[str] = []
-    trees = {name: _json(folder / f"{name}.json", notes) for name in ("config", "manifest", "data", "metrics")}
+    files = RunFolder(folder)
+    trees = {name: _json(getattr(files, name), notes) for name in ("config", "manifest", "data", "metrics")}
     return Contents(
         name=folder.resolve().name,
-        log=_lines(folder / "log.jsonl", notes),
-        arrays=_arrays(folder / "evaluation.safetensors", notes),
-        finished=((folder / "autoencoder.safetensors").is_file(), (folder / "base.safetensors").is_file()),
+        log=_lines(files.log, notes),
+        arrays=_arrays(files.evaluation, notes),
+        finished=(files.autoencoder.is_file(), files.base.is_file()),
         notes=tuple(notes),
         **trees,
     )
@@ -103,7 +106,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         else:
             broken += bool(line.strip())
     if broken:
-        notes.append(f"log.jsonl: {broken} of {len(lines)} lines are damaged and left out.")
+        notes.append(f"{path.name}: {broken} of {len(lines)} lines are damaged and left out.")
     return rows
 
 

@@ -12,6 +12,7 @@ from unilat.report import pictures, sections, training
 from unilat.report.folder import Contents, read
 from unilat.report.style import CSS
 from unilat.report.text import entry, esc, finite, gone, how
+from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
 NOT_FID = (
@@ -38,7 +39,7 @@ def write(run_folder: Path) -> Path:
     UserError if there is no run folder or the page cannot be written; an older report then stays as it was.
     """
     folder = Path(run_folder)
-    return save(folder / "report.html", page(read(folder)))
+    return save(RunFolder(folder).report, page(read(folder)))
 
 
 def save(path: Path, text: str) -> Path:

@@ -19,15 +19,16 @@ from torch import nn
 from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
 from unilat.run.evaluate import own_pictures
+from unilat.run.folder import RunFolder
 from unilat.run.students import Teacher, base_teacher, decoder_teacher, distill_stage
-from unilat.run.trained import Run, few_steps_path, load
+from unilat.run.trained import Run, load
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
 LABELS = 4096
 """Classes asked for in turn where a base model is distilled."""
 
@@ -89,15 +90,17 @@ def distill(
     temperature = evaluation.decoder_temperature if config.part == "decoder" else 1.0
     settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": evaluation.guidance}
     stage = distill_stage(name, teacher, every, config.truth, settings)
-    log, how = run.folder / "log.jsonl", choices or Choices()
+    files, how = RunFolder(run.folder), choices or Choices()
     both = nn.ModuleList([stage.model, teacher.network])
     with lock(run.folder), applied(both, how, how.compile == "on"):
-        done = fit(stage, _schedule(config), run.folder / name, config.seed, log=log, progress=progress, device=device)
+        done = fit(
+            stage, _schedule(config), files.stage(name), config.seed, log=files.log, progress=progress, device=device
+        )
     stage.model.load_state_dict(done["ema"])
-    path = few_steps_path(run.folder, config.part)
+    path = files.few_steps(config.part)
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
     student.save(path, teacher.network, settings=json.dumps(settings))
-    shutil.rmtree(run.folder / name)  # the student is saved; a later call begins anew
+    shutil.rmtree(files.stage(name))  # the student is saved; a later call begins anew
     told = {"part": config.part, "steps": config.steps, "teacher_steps": config.teacher_steps}
     return {"fast": str(path), **told, "samples": done["samples"], "seconds": round(done["seconds"], 2)}
 

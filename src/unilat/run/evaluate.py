@@ -14,7 +14,9 @@ from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
 from unilat.recipe.build import describe
-from unilat.run.trained import Run, measure_rate, read_pictures
+from unilat.run.folder import RunFolder
+from unilat.run.rate import measure_rate
+from unilat.run.trained import Run, read_pictures
 from unilat.signals import Pictures
 from unilat.types import UserError
 
@@ -22,7 +24,7 @@ CURVE_BINS = 30
 SHOWN = 8
 OTHER_COUNTS = 500
 """Pictures behind the distance at step counts other than the chosen one."""
-Say = Callable[[str], None]
+Say = Callable[[str], object]
 
 
 def evaluate(
@@ -59,11 +61,12 @@ def evaluate(
         "ssim": SSIM_PROTOCOL,
         "features": features.protocol if features else None,
     }
+    files = RunFolder(run.folder)
     if source is None and run.distilled:
-        write_json(run.folder / "metrics-fast.json", metrics)
+        write_json(files.metrics_fast, metrics)
     elif source is None:
-        write_safetensors(run.folder / "evaluation.safetensors", arrays, {})
-        write_json(run.folder / "metrics.json", metrics)
+        write_safetensors(files.evaluation, arrays, {})
+        write_json(files.metrics, metrics)
     return metrics
 
 
@@ -205,7 +208,7 @@ def _generations(
 
 def _costs(run: Run) -> dict[str, Any]:
     parts = describe(run.config, run.data["channels"], len(run.classes))["parts"]
-    phases = run.folder / "phases.json"
+    phases = RunFolder(run.folder).phases
     return {
         "parameters": {name: part["parameters"] for name, part in parts.items()},
         "training_flops": {name: part["training_flops"] for name, part in parts.items()},

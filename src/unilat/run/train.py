@@ -28,6 +28,7 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.run.evaluate import evaluate
+from unilat.run.folder import RunFolder
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import (
     Run,
@@ -47,7 +48,7 @@ from unilat.types import UserError
 
 __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
 
 
 def train(
@@ -116,8 +117,9 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
         metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
-    metrics["phases"] = read_json(folder / "phases.json") if (folder / "phases.json").is_file() else []
-    write_json(folder / "metrics.json", metrics)
+    files = RunFolder(folder)
+    metrics["phases"] = read_json(files.phases) if files.phases.is_file() else []
+    write_json(files.metrics, metrics)
     return metrics | {"report": str(page.write(folder))}
 
 
@@ -127,21 +129,22 @@ def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
     A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
     the mended one may take it.
     """
-    if (folder / "config.json").is_file():
+    files = RunFolder(folder)
+    if files.config.is_file():
         found = read_config(folder)
         lengthened = replace(found, evaluation=config.evaluation)
-        if lengthened != config and (folder / "data.json").is_file():
+        if lengthened != config and files.data.is_file():
             differs = "; ".join(configuration.differences(lengthened, config))
             raise UserError(
                 f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
             )
     elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose another --out")
-    write_json(folder / "config.json", configuration.to_dict(config))  # first: it makes the folder a run folder
+    write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
     for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
-    if not (folder / "manifest.json").is_file():
-        write_json(folder / "manifest.json", machine)
+    if not files.manifest.is_file():
+        write_json(files.manifest, machine)
 
 
 def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -159,7 +162,7 @@ def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, T
         "skipped": len(pictures.skipped),
         "converted": pictures.converted,
     }
-    path = folder / "data.json"
+    path = RunFolder(folder).data
     before = read_json(path) if path.is_file() else {}
     if isinstance(before, dict) and before.get("sha256", pictures.sha256) != pictures.sha256:
         raise UserError(
@@ -176,7 +179,8 @@ def _stage1(
     how: _How,
     charge: Charge | None,
 ) -> None:
-    if (folder / "autoencoder.safetensors").is_file():
+    path = RunFolder(folder).autoencoder
+    if path.is_file():
         return
     images = pictures.images[indices[0]]
     sample = to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
@@ -196,7 +200,7 @@ def _stage1(
     how.tell({"note": "trimming the latents' scale to the wanted bits"})
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
-    write_safetensors(folder / "autoencoder.safetensors", model.state_dict(), header)
+    write_safetensors(path, model.state_dict(), header)
 
 
 def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
@@ -209,27 +213,26 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
         )
     if differs:
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
-    if not (folder / "autoencoder.safetensors").is_file():
-        tensors, header = read_safetensors(other.folder / "autoencoder.safetensors")
-        write_safetensors(folder / "autoencoder.safetensors", tensors, header)
+    path = RunFolder(folder).autoencoder
+    if not path.is_file():
+        write_safetensors(path, *read_safetensors(other.files.autoencoder))
 
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
-    log, place, workers = folder / "log.jsonl", pick_device(how.device), how.choices.workers
+    files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers
     compiled, why = compiles(how.choices, flops, place)
     how.tell({"note": f"{stage.name}: networks {why}"})
     with applied(stage.model, how.choices, compiled):
-        done = fit(
-            stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device, workers=workers
-        )
+        part, log = files.stage(stage.name), files.log
+        done = fit(stage, plan, part, seed, log=log, progress=how.tell, device=how.device, workers=workers)
     stage.model.load_state_dict(done["ema"])
     return done["samples"]
 
 
 def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentSet:
     """Training pictures' latents, from the folder or made now."""
-    path = run.folder / "latents" / "train.safetensors"
+    path = RunFolder(run.folder).latents / "train.safetensors"
     if path.is_file():
         latents = LatentSet.load(path)
         latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
@@ -244,7 +247,8 @@ def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress
 
 
 def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], how: _How) -> None:
-    if (folder / "base.safetensors").is_file():
+    path = RunFolder(folder).base
+    if path.is_file():
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
@@ -253,7 +257,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[s
     flops = describe(config, 3, len(classes))["parts"].get("base", {}).get("training_flops", 0.0)
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
-    write_safetensors(folder / "base.safetensors", model.state_dict(), header)
+    write_safetensors(path, model.state_dict(), header)
 
 
 @contextlib.contextmanager
@@ -266,7 +270,7 @@ def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
     try:
         yield
     finally:
-        path = folder / "phases.json"
+        path = RunFolder(folder).phases
         rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
         row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
         row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)

@@ -17,25 +17,22 @@ import torch
 from torch import Tensor
 
 from unilat.files import read_json, read_safetensors
-from unilat.maths.levels import Table
-from unilat.maths.noise import diffuse
-from unilat.maths.rate import LN2, RateTerms, rate_terms
-from unilat.maths.seeds import Draws, key, seeded
+from unilat.maths.rate import LN2, RateTerms
+from unilat.maths.seeds import seeded
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
-from unilat.nets.condition import Condition
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
-from unilat.signals import Pictures, split, to_bytes, to_unit
+from unilat.run.folder import RunFolder
+from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
+from unilat.signals import Pictures, split, to_bytes
 from unilat.signals import load as load_pictures
 from unilat.training.machine import pick_device
-from unilat.types import Denoiser, UserError
+from unilat.types import UserError
 
 Speed = Literal["full", "fast"]
-BATCH = 250
-"""Pictures through a network at once outside training."""
 
 
 class Run:
@@ -46,28 +43,28 @@ class Run:
 
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
-        self.config = read_config(self.folder)
-        self.data: dict[str, Any] = read_json(self.folder / "data.json")
+        self.config, files = read_config(self.folder), self.files
+        self.data: dict[str, Any] = read_json(files.data)
         missing = {"channels", "classes", "sha256", "source"} - set(self.data if isinstance(self.data, dict) else ())
         if missing:
             raise UserError(
-                f"{self.folder / 'data.json'} is damaged ({', '.join(sorted(missing))} missing): delete it and go on "
+                f"{files.data} is damaged ({', '.join(sorted(missing))} missing): delete it and go on "
                 "with `unilat train`, which writes it again"
             )
-        tensors, _ = read_safetensors(_finished(self.folder, "autoencoder.safetensors", "stage 1"))
+        tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
         self.autoencoder = build_autoencoder(self.config, self.data["channels"])
-        _fill(self.autoencoder, tensors, self.folder / "autoencoder.safetensors")
+        _fill(self.autoencoder, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)
         self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
         self.base: Base | None = None
-        if (self.folder / "base.safetensors").is_file():
-            tensors, header = read_safetensors(self.folder / "base.safetensors")
+        if files.base.is_file():
+            tensors, header = read_safetensors(files.base)
             if header.get("encoder_sha256") != self.encoder_sha256:
                 raise UserError(
-                    f"{folder}: base.safetensors was trained on another encoder's latents; train stage 2 again"
+                    f"{folder}: {files.base.name} was trained on another encoder's latents; train stage 2 again"
                 )
             self.base = build_base(self.config, self.classes)
-            _fill(self.base, tensors, self.folder / "base.safetensors")
+            _fill(self.base, tensors, files.base)
             self.base.eval().requires_grad_(False).to(self.device)
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()
@@ -79,7 +76,16 @@ class Run:
         self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
 
     def _few(self, part: str, teacher: torch.nn.Module) -> FewSteps:
-        return FewSteps.load(few_steps_path(self.folder, part), teacher)
+        return FewSteps.load(self.files.few_steps(part), teacher)
+
+    @property
+    def files(self) -> RunFolder:
+        """Where the parts of the run folder lie."""
+        return RunFolder(self.folder)
+
+    def metrics(self) -> dict[str, Any]:
+        """What was measured at the end of the run, and where the report lies."""
+        return read_json(self.files.metrics) | {"report": str(self.files.report)}
 
     @property
     def distilled(self) -> bool:
@@ -132,18 +138,10 @@ class Run:
         """Clean latents of uint8 pictures, on the CPU: ``E(x)``, or a draw where the encoder learned a variance."""
         return self.encoded(images)[0]
 
-    @torch.no_grad()
     def encoded(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
         """:meth:`latents`, and the entropy in nats that a learned variance adds to each of their numbers, or None."""
-        drawn, added = [], []
-        for first in range(0, len(images), BATCH):
-            posterior = self.autoencoder.posterior(to_unit(images[first : first + BATCH]).to(self.device))
-            makers = generators(seed, "posterior", first, len(posterior.mean))
-            z = posterior.draw(lambda mean, makers=makers: noise_of(makers, mean.shape[1:]).to(mean))
-            entropy = posterior.entropy(self.config.autoencoder.lambda_0)
-            drawn.append(z.cpu())
-            added.append(None if entropy is None else entropy.cpu())
-        return torch.cat(drawn), torch.cat(added) if added[0] is not None else None
+        ae = self.config.autoencoder
+        return encode_images(self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed)
 
     def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
         """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.
@@ -261,55 +259,19 @@ class Run:
         )
 
 
-@torch.no_grad()
-def measure_rate(
-    z: Tensor,
-    denoise: Denoiser,
-    table: Table,
-    lambda_min: float,
-    *,
-    levels: int,
-    seed: int,
-    device: torch.device,
-    cond: Condition | None = None,
-) -> list[RateTerms]:
-    """``levels`` independent estimates of the rate of all of ``z [N, ...]`` under ``denoise``, batch by batch.
-
-    Noise levels fall as ``table`` says, spread evenly over the set; everything random is a function of ``seed``.
-    ``cond``: N rows, what the denoiser is conditioned on; None for nothing.
-    """
-    found = []
-    for index in range(levels):
-        draws = Draws.keyed(key(seed, "rate"), index, 0, len(z))
-        strata, noise, parts = draws.strata(len(z)), draws.normal(z), []
-        for first in range(0, len(z), BATCH):
-            rows = slice(first, first + BATCH)
-            here, at = z[rows].to(device), table.sample(strata[rows].to(device))
-            told = None if cond is None else cond[rows].to(device)
-            z_hat = denoise(diffuse(here, noise[rows].to(device), at.lambda_t), at.lambda_t, told)
-            parts.append(rate_terms(here, z_hat, at, lambda_min))
-        names = ("diffusion", "terminal", "lambda_t")
-        found.append(RateTerms(*(torch.cat([getattr(part, name).cpu() for part in parts]) for name in names)))
-    return found
-
-
 def load(folder: str | Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full") -> Run:
     """Open a finished run folder; ``fast`` takes the network that `unilat distill` made."""
     return Run(Path(folder), device, decoder, base)
 
 
-def few_steps_path(folder: Path, part: str) -> Path:
-    """Where the distilled ``decoder`` or ``base`` of a run lies."""
-    return folder / f"fast-{part}.safetensors"
-
-
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run folder; raises :class:`UserError` where it is none."""
-    if not (folder / "config.json").is_file():
+    path = RunFolder(folder).config
+    if not path.is_file():
         raise UserError(
-            f"{folder} is not a run folder (no config.json in it): make one with `unilat train DATA --out {folder}`"
+            f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train DATA --out {folder}`"
         )
-    return configuration.from_json((folder / "config.json").read_text("utf-8", "replace"))
+    return configuration.from_json(path.read_text("utf-8", "replace"))
 
 
 def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
@@ -336,16 +298,6 @@ def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tenso
     return train[~chosen], train[chosen], test
 
 
-def generators(seed: int, purpose: str, first: int, count: int) -> list[torch.Generator]:
-    """One CPU generator for each of ``count`` samples from number ``first`` on: sample i depends on (seed, i) only."""
-    return [seeded(seed, purpose, first + index) for index in range(count)]
-
-
-def noise_of(makers: list[torch.Generator], shape: tuple[int, ...] | torch.Size) -> Tensor:
-    """Standard normal noise, row i from generator i."""
-    return torch.stack([torch.randn(tuple(shape), generator=maker) for maker in makers])
-
-
 def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load weights, all of them and no others; raises :class:`UserError` where they are not this model's."""
     try:
@@ -362,7 +314,7 @@ def _positive(number: int, name: str) -> int:
     return number
 
 
-def _finished(folder: Path, name: str, stage: str) -> Path:
-    if not (folder / name).is_file():
-        raise UserError(f"{folder}: {stage} is not finished (no {name}): go on with `unilat train`")
-    return folder / name
+def _finished(path: Path, stage: str) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path.parent}: {stage} is not finished (no {path.name}): go on with `unilat train`")
+    return path

@@ -20,7 +20,9 @@ from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import Draws, key
 from unilat.nets.decoder import Decoder
-from unilat.run.trained import BATCH, Run
+from unilat.run.folder import RunFolder
+from unilat.run.rate import BATCH
+from unilat.run.trained import Run
 from unilat.signals import to_unit
 from unilat.studies.pixels import PixelDenoiser, noisy_latents, pixel_stage
 from unilat.training.engine import fit
@@ -58,7 +60,7 @@ def train_pixels(
     z = run.latents(pictures) if latent else _zeros(run, len(pictures))
     name, noise = ("pixels-given-latent", ae.lambda_0) if latent else ("pixels", None)
     stage = pixel_stage(name, model, pictures, z, (ae.lambda_min, lambda_max), noise)
-    done = fit(stage, schedule, folder / name, seed, log=folder / "log.jsonl", device=str(run.device))
+    done = fit(stage, schedule, folder / name, seed, log=RunFolder(folder).log, device=str(run.device))
     model.load_state_dict(done["ema"])
     return model.eval().requires_grad_(False).to(run.device)
 

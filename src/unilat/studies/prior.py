@@ -21,8 +21,8 @@ from unilat.maths.seeds import key
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
+from unilat.run.rate import measure_rate
 from unilat.run.stages import prior_stage
-from unilat.run.trained import measure_rate
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
 from unilat.types import Denoiser as Denoise

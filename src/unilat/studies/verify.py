@@ -23,6 +23,7 @@ from unilat.maths.seeds import key
 from unilat.models.latents import LatentSet
 from unilat.nets.vit import ViTConfig
 from unilat.run.evaluate import chosen, own_pictures
+from unilat.run.folder import RunFolder
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
@@ -64,7 +65,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
     found["failures"] = failures(found)
     found["holds"] = not found["failures"]
     found["words"] = words(found)
-    write_json(run.folder / "verify.json", found)
+    write_json(RunFolder(run.folder).verified, found)
     return found
 
 
@@ -74,7 +75,7 @@ def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, te
     prior = fit_prior(
         latents,
         refit_plan(ae.prior, samples, seed),
-        run.folder / "verify" / f"{samples}-{seed}",
+        RunFolder(run.folder).refits / f"{samples}-{seed}",
         lambda_0=ae.lambda_0,
         lambda_min=ae.lambda_min,
         start=start,
@@ -192,7 +193,7 @@ def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
 
 def _reported(run: Run, held: HeldOut) -> float:
     """Bits per pixel in ``metrics.json``; measured as ``evaluate`` does where there is none or of other pictures."""
-    path = run.folder / "metrics.json"
+    path = RunFolder(run.folder).metrics
     bits = read_json(path).get("bits") if path.is_file() else None
     if bits and bits.get("n") == len(held.z):
         return bits["measured"]
@@ -211,7 +212,7 @@ def _bits(run: Run, held: HeldOut, prior: Denoiser, seed: int, table: Table) -> 
 
 def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:
     """From the run folder, or encoded anew where stage 2 was not trained."""
-    path = Path(run.folder) / "latents" / "train.safetensors"
+    path = RunFolder(Path(run.folder)).latents / "train.safetensors"
     if not path.is_file():
         return run.latents(pictures.images[indices])
     latents = LatentSet.load(path)

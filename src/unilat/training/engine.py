@@ -37,7 +37,7 @@ from unilat.training.state import State
 from unilat.types import UserError
 
 Told = dict[str, float]
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[dict[str, Any]], object]
 Warn = checkpoint.Warn
 
 
@@ -209,7 +209,9 @@ def _loop(
             if progress and world.rank == 0:
                 left = (schedule.steps - state.step) * pace
                 speed = {"samples_per_second": schedule.batch / pace, "seconds_left": left, "seconds": state.seconds}
-                progress({**count, "steps": schedule.steps, **speed, "loss": told["loss"], "metrics": told})
+                record = {**count, "steps": schedule.steps, **speed, "loss": told["loss"], "metrics": told}
+                if progress(record) is False:  # as a signal would
+                    signals.number = signals.number or int(signal.SIGUSR1)
             caught = signals.number if world.size == 1 else caught  # several must stop at the same step
             if world.rank == 0 and (caught or state.step == last or state.step % schedule.save_every == 0):
                 journal.sync()
@@ -236,10 +238,11 @@ def fit(
 ) -> dict[str, Any]:
     """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
 
-    ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0. ``stop_at``: save and return
-    after this many steps. ``workers``: processes that make batches ahead (``batches.py``), 0 for none. Returns
-    ``stage, step, steps, samples, seconds, resumed`` (step it started from), ``finished``, ``metrics`` (of the last
-    step made) and ``ema`` (name → averaged tensor of the whole model).
+    ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
+    run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
+    batches ahead (``batches.py``), 0 for none. Returns ``stage, step, steps, samples, seconds, resumed`` (step it
+    started from), ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole
+    model).
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
