@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-profile bench-before bench-mutants clean
+.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-data bench-profile bench-before bench-mutants clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time a
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)
+
+bench-data: $(STAMP)  ## Reading what does not fit in memory: pictures a second, index, first rows, memory (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py $(ARGS)
 
 bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benchmarks/profiles/*.txt
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/operators.py $(ARGS)

@@ -8,8 +8,12 @@ import numpy as np
 
 from unilat.signals.arrays import _as_nhwc, _squares, _value_map, read_npy
 from unilat.signals.decode import printable
+from unilat.signals.handles import Handles
 from unilat.signals.index import Entry, Index, Listing, checked, digest_of, listing, unread
 from unilat.types import UserError
+
+READS = 1024
+"""Pictures that one map is read for; a new one counts none of the pages as this process's memory."""
 
 
 class ArrayFormat:
@@ -29,6 +33,8 @@ class ArrayFormat:
         if 0 in array.shape:
             raise UserError(f"{self.source}: the array of pictures is empty, shape {list(array.shape)}")
         self.rows, self.side = len(shown), int(min(shown.shape[1:3]))
+        self._maps: Handles[int, np.ndarray] = Handles(self._images, most=1)
+        self._reads = 0
         order = "C" if array.flags.c_contiguous else "F"
         self._map = {
             "dtype": array.dtype,
@@ -37,8 +43,8 @@ class ArrayFormat:
             "order": order,
         }
 
-    def _images(self) -> np.ndarray:
-        """``[N, H, W, C]``, mapped for as long as it is held: its pages count as this process's memory no longer."""
+    def _images(self, turn: int = 0) -> np.ndarray:
+        """``[N, H, W, C]``, mapped; raises OSError or ValueError where the file is gone or shorter."""
         return _as_nhwc(np.memmap(self.path, mode="r", **self._map), self.source)[0]
 
     def listing(self) -> Listing:
@@ -49,17 +55,14 @@ class ArrayFormat:
         """Every picture; what its values mean is settled by all of them."""
         images = self._images()
         _value_map(images, self.source)
-        extremes = np.array([np.inf, -np.inf])
-        fraction = None
+        low, high = np.inf, -np.inf
         for row in range(len(images)):
             picture = np.ascontiguousarray(images[row])
-            extremes = [min(extremes[0], picture.min().item()), max(extremes[1], picture.max().item())]
-            if picture.dtype.kind == "f" and fraction is None and (odd := picture[picture != np.round(picture)]).size:
-                fraction = odd[0].item()
+            low, high = min(low, picture.min().item()), max(high, picture.max().item())
             height, width, depth = picture.shape
             entry = Entry(name=str(row), offset=row, size=picture.nbytes, digest=digest_of(picture.view(np.uint8).data))
             yield entry._replace(height=height, width=width, coloured=depth > 1)
-        self.said = json.dumps([*extremes, extremes[0] if fraction is None else fraction])
+        self.said = json.dumps([low, high])
 
     def name(self, file: str, entry: str) -> str:
         """The picture's number."""
@@ -68,12 +71,13 @@ class ArrayFormat:
     def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of a picture."""
         try:
-            images = self._images()
+            images = self._maps.get(self._reads // READS)
+            self._reads += 1
         except (OSError, ValueError) as error:
             raise unread(index, row, self.path.parent, self.source, error) from None
         picture = np.ascontiguousarray(images[int(index.offset[row])])
         checked(index, row, picture.view(np.uint8).data, self.source)
-        # the least value, the largest and one that is no whole number decide what all of them mean
+        # the least value and the largest decide what all of them mean
         values = np.array([json.loads(index.said)], images.dtype)
         image = _value_map(values, self.source)[0](picture)
         if image.shape[:2] == size and image.shape[2] != 4:

@@ -22,6 +22,7 @@ class FolderFormat:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.source = printable(str(path))
         self._split = False
         self._problems: dict[str, str] = {}
 
@@ -63,5 +64,5 @@ class FolderFormat:
     def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of the file; Unreadable where it is gone or damaged."""
         data = read_file(self.path / index.files[int(index.file[row])])
-        checked(index, row, data, printable(str(self.path)))
+        checked(index, row, data, self.source)
         return square(data, size)
