@@ -238,6 +238,7 @@ def test_importing_writes_nothing(tmp_path: Path):
         if path.name not in ("__main__.py",) and path != SOURCE / "__init__.py"
     )
     environment = {"PATH": "", "HOME": str(tmp_path), "MPLCONFIGDIR": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(SOURCE.parent)
     command = [sys.executable, "-B", "-c", f"import {modules}"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120, capture_output=True)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ def _used(node: ast.AST) -> set[str]:
 
 
 def _explained(text: str) -> set[str]:
-    """Classes and functions with a docstring, fields with one below them, and names that a docstring has in ``ticks``."""
+    """Classes and functions with a docstring, fields with one below, and names that a docstring has in ``ticks``."""
     names = set(re.findall(r"``(\w+)``", text))
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
