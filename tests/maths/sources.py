@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from unilat.maths.noise import alpha, expand, sigma
 from unilat.maths.oracle import Gaussian, GaussianMixture
 
 F64 = torch.float64
@@ -35,3 +36,16 @@ def kolmogorov_smirnov(quantiles):
     ordered = quantiles.double().sort().values
     steps = torch.arange(len(ordered) + 1, dtype=F64) / len(ordered)
     return math.sqrt(len(ordered)) * float(torch.maximum(ordered - steps[:-1], steps[1:] - ordered).max())
+
+
+def coarse_reconstruction_nats(lambda_max: float) -> float:
+    """Closed form of one number's reconstruction where the noise spans many grey levels and no border is near.
+
+    ``½ ln(2 pi e e^-lambda_max) - ln(2 / 255)``: the entropy of the noise in x over the width of a byte.
+    """
+    return 0.5 * (math.log(2.0 * math.pi * math.e) - lambda_max) - math.log(2.0 / 255.0)
+
+
+def noise_of(x_t, x, lambda_t):
+    """``eps = (x_t - alpha x) / sigma``."""
+    return (x_t - expand(alpha(lambda_t), x_t) * x) / expand(sigma(lambda_t), x_t)

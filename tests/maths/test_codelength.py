@@ -7,7 +7,6 @@ import torch
 from jaxtyping import TypeCheckError
 
 from unilat.maths.codelength import (
-    coarse_reconstruction_nats,
     codelength_terms,
     reconstruction_nats,
 )
@@ -17,7 +16,7 @@ from unilat.maths.oracle import Gaussian
 from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
-from .sources import F64, seeded
+from .sources import F64, coarse_reconstruction_nats, seeded
 
 LOW = -10.0
 

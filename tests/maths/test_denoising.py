@@ -13,7 +13,7 @@ from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.types import UserError
 
-from .sources import F64, seeded
+from .sources import F64, noise_of, seeded
 
 
 def example():
@@ -27,7 +27,7 @@ def test_loss_is_the_weighted_error_of_the_noise():
     """½ w ||eps - eps_hat||² / p through the noise maps. Kills: e^lambda left out."""
     x, x_hat, eps, levels = example()
     weight = torch.tensor([1.3, 0.2, 5.0], dtype=F64)
-    eps_hat = noise.eps_from_x(noise.diffuse(x, eps, levels.lambda_t), x_hat, levels.lambda_t)
+    eps_hat = noise_of(noise.diffuse(x, eps, levels.lambda_t), x_hat, levels.lambda_t)
     for row in range(3):
         expected = 0.5 * weight[row] * (eps - eps_hat)[row].square().sum() / levels.density[row]
         assert torch.allclose(denoising_loss(x, x_hat, levels, weight)[row], expected, rtol=1e-9)

@@ -9,7 +9,7 @@ from unilat.maths.oracle import Gaussian, GaussianMixture, Independent, rate_dis
 from unilat.maths.seeds import Draws
 from unilat.types import UserError
 
-from .sources import F64, correlated, covariance, mixture, seeded
+from .sources import F64, correlated, covariance, mixture, noise_of, seeded
 
 LAMBDA = torch.tensor([-4.0, 0.3, 3.0], dtype=F64)
 X = torch.tensor([[0.4, -1.0, 2.0], [1.0, 0.2, -0.3], [-2.0, 1.1, 0.6]], dtype=F64)
@@ -57,7 +57,7 @@ def test_probability_flow_solves_its_equation():
         x = source.probability_flow(X, -5.0, at)
         slope = (source.probability_flow(X, -5.0, at + step) - source.probability_flow(X, -5.0, at - step)) / (2 * step)
         x_hat = source.denoise(x, lambda_t)
-        eps_hat = noise.eps_from_x(x, x_hat, lambda_t)
+        eps_hat = noise_of(x, x_hat, lambda_t)
         alpha_t, sigma_t = noise.alpha(lambda_t)[:, None], noise.sigma(lambda_t)[:, None]
         velocity = 0.5 * alpha_t * sigma_t**2 * x_hat - 0.5 * sigma_t * alpha_t**2 * eps_hat
         assert torch.allclose(slope, velocity, rtol=1e-6, atol=1e-8)

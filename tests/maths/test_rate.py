@@ -10,7 +10,6 @@ from unilat.maths.oracle import Gaussian, rate_estimates
 from unilat.maths.rate import (
     RateTerms,
     added_entropy,
-    bits_per_dimension,
     bits_per_pixel,
     normal_kl,
     rate_terms,
@@ -51,7 +50,7 @@ def example():
 @pytest.mark.parametrize("pick", [independent, low_discrepancy, importance])
 def test_unit_gaussian_has_the_closed_forms_bits(pick):
     """3.611582 bits per dimension within 3 s.e., for every way of drawing levels. Kills: the ½ left out."""
-    estimates = bits_per_dimension(rate_estimates(unit(), pick, LOW, batch=64, repeats=50, seed=1), 1024).double()
+    estimates = bits_per_pixel(rate_estimates(unit(), pick, LOW, batch=64, repeats=50, seed=1), 1024).double()
     error = float(estimates.std()) / math.sqrt(50)
     assert abs(float(estimates.mean()) - 3.611582) < 3 * error
     assert pick is not importance or error / 3.611582 < 1e-3
@@ -187,7 +186,7 @@ def test_gradient_reaches_latent_and_prediction():
 def test_units():
     """ln 2 nats are one bit; tensors and floats alike. Kills: bits times ln 2."""
     assert bits_per_pixel(math.log(2) * 32 * 32, 32 * 32) == pytest.approx(1.0, rel=1e-12)
-    assert bits_per_dimension(torch.tensor([6.0]) * math.log(2), 12).item() == pytest.approx(0.5)
+    assert bits_per_pixel(torch.tensor([6.0]) * math.log(2), 12).item() == pytest.approx(0.5)
 
 
 def test_shapes_must_agree():

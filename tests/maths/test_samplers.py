@@ -8,7 +8,7 @@ from unilat.maths.oracle import Gaussian
 from unilat.maths.samplers import ancestral, ddim, dpmpp_2m, noise_like, uniform_grid
 from unilat.types import UserError
 
-from .sources import F64, correlated, covariance, seeded
+from .sources import F64, correlated, covariance, noise_of, seeded
 
 SAMPLERS = [ddim, ancestral, dpmpp_2m]
 
@@ -91,7 +91,7 @@ def test_ddim_keeps_the_predicted_noise():
     """One step is x_hat diffused with eps_hat, by the noise maps. Kills: the new level's alpha on the old noise."""
     x, now, then = start(), torch.full((3,), -1.0, dtype=F64), torch.full((3,), 1.5, dtype=F64)
     x_hat = 0.2 + x.square()
-    expected = noise.diffuse(x_hat, noise.eps_from_x(x, x_hat, now), then)
+    expected = noise.diffuse(x_hat, noise_of(x, x_hat, now), then)
     result = ddim(lambda x_t, logsnr, cond: x_hat, x, torch.tensor([-1.0, 1.5], dtype=F64), generator=seeded(0))
     assert torch.allclose(result, expected, rtol=1e-12)
 

@@ -74,7 +74,8 @@ def test_losses_are_sums_in_nats() -> None:
     def doubled(tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor], dim=3)
 
-    one, two = (model.rate_at(f(z), quantiles, f(noise_z)) for f in (lambda t: t, doubled))
+    one = model.rate(z, Fixed(quantiles, [noise_z]))  # type: ignore[arg-type]
+    two = model.rate(doubled(z), Fixed(quantiles, [doubled(noise_z)]))  # type: ignore[arg-type]
     torch.testing.assert_close(two.nats(), 2 * one.nats())
     assert one.nats().shape == (3,)
     single = model.reconstruction(x, z, Fixed(quantiles, [noise_x]))  # type: ignore[arg-type]
@@ -196,15 +197,18 @@ def test_the_rates_gradient_in_the_encoder_is_the_slope() -> None:
     assert isinstance(bias, Tensor)
     direction = torch.randn(5, generator=torch.Generator().manual_seed(3))
 
+    def nats() -> Tensor:
+        return model.rate(model.encode(x), Fixed(quantiles, [noise])).nats().sum()  # type: ignore[arg-type]
+
     def rate(shift: float) -> Tensor:
         with torch.no_grad():
             bias.add_(shift * direction)
-            value = model.rate_at(model.encode(x), quantiles, noise).nats().sum()
+            value = nats()
             bias.sub_(shift * direction)
         return value
 
     slope = (rate(0.02) - rate(-0.02)) / 0.04
-    (gradient,) = torch.autograd.grad(model.rate_at(model.encode(x), quantiles, noise).nats().sum(), bias)
+    (gradient,) = torch.autograd.grad(nats(), bias)
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=5e-3, atol=1e-3)
 
 

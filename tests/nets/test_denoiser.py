@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unilat.maths.noise import diffuse, sigma, x_from_v
+from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.oracle import Gaussian
 from unilat.nets.denoiser import Denoiser, call
 
@@ -46,10 +46,12 @@ def test_zero_output_is_the_posterior_mean_of_gaussian_data() -> None:
 
 
 def test_output_is_minus_v_for_unit_data() -> None:
-    """Kills: a sign or a factor of the network's share."""
+    """``x̂ = α x_t − σ v̂``. Kills: a sign or a factor of the network's share."""
     answer, x_t = torch.randn(5, 2, 6), torch.randn(5, 2, 6)
     denoise = Denoiser(Constant(answer), 1)
-    torch.testing.assert_close(denoise(x_t, LEVELS), x_from_v(x_t, -answer, LEVELS))
+    torch.testing.assert_close(
+        denoise(x_t, LEVELS), expand(alpha(LEVELS), x_t) * x_t + expand(sigma(LEVELS), x_t) * answer
+    )
 
 
 @pytest.mark.parametrize("level", [-6.0, 0.0, 6.0])

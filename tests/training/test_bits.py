@@ -78,7 +78,7 @@ def test_the_aim_is_steered_for_and_the_wanted_bits_are_trimmed_to() -> None:
     one, z = known(0.3)
     start = bits_at(z, 0.0)
     one, _ = known(bits_at(z, -0.3), aim=1.05 * start)
-    assert one.controller.wanted == pytest.approx(1.05 * start)
+    assert one.controller.target == pytest.approx(1.05 * start)
     assert one.after_step({"bpp": 0.5}, 8)["target"] == pytest.approx(1.05 * start)
     told = one.trim(one.model)
     assert told["calibration_bpp"] == pytest.approx(bits_at(z, -0.3), rel=0.01) and told["scale"] < 1

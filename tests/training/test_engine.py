@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
-from unilat.training.machine import manifest, pick_device, set_threads
+from unilat.training.machine import manifest, pick_device
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
 from unilat.training.plan import Schedule
@@ -263,17 +263,13 @@ def test_rows_share_the_batch_and_keys_differ() -> None:
     assert key(1, 2, "modules") == 3553196314342474412  # stable: old runs must resume
 
 
-def test_device_and_threads() -> None:
+def test_the_device_is_the_one_that_was_named() -> None:
     """Kills: a silent fall back to the CPU where a GPU was asked for."""
     assert pick_device("cpu") == torch.device("cpu")
     if not torch.cuda.is_available():
         assert pick_device("auto") == torch.device("cpu")
         with pytest.raises(UserError, match="say --device cpu"):
             pick_device("cuda")
-    threads = torch.get_num_threads()
-    assert set_threads(None) == threads
-    with pytest.raises(UserError, match="at least 1"):
-        set_threads(0)
 
 
 def test_manifest_says_what_decides_the_bits() -> None:

@@ -1,6 +1,6 @@
 """The mathematics: pure functions and frozen dataclasses on torch tensors, no network and no state.
 
-    noise       alpha(lambda), sigma(lambda), x_lambda; x, eps and v through one 2x2 map
+    noise       alpha(lambda), sigma(lambda) and the noisy signal x_lambda
     levels      where noise levels fall, each with its density; randomness that no world size changes
     moments     which density of levels a loss asks for, learned from its second moments
     weighting   weights of the eps-MSE as functions of lambda

@@ -76,11 +76,3 @@ def codelength_terms(
     diffusion = denoising_loss(x, x_hat, levels, unweighted(levels.lambda_t))
     terminal = terminal_kl(x, lambda_min).flatten(1).sum(1)
     return CodelengthTerms(diffusion, terminal, reconstruction_nats(picture, x_max, lambda_max))
-
-
-def coarse_reconstruction_nats(lambda_max: float) -> float:
-    """Closed form of one number's reconstruction where the noise spans many grey levels and no border is near.
-
-    ``½ ln(2 pi e e^-lambda_max) - ln(2 / 255)``: the entropy of the noise in x over the width of a byte.
-    """
-    return 0.5 * (math.log(2.0 * math.pi * math.e) - lambda_max) - math.log(2.0 / 255.0)

@@ -1,9 +1,10 @@
 """The noise convention: variance preserving, with log-SNR ``lambda_t`` as the only coordinate.
 
-    alpha² = sigmoid(lambda),  sigma² = sigmoid(-lambda),  x_t = alpha x + sigma eps,  v = alpha eps - sigma x
+    alpha² = sigmoid(lambda),  sigma² = sigmoid(-lambda),  x_t = alpha x + sigma eps
 
-so (x_t, v) is (x, eps) turned by an angle, and any of x, eps, v follows from x_t and any other. Large lambda = clean.
-``lambda_t`` has one value per example, ``[B]``; ``alpha`` and ``sigma`` alone take any shape. Results have x_t's dtype.
+so lambda = ln(alpha² / sigma²). Large lambda = clean. ``lambda_t`` has one value per example, ``[B]``; ``alpha`` and
+``sigma`` alone take any shape. Results have x's dtype. Networks predict x; what others call v, alpha eps - sigma x, is
+minus a network's output behind :class:`~unilat.nets.denoiser.Denoiser` for data of unit variance.
 """
 
 import torch
@@ -40,51 +41,3 @@ def diffuse(
     """The noisy signal ``x_t = alpha x + sigma eps``."""
     alpha_t, sigma_t = amplitudes(lambda_t, x)
     return alpha_t * x + sigma_t * noise
-
-
-def x_from_v(
-    x_t: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``x = alpha x_t - sigma v``; good at every lambda, ±inf included."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return alpha_t * x_t - sigma_t * v
-
-
-def eps_from_v(
-    x_t: Float[Tensor, "b *dims"], v: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``eps = sigma x_t + alpha v``; good at every lambda, ±inf included."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return sigma_t * x_t + alpha_t * v
-
-
-def v_from_x(
-    x_t: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``v = (alpha x_t - x) / sigma``; undefined (nan) at lambda = +inf, where x_t says nothing of eps."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return (alpha_t * x_t - x) / sigma_t
-
-
-def eps_from_x(
-    x_t: Float[Tensor, "b *dims"], x: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``eps = (x_t - alpha x) / sigma``; undefined (nan) at lambda = +inf."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return (x_t - alpha_t * x) / sigma_t
-
-
-def x_from_eps(
-    x_t: Float[Tensor, "b *dims"], eps: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``x = (x_t - sigma eps) / alpha``; undefined (nan) at lambda = -inf, where x_t says nothing of x."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return (x_t - sigma_t * eps) / alpha_t
-
-
-def v_from_eps(
-    x_t: Float[Tensor, "b *dims"], eps: Float[Tensor, "b *dims"], lambda_t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *dims"]:
-    """``v = (eps - sigma x_t) / alpha``; undefined (nan) at lambda = -inf."""
-    alpha_t, sigma_t = amplitudes(lambda_t, x_t)
-    return (eps - sigma_t * x_t) / alpha_t

@@ -111,8 +111,3 @@ def added_entropy(log_variance: Float[Tensor, "b *dims"], lambda_0: float) -> Fl
 def bits_per_pixel(nats: Number, pixels: int) -> Number:
     """``nats / (ln 2 · H · W)``: bits per pixel of the picture (per sample, frame or voxel of other signals)."""
     return nats / (LN2 * pixels)
-
-
-def bits_per_dimension(nats: Number, dimensions: int) -> Number:
-    """``nats / (ln 2 · C · H · W)``: bits per number of the signal."""
-    return nats / (LN2 * dimensions)

@@ -143,11 +143,8 @@ class Autoencoder(nn.Module):
 
     def rate(self, z: Tensor, draws: Draws) -> RateTerms:
         """The bound R on the information in ``z_0``, one noise level an example (UL eq. 3), nats per dimension."""
-        return self.rate_at(z, draws.strata(len(z)).to(z.device), draws.normal(z))
-
-    def rate_at(self, z: Tensor, strata: Tensor, noise: Tensor) -> RateTerms:
-        """:meth:`rate` with the level's quantiles ``strata`` in [0, 1) ``[B]`` and the noise given."""
-        return self.price.rate(self, z, self.rate_levels.sample(strata), noise)
+        levels = self.rate_levels.sample(draws.strata(len(z)).to(z.device))
+        return self.price.rate(self, z, levels, draws.normal(z))
 
     def condition(self, z_0: Tensor, lambda_end: Tensor | None = None) -> Tensor:
         """What the decoder hears: z_0, and where its noise varies one more channel that tells its log-SNR / 10."""

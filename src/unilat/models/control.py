@@ -1,12 +1,17 @@
-"""From a wanted rate to a loss factor: the user names the bits, a PI controller finds the weight.
+"""From a target rate to a loss factor: the user names the bits, a PI controller finds the weight.
 
-With the measured rate r smoothed over a few batches and the wanted rate r*, each step
+With the measured rate r smoothed over a few batches and the target rate r*, each step
 
     e = ln(r* / (g r)),   I += gain · samples · e,   ln c_lf = I + proportional · e
 
 where g, the generalisation ratio, is what the averaged weights need on pictures kept out of training over what the
 running weights need on training pictures. A rate that is held on training batches alone drifts from the rate of the
 model that is kept: averaging the weights lowers it, overfitting raises it.
+
+A PI controller that holds a VAE's KL at a set point is ControlVAE's (Shao et al., ICML 2020, arXiv 2004.05988), which
+moves the weight of the KL; that a constraint instead of a weight is what a user means is GECO's (Rezende and Viola,
+2018, arXiv 1810.00597), which holds the reconstruction and lets the KL fall. Here the rate is held, as in the first, in
+logarithms and per sample seen; the ratio g is ours.
 """
 
 import math
@@ -20,9 +25,9 @@ class ControlConfig:
     """Time constants count samples, so that they do not depend on the batch."""
 
     gain: float = 0.6
-    """Rise of ln c_lf in 1,000 samples for each unit of ln(wanted / measured), the integral part."""
+    """Rise of ln c_lf in 1,000 samples for each unit of ln(target / measured), the integral part."""
     proportional: float = 3.0
-    """Units of ln c_lf at once for each unit of ln(wanted / measured): encoder and prior answer late, and the integral
+    """Units of ln c_lf at once for each unit of ln(target / measured): encoder and prior answer late, and the integral
     alone swings (measured: LOG.md)."""
     smoothing: float = 1000.0
     """Samples over which the rate is averaged."""
@@ -33,12 +38,16 @@ class ControlConfig:
 
 
 class RateController:
-    """Holds bits per pixel at ``wanted``; with ``wanted`` None the factor stays ``fixed``."""
+    """Holds bits per pixel at ``target``; with ``target`` None the factor stays ``fixed``.
 
-    def __init__(self, wanted: float | None, config: ControlConfig, fixed: float | None = None):
-        if wanted is not None and not (math.isfinite(wanted) and wanted > 0):
-            raise UserError(f"bits per pixel must be a positive number, not {wanted}: try --target-bpp 0.2")
-        self.wanted, self.config = wanted, config
+    ``config`` has the time constants. ``log_factor`` is ln c_lf and ``integral`` its part I; ``log_rate`` is ln r,
+    smoothed, None before the first batch; ``log_ratio`` is ln g.
+    """
+
+    def __init__(self, target: float | None, config: ControlConfig, fixed: float | None = None):
+        if target is not None and not (math.isfinite(target) and target > 0):
+            raise UserError(f"bits per pixel must be a positive number, not {target}: try --target-bpp 0.2")
+        self.target, self.config = target, config
         self.log_factor = self.integral = math.log(config.start if fixed is None else fixed)
         self.log_rate: float | None = None
         self.log_ratio = 0.0
@@ -53,8 +62,8 @@ class RateController:
         keep = math.exp(-samples / self.config.smoothing)
         log_rate = math.log(max(rate, 1e-9))
         self.log_rate = log_rate if self.log_rate is None else keep * self.log_rate + (1 - keep) * log_rate
-        if self.wanted is not None:
-            error = max(-0.5, min(0.5, math.log(self.wanted) - self.log_rate - self.log_ratio))
+        if self.target is not None:
+            error = max(-0.5, min(0.5, math.log(self.target) - self.log_rate - self.log_ratio))
             limit = math.log(self.config.limit)
             self.integral = max(-limit, min(limit, self.integral + self.config.gain * samples / 1000 * error))
             self.log_factor = max(-limit, min(limit, self.integral + self.config.proportional * error))
@@ -67,8 +76,8 @@ class RateController:
             self.log_ratio += weight * (max(-0.5, min(0.5, news)) - self.log_ratio)
 
     def at_limit(self) -> bool:
-        """Whether the factor can go no further: the wanted rate is out of this latent's or this decoder's reach."""
-        return self.wanted is not None and abs(self.integral) >= math.log(self.config.limit) - 1e-9
+        """Whether the factor can go no further: the target rate is out of this latent's or this decoder's reach."""
+        return self.target is not None and abs(self.integral) >= math.log(self.config.limit) - 1e-9
 
     def state(self) -> dict[str, float | None]:
         """What a checkpoint keeps."""

@@ -8,7 +8,7 @@ own is any function ``(model, x, z, rate) -> [B]`` in nats per example, given to
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,13 +17,30 @@ from unilat.maths.levels import Levels
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import RateTerms, normal_kl, rate_terms, terminal_kl
 from unilat.nets.denoiser import Denoiser
-
-if TYPE_CHECKING:
-    from unilat.models.autoencoder import Autoencoder
+from unilat.nets.gaussian import LatentDenoiser
 
 Kind = Literal["diffusion", "normal", "stopped"]
-Charge = Callable[["Autoencoder", Tensor, Tensor, RateTerms], Tensor]
-"""``(model, x, z, rate) -> [B]``: nats per example to be minimised where Unified Latents minimise ``rate.nats()``."""
+Charge = Callable[..., Tensor]
+"""``(model, x, z, rate) -> [B]``: nats per example to be minimised where Unified Latents minimise ``rate.nats()``; the
+model is the :class:`~unilat.models.autoencoder.Autoencoder`."""
+
+
+class Ends(Protocol):
+    """The ends of the prior's noise levels, as a configuration names them."""
+
+    @property
+    def lambda_min(self) -> float: ...
+    @property
+    def lambda_0(self) -> float: ...
+
+
+class Priced(Protocol):
+    """What a price needs of the model whose latents it charges."""
+
+    @property
+    def config(self) -> Ends: ...
+    @property
+    def prior(self) -> LatentDenoiser: ...
 
 
 class Price(Protocol):
@@ -34,11 +51,11 @@ class Price(Protocol):
         """Share of the rate's gradient that reaches the encoder."""
         ...
 
-    def rate(self, model: "Autoencoder", z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
+    def rate(self, model: Priced, z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
         """Bits of ``z`` as this price counts them, one noise level an example, nats per dimension."""
         ...
 
-    def charge(self, model: "Autoencoder", x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
+    def charge(self, model: Priced, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
         """What is minimised, nats per example ``[B]``."""
         ...
 
@@ -49,12 +66,12 @@ class DiffusionPrice:
 
     gradient: float = 1.0
 
-    def rate(self, model: "Autoencoder", z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
+    def rate(self, model: Priced, z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
         """UL eq. 3."""
         z_t = diffuse(z, noise, levels.lambda_t)
         return rate_terms(z, model.prior(z_t, levels.lambda_t, None), levels, model.config.lambda_min)
 
-    def charge(self, model: "Autoencoder", x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
+    def charge(self, model: Priced, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
         """The rate."""
         return rate.nats()
 
@@ -65,14 +82,14 @@ class NormalPrice:
 
     gradient: float = 1.0
 
-    def rate(self, model: "Autoencoder", z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
+    def rate(self, model: Priced, z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
         """``KL[z_0 | z || the prior]``; levels and noise are not needed."""
         prior = model.prior
         assert isinstance(prior, Denoiser), "a normal prior has no covariance"
         kl = normal_kl(z, model.config.lambda_0, prior.mean, prior.std)
         return RateTerms(torch.zeros_like(z), kl, levels.lambda_t)
 
-    def charge(self, model: "Autoencoder", x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
+    def charge(self, model: Priced, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
         """The same KL."""
         return rate.nats()
 
@@ -84,11 +101,11 @@ class StoppedPrice:
     kl_weight: float
     gradient: float = 0.0
 
-    def rate(self, model: "Autoencoder", z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
+    def rate(self, model: Priced, z: Tensor, levels: Levels, noise: Tensor) -> RateTerms:
         """UL eq. 3."""
         return DiffusionPrice().rate(model, z, levels, noise)
 
-    def charge(self, model: "Autoencoder", x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
+    def charge(self, model: Priced, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
         """``R(stopped z) + kl_weight KL[z_0 || N(0, I)]``."""
         return rate.nats() + self.kl_weight * terminal_kl(z, model.config.lambda_0).flatten(1).sum(1)
 

@@ -21,15 +21,6 @@ except ImportError:  # Windows
     resource = None
 
 
-def set_threads(threads: int | None) -> int:
-    """Pin the threads of torch's operators (None leaves them); returns how many there are. Part of bitwise equality."""
-    if threads is not None:
-        if threads < 1:
-            raise UserError(f"threads {threads}: at least 1")
-        torch.set_num_threads(threads)
-    return torch.get_num_threads()
-
-
 def pick_device(device: str = "auto") -> torch.device:
     """``"cpu"``, ``"cuda"`` (this process's own of them), or ``"auto"``: cuda where there is one."""
     if device == "auto":
