@@ -22,6 +22,7 @@ from unilat.models.posterior import Posterior
 from unilat.recipe import presets
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig, to_dict
+from unilat.run.given import PictureSet
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.signals.pictures import pack
@@ -177,6 +178,11 @@ class Judge:
         return Accuracy(float(right.mean()), float(right.std(correction=0) / math.sqrt(len(right))), len(right))
 
 
+def given(images: Tensor, labels: Tensor, source: str = "") -> PictureSet:
+    """Pictures in the planted classes."""
+    return PictureSet(images=images, labels=labels, classes=tuple(CLASSES), source=source)
+
+
 class PlantedRun:
     """What ``evaluate`` asks of a run, with answers made by hand: each estimate of the rate, picture and sample."""
 
@@ -196,9 +202,9 @@ class PlantedRun:
         everything = torch.arange(len(pictures))
         return everything[everything % 4 > 1], everything[everything % 4 == 1], everything[everything % 4 == 0]
 
-    def pictures(self, source: str) -> tuple[Tensor, Tensor]:
+    def read(self, source: str) -> PictureSet:
         assert source == "elsewhere"
-        return self.source.images[-20:], 2 - self.source.labels[-20:]
+        return given(self.source.images[-20:], 2 - self.source.labels[-20:], source)
 
     def encoded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         z = self.autoencoder.posterior(images.float() / 127.5 - 1).mean
@@ -210,18 +216,18 @@ class PlantedRun:
         found = [RateTerms((1 + k) * (z + 3).square(), z.square(), lambda_t.roll(k)) for k in range(levels)]
         return [terms.less(entropy) for terms in found]
 
-    def reconstruct(self, images: Tensor, steps: int) -> Tensor:
+    def reconstruct(self, images: Tensor, steps: int) -> PictureSet:
         """Brighter by ``steps`` or, every third picture, by three times as much."""
         more = steps * torch.tensor([1, 1, 3], dtype=torch.uint8)[torch.arange(len(images)) % 3]
-        return images + more[:, None, None, None]
+        return given(images + more[:, None, None, None], torch.zeros(len(images)).long())
 
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
+    def sample(self, count: int) -> PictureSet:
         """Pictures of the colour of their label, the first ``wrong`` of another."""
         labels = torch.arange(count) % 3
         made = (30 + torch.arange(count, dtype=torch.uint8)[:, None, None, None]).repeat(1, 3, 16, 16)
         for index in range(count):
             made[index, (labels[index] + (index < self.wrong)) % 3] += 150
-        return made, labels
+        return given(made, labels)
 
 
 def closed_form_bits(z: Tensor, mean: Tensor, std: Tensor, lambda_min: float, lambda_0: float) -> Tensor:

@@ -100,15 +100,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny_source: Path, tmp_path: Pat
             return False
         return True
 
-    stops = []
+    stops, told = [], []
+
+    def noted(record: Step | Note) -> bool:
+        told.append(record)
+        return stop(record)
+
     for _ in range(3):
         with pytest.raises(Stopped) as stopped:
-            unilat.train(str(tiny_source), out=tmp_path / "parts", on_step=stop, **SHORT)
+            unilat.train(str(tiny_source), out=tmp_path / "parts", on_step=noted, **SHORT)
         assert stopped.value.folder == tmp_path / "parts"
         record = stopped.value.at
         stops.append((record.stage, record.step) if isinstance(record, Step) else "note")
     assert stops == [("stage1", 1), "note", ("stage2", 1)]
-    parts = unilat.train(str(tiny_source), out=tmp_path / "parts", **SHORT)
+    parts = unilat.train(str(tiny_source), out=tmp_path / "parts", on_step=told.append, **SHORT)
+    assert [(one.stage, one.step) for one in told if isinstance(one, Step)] == steps  # none was made twice
     for one, other in ((whole.files.autoencoder, parts.files.autoencoder), (whole.files.base, parts.files.base)):
         ours, theirs = read_safetensors(one)[0], read_safetensors(other)[0]
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -14,6 +14,7 @@ from PIL import Image
 import unilat
 from unilat.cli import main
 from unilat.recipe import presets
+from unilat.run.given import PictureSet
 from unilat.run.records import Note, Step
 from unilat.types import UserError
 
@@ -33,11 +34,13 @@ class FakeRun:
     def __init__(self) -> None:
         self.config = presets.get("tiny")
         self.classes = ("a", "b", "7")
+        self.data = {"source": "elsewhere"}
         self.asked: dict[str, Any] = {}
 
-    def sample(self, n: int, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(self, n: int, **options: Any) -> PictureSet:
         self.asked = {"n": n, **options}
-        return torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16), torch.arange(n) % 3
+        images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16)
+        return PictureSet(images=images, labels=torch.arange(n) % 3, classes=self.classes)
 
     def metrics(self) -> dict[str, Any]:
         return METRICS
@@ -146,7 +149,7 @@ def test_sample_into_a_folder(run: FakeRun, tmp_path: Path, capsys: pytest.Captu
     assert main(["sample", str(tmp_path), "-n", "3", "--out", str(tmp_path / "each"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == [0, 1, 2]
     files = sorted((tmp_path / "each").iterdir())
-    assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png"]
+    assert [file.name for file in files] == ["00000-a.png", "00001-b.png", "00002-7.png"]
     assert [Image.open(file).getpixel((3, 3)) for file in files] == [0, 1, 2]
 
 

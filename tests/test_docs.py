@@ -81,12 +81,13 @@ def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: pyte
     printed = float(value.removeprefix("tensor("))
     assert unit == "bits per pixel\n" and names["unilat"] is unilat
     assert len(latents.bits) == 96 and printed == pytest.approx(float(latents.bits.sum()) / (96 * 16 * 16), abs=6e-5)
-    assert names["pictures"].shape == (96, 1, 16, 16) and names["pictures"].float().std() > 1
-    assert torch.equal(names["pictures"], run.decode(latents, steps=8))
-    assert not torch.equal(names["pictures"], run.decode(latents, steps=1))
-    assert names["new"].dtype == torch.uint8 and names["new"].shape == (16, 1, 16, 16)
-    assert torch.equal(names["new"], run.sample(16, seed=7)[0])
-    assert names["labels"].tolist() == [0, 1] * 8
+    made = names["pictures"].images
+    assert made.shape == (96, 1, 16, 16) and made.float().std() > 1
+    assert torch.equal(made, run.decode(latents, steps=8).images)
+    assert not torch.equal(made, run.decode(latents, steps=1).images)
+    assert names["new"].images.dtype == torch.uint8 and names["new"].images.shape == (16, 1, 16, 16)
+    assert torch.equal(names["new"].images, run.sample(16, seed=7).images)
+    assert names["new"].labels.tolist() == [0, 1] * 8
 
 
 def test_the_gaussian_example_tells_the_truth():

@@ -242,7 +242,8 @@ def test_the_distance_of_all_samples_by_hand(
     monkeypatch.setattr(evaluation, "compare", recorded(evaluation.compare, asked))
     run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
     metrics, rows = measured(run, pictures)
-    made, labels = run.sample(14)
+    sampled = run.sample(14)
+    made, labels = sampled.images, sampled.labels
     assert torch.equal(asked[-1][0][0], Means()(pictures.images[rows])), "the real ones give the directions"
     real, other = (images.double().mean((2, 3)) / 255 for images in (pictures.images[rows][:14], made))
     kernel, frechet = metrics["generation"]["kernel"], metrics["generation"]["frechet64"]
@@ -263,7 +264,7 @@ def test_a_page_of_samples_and_the_fast_decoders_temperature(pictures: Pictures,
     run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
     metrics, _ = measured(run, pictures)
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
-    assert torch.equal(arrays["samples"], run.sample(71)[0][:64])
+    assert torch.equal(arrays["samples"], run.sample(71).images[:64])
     assert arrays["sample_labels"].tolist() == [index % 3 for index in range(64)]
     assert "at temperature 0.75" in metrics["generation"]["kernel"]["protocol"]
     assert metrics["generation"]["kernel"]["n"] == 15

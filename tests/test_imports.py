@@ -138,18 +138,6 @@ def test_no_file_knows_a_file_that_knows_it():
     assert _circles(_file_graph()) == CIRCLES
 
 
-TRAINING_KNOWS: set[str] = set()
-"""Files of training/ that still know a model, a recipe or a signal; to stay empty."""
-
-
-def test_training_knows_a_stage_and_no_model():
-    """Kills: a model, a configuration or a data set known to the engine's room."""
-    graph = _file_graph()
-    above = ("models/", "recipe/", "signals/")
-    inside = {file: known for file, known in graph.items() if file.startswith("training/")}
-    assert {file for file, known in inside.items() if any(one.startswith(above) for one in known)} == TRAINING_KNOWS
-
-
 def test_the_house_is_small():
     """At most 18 rooms, counting files that stand alone, and 80 pairs of rooms of which one imports the other. Kills: a
     corridor between rooms that had none, a room too many."""

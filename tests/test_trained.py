@@ -15,7 +15,7 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
 from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
-from unilat.run import rate, trained
+from unilat.run import given, rate, trained
 from unilat.run.rate import measure_rate
 from unilat.run.trained import Run, read_pictures, split_pictures
 
@@ -133,7 +133,8 @@ def test_encode_tells_the_mean_of_all_estimates_in_bits(
 
     run.rate = planted  # type: ignore[method-assign]
     labels = torch.arange(40) % 3
-    monkeypatch.setattr(trained, "load_pictures", lambda *_, **__: SimpleNamespace(images=images, labels=labels))
+    found = replace(coloured(40), images=images, labels=labels)
+    monkeypatch.setattr(given, "load_pictures", lambda *_, **__: found)
     latents = run.encode("somewhere", seed=4)
     z, entropy = run.encoded(images, 4)
     assert torch.equal(latents.z, z) and asked[0][:2] == (3, 4) and torch.equal(asked[0][2], entropy)
@@ -147,7 +148,7 @@ def test_decoding_by_hand(run: Run, images: Tensor, monkeypatch: pytest.MonkeyPa
     """What the decoder is given: z_0 with its noise once, a start of the configured temperature, steps and span; and
     the bytes of what it returns. Kills: another temperature, range or count, noise shared by z_0 and x_1."""
     latents = LatentSet(run.latents(images), torch.zeros(40), torch.zeros(40).long(), 4.0, "f" * 64, 256)
-    made = run.decode(latents)
+    made = run.decode(latents).images
     ((z_0, x_1, steps, span),) = run.autoencoder.decoded
     assert (steps, span) == (4, (-5.0, 2.0))
     noise, start = (z_0 - ALPHA * latents.z) / SIGMA, x_1 / 0.25
@@ -159,8 +160,8 @@ def test_decoding_by_hand(run: Run, images: Tensor, monkeypatch: pytest.MonkeyPa
     assert made.dtype == torch.uint8 and (made.int() - wanted.int()).abs().max() <= 1
     assert (made != wanted.to(torch.uint8)).double().mean() < 1e-3
     monkeypatch.setattr(trained, "BATCH", 7)
-    assert (run.decode(latents).int() - made.int()).abs().max() <= 1
-    assert run.decode(replace(latents, noisy=True), steps=7, seed=2).shape == made.shape
+    assert (run.decode(latents).images.int() - made.int()).abs().max() <= 1
+    assert run.decode(replace(latents, noisy=True), steps=7, seed=2).images.shape == made.shape
     z_0, x_1, steps, _ = run.autoencoder.decoded[-1]
     assert torch.equal(z_0, latents.z[-5:]) and steps == 7
     assert not torch.equal(x_1, run.autoencoder.decoded[-2][1][-5:])
@@ -202,13 +203,13 @@ def test_a_fast_decoder_keeps_its_own_temperature(run: Run, images: Tensor) -> N
 
 def test_reconstruct_is_encode_and_decode(run: Run, images: Tensor) -> None:
     """Kills: steps or a seed that are not passed on, a clean latent for the decoder, pictures in another order."""
-    made = run.reconstruct(images, steps=3, seed=5)
+    made = run.reconstruct(images, steps=3, seed=5).images
     z_0, _, steps, _ = run.autoencoder.decoded[-1]
     noise = (z_0 - ALPHA * run.latents(images)) / SIGMA
     assert steps == 3 and float(noise.std()) == pytest.approx(1, abs=0.05)
     latents = LatentSet(run.latents(images), torch.zeros(40), torch.zeros(40).long(), 4.0, "f" * 64, 256)
-    assert torch.equal(made, run.decode(latents, steps=3, seed=5))
-    assert not torch.equal(made, run.reconstruct(images, steps=3))
+    assert torch.equal(made, run.decode(latents, steps=3, seed=5).images)
+    assert not torch.equal(made, run.reconstruct(images, steps=3).images)
     coarse = images.float().unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5))
     again = made.float().unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean((3, 5))
     assert float((again - coarse).abs().mean()) < 9
@@ -237,9 +238,10 @@ def test_samples_are_drawn_as_configured(run: Run, monkeypatch: pytest.MonkeyPat
     assert labels.tolist() == [2, 2] and (steps, guidance) == (9, 0.0)
     many = run.sample_latents(120, label=0, seed=1).z
     assert float(many.std()) == pytest.approx(1, abs=0.03) and abs(float(many.mean())) < 0.03
-    made, labels = run.sample(4, seed=3, decoder_steps=6)
-    assert run.autoencoder.decoded[-1][2] == 6 and labels.tolist() == [0, 1, 2, 0]
-    assert torch.equal(made, run.decode(run.sample_latents(4, seed=3), 6, seed=3))
+    sampled = run.sample(4, seed=3, decoder_steps=6)
+    made = sampled.images
+    assert run.autoencoder.decoded[-1][2] == 6 and sampled.labels.tolist() == [0, 1, 2, 0]
+    assert torch.equal(made, run.decode(run.sample_latents(4, seed=3), 6, seed=3).images)
     start = run.autoencoder.decoded[-1][1].flatten(1)[:, :48] / 0.25
     assert not torch.allclose(start, z_1[:4].flatten(1), atol=1e-3)
 
@@ -269,7 +271,8 @@ def test_calls_and_sizes_of_a_run(run: Run) -> None:
 def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: another source in its own size or colours; a limit of the configuration that is not kept."""
     asked: list[Any] = []
-    monkeypatch.setattr(trained, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
+    for room in (trained, given):
+        monkeypatch.setattr(room, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
     assert run.pictures("elsewhere")[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
     read_pictures(DataConfig(source="here", size=24, at_most=11), 1)
     assert asked[0] == (("elsewhere",), {"size": 16, "channels": 3})

@@ -4,8 +4,11 @@
     >>> run = unilat.train("glyphs", target_bpp=0.2, out="runs/glyphs")  # or unilat.load("runs/glyphs")
     >>> latents = run.encode("glyphs")
     >>> print(latents.bits.mean())
+    >>> for latent in latents[:8]:
+    ...     print(latent.name, latent.label, latent.bits)
     >>> pictures = run.decode(latents)
-    >>> made, labels = run.sample(64, guidance=2.0, seed=7)
+    >>> made = run.sample(64, guidance=2.0, seed=7)
+    >>> made.images, made.labels, made.classes
 
 Importing the package touches no file, device or optional package; torch itself is imported at the first use of a name.
 """

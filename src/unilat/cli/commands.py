@@ -271,10 +271,13 @@ class Evaluate:
         from unilat.cli.tables import metrics_table
 
         with Output(self.json) as output:
-            metrics = unilat.evaluate(
-                unilat.load(self.run, decoder=self.decoder, base=self.base), self.data or None, say=output.say
-            )
-            output.result(metrics, metrics_table(metrics))
+            run = unilat.load(self.run, decoder=self.decoder, base=self.base)
+            given = run.read(self.data) if self.data else None
+            metrics = unilat.evaluate(run, given, say=output.say)
+            if given is None:
+                output.result(metrics, metrics_table(metrics))
+            else:
+                output.result(metrics | given.counted(), metrics_table(metrics, kind="pictures"))
 
 
 @dataclass(frozen=True, kw_only=True)

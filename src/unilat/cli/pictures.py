@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 import unilat
@@ -13,16 +14,22 @@ from unilat.cli.output import Output
 from unilat.files import whole
 from unilat.models.latents import LatentSet
 from unilat.run.folder import RunFolder
+from unilat.run.given import PictureSet
 from unilat.types import UserError
 
 if TYPE_CHECKING:
     from unilat.cli.commands import Decode, Reconstruct, Sample
 
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_MARK = "unilat"
+"""What a PNG of ours says it was written with."""
+
 
 def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     """Pictures → latent data set."""
     run = unilat.load(folder)
-    latents = run.encode(source)
+    given = _read(run, source, output)
+    latents = run.encode(given)
     latents.save(out)
     bits = latents.bits.double()
     error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
@@ -38,15 +45,16 @@ def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     text = (
         f"{len(bits)} latents of {shape}, {bits.mean():.1f} bits a picture ({bits.mean() / pixels:.4g} a pixel): {out}"
     )
-    output.result(values, text)
+    output.result(values | given.counted(), text)
 
 
 def decode(options: "Decode", output: Output) -> None:
     """Latent data set → one PNG each."""
     run, out = unilat.load(options.run, decoder=options.decoder), options.out
-    images = run.decode(LatentSet.load(options.latents), steps=options.steps, seed=options.seed)
-    write_each(images, out)
-    output.result({"folder": out, "count": len(images)}, f"{len(images)} pictures: {out}")
+    refuse_place(out, run.data["source"])
+    made = run.decode(LatentSet.load(options.latents), steps=options.steps, seed=options.seed)
+    write_each(made, out)
+    output.result({"folder": out, "count": len(made)}, f"{len(made)} pictures: {out}")
 
 
 def reconstruct(options: "Reconstruct", output: Output) -> None:
@@ -54,46 +62,87 @@ def reconstruct(options: "Reconstruct", output: Output) -> None:
     from unilat.metrics.quality import psnr
 
     run, out = unilat.load(options.run, decoder=options.decoder), options.out
-    originals, _ = run.pictures(options.data)
-    images = run.reconstruct(originals, steps=options.steps, seed=options.seed)
-    write_each(images, out)
-    decibels = psnr(originals, images)
-    values = {"folder": out, "count": len(images), "psnr": {"mean": float(decibels.mean()), "unit": "dB"}}
-    output.result(values, f"{len(images)} pictures, mean PSNR {decibels.mean():.2f} dB: {out}")
+    refuse_place(out, options.data, run.data["source"])
+    given = _read(run, options.data, output)
+    made = run.reconstruct(given, steps=options.steps, seed=options.seed)
+    write_each(made, out)
+    decibels = psnr(given.images, made.images)
+    values = {"folder": out, "count": len(made), "psnr": {"mean": float(decibels.mean()), "unit": "dB"}}
+    output.result(values | given.counted(), f"{len(made)} pictures, mean PSNR {decibels.mean():.2f} dB: {out}")
 
 
 def sample(options: "Sample", output: Output) -> None:
     """New pictures, on one sheet or one PNG each."""
-    run = unilat.load(options.run, decoder=options.decoder, base=options.base)
-    images, labels = run.sample(
+    run, out = unilat.load(options.run, decoder=options.decoder, base=options.base), options.out
+    refuse_place(out, run.data["source"])
+    if options.label is not None and options.label.isdecimal():
+        number = run.class_number(options.label)
+        output.say(f"--class {options.label}: class number {number}, named {run.classes[number]}")
+    made = run.sample(
         options.number, label=options.label, guidance=options.guidance, steps=options.steps, seed=options.seed
     )
-    if options.out.suffix.lower() == ".png":
-        write_sheet(images, options.out)
+    if out.suffix.lower() == ".png":
+        write_sheet(made.images, out)
     else:
-        write_each(images, options.out)
-    values = {"out": options.out, "count": len(images), "labels": labels.tolist(), "classes": list(run.classes)}
-    output.result(values, f"{len(images)} pictures: {options.out}")
+        write_each(made, out)
+    values = {"out": out, "count": len(made), "labels": made.labels.tolist(), "classes": list(made.classes)}
+    output.result(values, f"{len(made)} pictures: {out}")
 
 
-def write_each(images: Tensor, folder: Path) -> None:
-    """``folder/00000.png`` and so on, in the order of ``images`` uint8 [N, C, H, W].
+def _read(run: unilat.Run, source: str, output: Output) -> PictureSet:
+    """The pictures; what was skipped and converted is said."""
+    given = run.read(source)
+    for line in given.lines():
+        output.say(line)
+    return given
 
-    Refuses a run folder, and one where pictures of an earlier call would be left among these.
+
+def refuse_place(out: Path, *sources: str) -> None:
+    """Raise :class:`UserError` where ``out`` lies in a folder of ``sources``: pictures made are none of the data."""
+    for source in sources:
+        folder = Path(source).resolve()
+        if folder.is_dir() and out.resolve().is_relative_to(folder):
+            raise UserError(f"{out} lies among the pictures of {source}: choose another --out")
+
+
+def write_each(pictures: PictureSet, folder: Path) -> None:
+    """``folder/00003-cat.png`` and so on, named after the source files or the classes.
+
+    Refuses a run folder, one that holds pictures which unilat did not write, and one where pictures of an earlier call
+    would be left among these.
     """
     if RunFolder(folder).config.is_file():
         raise UserError(f"{folder} is a run folder: choose another --out for the pictures")
-    left = [path for path in folder.glob("*.png") if path.stem.isdecimal() and int(path.stem) >= len(images)]
+    names = pictures.file_names()
+    there = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix.lower() in _SUFFIXES]
+    foreign = next((path for path in sorted(there) if path.parent != folder or not _is_ours(path)), None)
+    if foreign is not None:
+        raise UserError(f"{folder} holds pictures of your own ({foreign.name}): choose another --out")
+    left = {path.name for path in there} - set(names)
     if left:
         raise UserError(
             f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another --out"
         )
-    for index, image in enumerate(images):
-        _save(_pillow(image), folder / f"{index:05}.png")
+    for name, picture in zip(names, pictures, strict=True):
+        _save(_pillow(picture.image), folder / name)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether unilat wrote this picture: its PNG says so."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            return picture.info.get("Software") == _MARK
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def write_sheet(images: Tensor, path: Path) -> None:
-    """All of ``images`` uint8 [N, C, H, W] on one picture, as near to a square as they go, white between them."""
+    """All of ``images`` uint8 [N, C, H, W] on one picture, as near to a square as they go, white between them.
+
+    Refuses to take the place of a picture that unilat did not write.
+    """
+    if path.exists() and not _is_ours(path):
+        raise UserError(f"{path} is a file of your own: choose another --out")
     count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -107,9 +156,11 @@ def write_sheet(images: Tensor, path: Path) -> None:
 
 def _save(picture: Image.Image, path: Path) -> None:
     """Write a PNG whole or not at all; raises :class:`UserError` where it cannot."""
+    mark = PngInfo()
+    mark.add_text("Software", _MARK)
     try:
         with whole(path) as part:
-            picture.save(part, format="PNG")
+            picture.save(part, format="PNG", pnginfo=mark)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 

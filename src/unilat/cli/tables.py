@@ -11,13 +11,13 @@ _PARTS = ("encoder", "prior", "decoder", "base")
 _DISTANCES = {"kernel": "kernel", "frechet64": "Fréchet, 64 components"}
 
 
-def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str:
+def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None, kind: str = "held-out pictures") -> str:
     """The table that ends ``train`` and ``evaluate``; rows whose numbers are not there are left out."""
     rows: list[Sequence[str]] = [("", "wanted", "measured", "on")]
     bits = metrics.get("bits")
     if bits:
         wanted = f"{bits['wanted']:.4g}" if bits.get("wanted") else "–"
-        rows.append(("bits per pixel", wanted, _measured(bits), f"{bits['n']} held-out pictures"))
+        rows.append(("bits per pixel", wanted, _measured(bits), f"{bits['n']} {kind}"))
     for name, unit in (("psnr", " dB"), ("ssim", "")):
         if metrics.get(name):
             calls = metrics[name].get("steps")

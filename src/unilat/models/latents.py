@@ -1,9 +1,12 @@
 """A latent data set: latents that know what made them, how noisy they are meant to be, and the bits they carry."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
 from unilat.files import digest, read_safetensors, write_safetensors
@@ -13,15 +16,32 @@ FORMAT = "unilat latents 1"
 
 
 @dataclass(frozen=True, eq=False)
+class Latent:
+    """One latent of a set."""
+
+    name: str | None
+    """File it came from, where that is known."""
+    label: str | None
+    """Name of its class; None where it has none or one that the run does not know."""
+    z: Tensor
+    """float32 ``[C, *grid]``."""
+    bits: float
+    """Bound on what it tells of its signal, bits; NaN where it was not measured."""
+
+
+@dataclass(frozen=True, eq=False)
 class LatentSet:
-    """Latents of N signals; written to one safetensors file, statistics and origin in its header."""
+    """Latents of N signals; written to one safetensors file, statistics and origin in its header.
+
+    ``latents[3]`` is one :class:`Latent`; a slice, a mask or a list or tensor of indices gives the set of those.
+    """
 
     z: Tensor
     """Clean latents ``E(x)``, or with ``noisy`` the ``z_0`` that a base model sampled, float32 ``[N, C, *grid]``."""
     bits: Tensor
     """Bound on what each ``z_0`` tells of its signal, bits, float32 ``[N]``; NaN where it was not measured."""
     labels: Tensor
-    """Classes, int64 ``[N]``; zeros where there are none."""
+    """Classes, int64 ``[N]``; zeros where there are none, -1 where a signal's class is not one of ``classes``."""
     lambda_0: float
     """Log-SNR of the noise that turns ``z`` into ``z_0``."""
     encoder_sha256: str
@@ -30,9 +50,43 @@ class LatentSet:
     """Pixels (samples, frames × pixels, voxels) of one signal: the unit of bits per pixel."""
     noisy: bool = False
     """Whether ``z`` holds ``z_0`` already."""
+    names: tuple[str, ...] | None = None
+    """File that each came from; None where they came from none."""
+    classes: tuple[str, ...] = ()
+    """Names of the run's classes, which ``labels`` number."""
+    skipped: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each file of the source that could not be read."""
+    converted: Mapping[str, int] = field(default_factory=dict)
+    """How many signals were cropped, resized or otherwise converted."""
+
+    def __post_init__(self) -> None:
+        for what in (self.bits, self.labels, self.names):
+            if what is not None and len(what) != len(self.z):
+                raise ValueError(f"{len(self.z)} latents but {len(what)} bits, labels or names")
 
     def __len__(self) -> int:
         return len(self.z)
+
+    @overload
+    def __getitem__(self, rows: int) -> Latent: ...
+    @overload
+    def __getitem__(self, rows: slice | Tensor | Sequence[int]) -> "LatentSet": ...
+    def __getitem__(self, rows: int | slice | Tensor | Sequence[int]) -> "Latent | LatentSet":
+        if isinstance(rows, int):
+            index = range(len(self))[rows]
+            label = int(self.labels[index])
+            return Latent(
+                name=None if self.names is None else self.names[index],
+                label=self.classes[label] if 0 <= label < len(self.classes) else None,
+                z=self.z[index],
+                bits=float(self.bits[index]),
+            )
+        chosen = torch.arange(len(self))[rows if isinstance(rows, slice | Tensor) else list(rows)]
+        names = None if self.names is None else tuple(self.names[index] for index in chosen.tolist())
+        return replace(self, z=self.z[chosen], bits=self.bits[chosen], labels=self.labels[chosen], names=names)
+
+    def __iter__(self) -> Iterator[Latent]:
+        return (self[index] for index in range(len(self)))
 
     @property
     def mean(self) -> Tensor:
@@ -60,6 +114,10 @@ class LatentSet:
             "noisy": str(self.noisy).lower(),
             "mean": json.dumps(self.mean.tolist()),
             "std": json.dumps(self.std.tolist()),
+            "names": json.dumps(self.names),
+            "classes": json.dumps(self.classes),
+            "skipped": json.dumps(self.skipped),
+            "converted": json.dumps(dict(self.converted)),
         }
         tensors = {"z": self.z.contiguous(), "bits": self.bits.contiguous(), "labels": self.labels.contiguous()}
         write_safetensors(path, tensors, header)
@@ -84,8 +142,9 @@ class LatentSet:
                 encoder_sha256=header["encoder_sha256"],
                 pixels=int(header["pixels"]),
                 noisy={"true": True, "false": False}[header["noisy"]],
+                **_known(header),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise UserError(f"{path} is a damaged latent data set ({error} in its header): encode again") from None
 
     def refuse_other(self, encoder_sha256: str, lambda_0: float) -> None:
@@ -100,6 +159,17 @@ class LatentSet:
                 f"these latents are of another encoder ({self.encoder_sha256[:12]}, not {encoder_sha256[:12]}): decode "
                 "them with the run that made them, or encode the pictures again with this one"
             )
+
+
+def _known(header: dict[str, str]) -> dict[str, Any]:
+    """Names, classes and what was skipped and converted; files written before these were kept have none of them."""
+    names = json.loads(header.get("names", "null"))
+    return {
+        "names": None if names is None else tuple(map(str, names)),
+        "classes": tuple(map(str, json.loads(header.get("classes", "[]")))),
+        "skipped": tuple((str(name), str(reason)) for name, reason in json.loads(header.get("skipped", "[]"))),
+        "converted": {str(what): int(count) for what, count in json.loads(header.get("converted", "{}")).items()},
+    }
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -16,7 +16,7 @@ from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
 from unilat.recipe.build import describe
 from unilat.run.folder import RunFolder
 from unilat.run.rate import measure_rate
-from unilat.run.trained import Run, read_pictures
+from unilat.run.trained import Run, Source, read_pictures
 from unilat.signals import Pictures
 from unilat.types import UserError
 
@@ -28,7 +28,7 @@ Say = Callable[[str], object]
 
 
 def evaluate(
-    run: Run, source: str | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
+    run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
 ) -> dict[str, Any]:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
@@ -40,7 +40,10 @@ def evaluate(
     """
     if source is None and pictures is None:
         pictures = own_pictures(run)
-    test, labels = run.pictures(source) if source is not None else held_out(run, pictures)
+    given = None if source is None else run.read(source)
+    for line in () if given is None else given.lines():
+        say(line)
+    test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
     wanted = run.config.evaluation.pictures
     test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
@@ -54,9 +57,10 @@ def evaluate(
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
         metrics |= _generations(run, features, real, arrays, pictures if source is None else None)
+    measured = f"held out of {run.data['source']}, never trained on" if given is None else given.source or "in memory"
     metrics |= _costs(run)
     metrics["protocol"] = {
-        "pictures": source or f"held out of {run.data['source']}, never trained on",
+        "pictures": measured,
         "psnr": PSNR_PROTOCOL,
         "ssim": SSIM_PROTOCOL,
         "features": features.protocol if features else None,
@@ -147,7 +151,7 @@ def _reconstructions(
     chosen = run.decoder_steps
     rows, head = [], {}
     for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
-        made = run.reconstruct(test, steps=steps)
+        made = run.reconstruct(test, steps=steps).images
         quality = {
             "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
             "ssim": _mean(ssim(test, made), "") | {"steps": steps},
@@ -177,7 +181,8 @@ def _generations(
 
     ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
     """
-    made, labels = run.sample(run.config.evaluation.samples)
+    sampled = run.sample(run.config.evaluation.samples)
+    made, labels = sampled.images, sampled.labels
     arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
     found: dict[str, Any] = {"generation": None, "classifier": None}
     if features is not None and real is not None:

@@ -5,14 +5,18 @@
 >>> latents = run.encode("glyphs")
 >>> latents.bits.mean()
 >>> pictures = run.decode(latents)
->>> made, labels = run.sample(64, guidance=2.0, seed=7)
+>>> made = run.sample(64, guidance=2.0, seed=7)
+>>> made.images, made.labels, made[0].label
 """
 
 import functools
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +30,15 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
 from unilat.run.folder import RunFolder
+from unilat.run.given import PictureSet, read
 from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
 from unilat.signals import Pictures, split, to_bytes
 from unilat.signals import load as load_pictures
 from unilat.training.machine import pick_device
 from unilat.types import UserError
 
+Source = str | Path | Tensor | np.ndarray | Sequence[Any] | PictureSet
+"""Whatever :meth:`Run.read` takes."""
 Speed = Literal["full", "fast"]
 
 
@@ -118,17 +125,14 @@ class Run:
         """Pixels of one picture."""
         return self.config.data.size**2
 
-    def pictures(self, source: str | Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 pictures and labels of a source, or of a tensor as it is, brought to this run's size and channels."""
-        size, channels = self.config.data.size, self.data["channels"]
-        if isinstance(source, Tensor):
-            if source.dtype != torch.uint8 or tuple(source.shape[1:]) != (channels, size, size):
-                raise UserError(
-                    f"pictures must be uint8 [N, {channels}, {size}, {size}], not {source.dtype} {list(source.shape)}"
-                )
-            return source, torch.zeros(len(source), dtype=torch.int64)
-        loaded = load_pictures(source, size=size, channels=channels)
-        return loaded.images, loaded.labels
+    def read(self, source: Source) -> PictureSet:
+        """Pictures with their names, in this run's size, channels and classes; ``run/given.py`` says what it takes."""
+        return read(source, size=self.config.data.size, channels=self.data["channels"], classes=self.classes)
+
+    def pictures(self, source: Source) -> tuple[Tensor, Tensor]:
+        """Images and labels of :meth:`read`."""
+        found = self.read(source)
+        return found.images, found.labels
 
     def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
         """Indices of training, calibration and held-out pictures, as they were in training."""
@@ -152,18 +156,32 @@ class Run:
         found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
         return [terms.less(entropy) for terms in found]
 
-    def encode(self, source: str | Tensor, seed: int = 0) -> LatentSet:
-        """Latents of a data set (anything ``unilat train`` takes) or of uint8 pictures, with the bits of each."""
-        images, labels = self.pictures(source)
-        z, entropy = self.encoded(images, seed)
+    def encode(self, source: Source, seed: int = 0) -> LatentSet:
+        """Latents with the bits, the name and the class of each picture; :meth:`read` takes the source."""
+        found = self.read(source)
+        z, entropy = self.encoded(found.images, seed)
         estimates = self.rate(z, self.config.evaluation.rate_levels, seed, entropy)
         nats = torch.stack([terms.nats() for terms in estimates]).mean(0)
-        lambda_0 = self.config.autoencoder.lambda_0
-        return LatentSet(z, nats / LN2, labels, lambda_0, self.encoder_sha256, self.pixels)
+        return self._latents(z, nats / LN2, found)
+
+    def _latents(self, z: Tensor, bits: Tensor, found: PictureSet) -> LatentSet:
+        """The set of ``z`` and ``bits``, of this encoder and of these pictures."""
+        return LatentSet(
+            z=z,
+            bits=bits,
+            labels=found.labels,
+            lambda_0=self.config.autoencoder.lambda_0,
+            encoder_sha256=self.encoder_sha256,
+            pixels=self.pixels,
+            names=found.names,
+            classes=found.classes,
+            skipped=found.skipped,
+            converted=found.converted,
+        )
 
     @torch.no_grad()
-    def decode(self, latents: LatentSet, steps: int | None = None, seed: int = 0) -> Tensor:
-        """Pictures of latents; refuses latents of another encoder. Picture i depends on (seed, i) only."""
+    def decode(self, latents: LatentSet, steps: int | None = None, seed: int = 0) -> PictureSet:
+        """Pictures of latents, with names; refuses latents of another encoder. Picture i depends on (seed, i) only."""
         latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
         if tuple(latents.z.shape[1:]) != self.latent_shape:
             raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
@@ -184,14 +202,14 @@ class Run:
                 x_1 = evaluation.decoder_temperature * x_1
                 x = self.autoencoder.decode(z_0, x_1, steps, evaluation.decoder_range)
             made.append(to_bytes(x.cpu()))
-        return torch.cat(made)
+        return PictureSet(
+            images=torch.cat(made), labels=latents.labels, classes=tuple(self.classes), names=latents.names
+        )
 
-    def reconstruct(self, source: str | Tensor, steps: int | None = None, seed: int = 0) -> Tensor:
-        """Pictures through the latent and back, uint8."""
-        images, labels = self.pictures(source)
-        z, bits = self.latents(images), torch.full((len(images),), torch.nan)
-        lambda_0 = self.config.autoencoder.lambda_0
-        return self.decode(LatentSet(z, bits, labels, lambda_0, self.encoder_sha256, self.pixels), steps, seed)
+    def reconstruct(self, source: Source, steps: int | None = None, seed: int = 0) -> PictureSet:
+        """Pictures through the latent and back; :meth:`read` takes the source."""
+        found = self.read(source)
+        return self.decode(self._latents(self.latents(found.images), _unmeasured(len(found)), found), steps, seed)
 
     @torch.no_grad()
     def sample_latents(
@@ -229,8 +247,8 @@ class Run:
             else:
                 z_0 = self.base.sample(z_1, here, steps, guidance)
             made.append(z_0.cpu())
-        lambda_0, unknown = self.config.autoencoder.lambda_0, torch.full((count,), torch.nan)
-        return LatentSet(torch.cat(made), unknown, labels, lambda_0, self.encoder_sha256, self.pixels, noisy=True)
+        blank = PictureSet(images=labels, labels=labels, classes=tuple(self.classes))
+        return replace(self._latents(torch.cat(made), _unmeasured(count), blank), noisy=True)
 
     def sample(
         self,
@@ -240,23 +258,31 @@ class Run:
         steps: int | None = None,
         seed: int = 0,
         decoder_steps: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """New pictures uint8 ``[N, C, H, W]`` and their labels ``[N]``."""
-        latents = self.sample_latents(count, label, guidance, steps, seed)
-        return self.decode(latents, decoder_steps, seed), latents.labels
+    ) -> PictureSet:
+        """New pictures and their classes."""
+        return self.decode(self.sample_latents(count, label, guidance, steps, seed), decoder_steps, seed)
 
     def _labels(self, count: int, label: int | str | None) -> Tensor:
         if label is None:
             return torch.arange(count) % max(1, len(self.classes))
+        return torch.full((count,), self.class_number(label))
+
+    def class_number(self, label: int | str) -> int:
+        """Number of a class: a text is a name where there is such a class and else a number, a whole number is one."""
         if not self.classes:
             raise UserError("this run's pictures have no classes: leave out --class")
-        if str(label) in self.classes:
-            return torch.full((count,), self.classes.index(str(label)))
+        if isinstance(label, str) and label in self.classes:
+            return self.classes.index(label)
         if str(label).isdecimal() and int(label) < len(self.classes):
-            return torch.full((count,), int(label))
+            return int(label)
         raise UserError(
             f"there is no class {label}: choose one of {', '.join(self.classes[:20])} or 0 to {len(self.classes) - 1}"
         )
+
+
+def _unmeasured(count: int) -> Tensor:
+    """Bits that nobody has measured: NaN ``[N]``."""
+    return torch.full((count,), torch.nan)
 
 
 def load(folder: str | Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full") -> Run:

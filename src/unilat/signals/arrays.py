@@ -51,6 +51,32 @@ def load_array(
     images, labels, held_out = _find(arrays, source)
     names = _class_names(arrays, labels, source)
     chosen = np.array(even_positions(len(images), limit, None if held_out is None else held_out.tolist()))
+    pixels, converted = _pixels(images, chosen, size, channels, source, progress)
+    return pack(
+        pixels,
+        None if labels is None else labels[chosen],
+        source,
+        classes=names,
+        held_out=None if held_out is None else held_out[chosen],
+        converted=converted,
+    )
+
+
+def from_memory(images: np.ndarray, source: str, *, size: int | None, channels: int | None = None) -> Pictures:
+    """Pictures of an array of any layout and values as above, without labels; ``source`` is its name in errors."""
+    pixels, converted = _pixels(images, np.arange(len(images)), size, channels, source, None)
+    return pack(pixels, None, source, converted=converted)
+
+
+def _pixels(
+    images: np.ndarray,
+    chosen: np.ndarray,
+    size: int | None,
+    channels: int | None,
+    source: str,
+    progress: Progress | None,
+) -> tuple[np.ndarray, dict[str, int]]:
+    """uint8 ``[n, C, size, size]`` of the chosen ones, and what was converted."""
     images, layout = _as_nhwc(images, source)
     pixels, converted = _squares(images, chosen, size, source, progress)
     if layout:
@@ -59,14 +85,7 @@ def load_array(
         channels = 1 if pixels.shape[1] == 1 or is_grey(pixels) else 3
     elif channels != pixels.shape[1]:
         converted["colour to grey" if channels == 1 else "grey to colour"] = len(chosen)
-    return pack(
-        with_channels(pixels, channels),
-        None if labels is None else labels[chosen],
-        source,
-        classes=names,
-        held_out=None if held_out is None else held_out[chosen],
-        converted=converted,
-    )
+    return with_channels(pixels, channels), converted
 
 
 def read_npy(path: Path, source: str) -> np.ndarray:

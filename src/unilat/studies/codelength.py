@@ -164,7 +164,9 @@ def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
         raise UserError(
             f"{run.folder}: a codelength is told for decoders trained with --autoencoder.decoder-start latent"
         )
-    run.pictures(pictures)  # refuses what is not uint8 of the run's size
+    if run.read(pictures).images is not pictures:
+        size, channels = run.config.data.size, run.data["channels"]
+        raise UserError(f"a codelength is of pictures uint8 [N, {channels}, {size}, {size}] as they are")
     if not len(pictures):
         raise UserError("there are no pictures to measure")
     if not ae.lambda_min < lambda_max < math.inf:
