@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+import unilat
 from unilat.maths.rate import RateTerms
 from unilat.models.autoencoder import Autoencoder
 from unilat.recipe import presets
@@ -31,9 +32,9 @@ def main(source: str, folder: str, preset: str = "small") -> None:
     """The main job with a charge of our own."""
     config = presets.get(preset)
     config = replace(config, data=replace(config.data, source=source))
-    metrics = train(config, Path(folder), charge=charge)
-    bits = metrics["bits"]
-    print(f"wanted {bits['wanted']:.3f} bits per pixel, measured {bits['measured']:.3f} ± {bits['stderr']:.3f}")
+    train(config, Path(folder), charge=charge)
+    bits = unilat.load(folder).results.bits
+    print(f"wanted {bits.target:.3f} bits per pixel, measured {bits.value:.3f} ± {bits.stderr:.3f}")
 
 
 if __name__ == "__main__":

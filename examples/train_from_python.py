@@ -21,10 +21,11 @@ def main(source: str, folder: str, preset: str = "small") -> None:
         data=replace(config.data, source=source),
         stage1=replace(config.stage1, target_bpp=0.4),
     )
-    metrics = train(config, Path(folder))
-    print(f"wanted 0.4 bits per pixel, measured {metrics['bits']['measured']:.3f} ± {metrics['bits']['stderr']:.3f}")
-
+    train(config, Path(folder))
     run = unilat.load(folder)
+    measured = run.results.bits
+    print(f"wanted 0.4 bits per pixel, measured {measured.value:.3f} ± {measured.stderr:.3f}")
+
     bits = run.encode(source).bits
     print(f"dearest: picture {bits.argmax()}, {bits.max():.0f} bits; cheapest: {bits.argmin()}, {bits.min():.0f} bits")
 

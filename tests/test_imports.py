@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unilat"
 FILES = sorted(SOURCE.rglob("*.py"))
 RANKS = (
     ("types",),
-    ("maths", "files"),
+    ("maths", "files", "results"),
     ("nets",),
     ("models",),
     ("recipe",),

@@ -1,5 +1,6 @@
 """The page of a comparison from a table and runs made by hand: whose number, whose curve, whose pictures."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from unilat.report import compare, overlays
 from unilat.report.folder import Contents
+from unilat.results import Bits, Number
 
 from . import known_run
 from .drawn import Node, chart, charts, close, image, parse, rows, tiles
@@ -52,12 +54,12 @@ def scaled(factor: float) -> Contents:
     log = [{k: v * factor if isinstance(v, float) else v for k, v in line.items()} for line in known_run.log()]
     arrays = known_run.arrays() | {"reconstructions_5": known_run.flat(180)}
     arrays["curve_bits"] = arrays["curve_bits"] * factor
-    metrics = {
-        "bits": {"value": 0.4368 * factor, "stderr": 0.0091},
-        "psnr": {"value": 29.87, "stderr": 0.0734, "steps": 10},
-    }
+    bits = Bits(target=None, measured=Number(value=0.4368 * factor, stderr=0.0091))
+    psnr = Number(value=29.87, stderr=0.0734)
+    made = replace(known_run.RESULTS.reconstruction, steps=10, psnr=psnr)
+    results = replace(known_run.RESULTS, bits=bits, reconstruction=made)
     config = {"stage1": {"target_bpp": 0.42 * factor}}
-    return known_run.contents(log=log, arrays=arrays, metrics=metrics, config=config)
+    return known_run.contents(log=log, arrays=arrays, results=results, config=config)
 
 
 RUNS = [known_run.contents(), scaled(1.5), known_run.contents(log=[], arrays={})]
@@ -187,7 +189,8 @@ def test_pictures_below_the_originals_are_each_runs_own_at_its_calls(page: Node)
 
 def test_a_run_shown_at_other_calls_is_not_told_the_measured_psnr() -> None:
     """Measured with 7 calls, which are not kept: shown with 2. Kills decibels beside pictures they are not of."""
-    run = known_run.contents(metrics={"psnr": {"value": 31.0, "steps": 7}})
+    made = replace(known_run.RESULTS.reconstruction, steps=7, psnr=Number(value=31.0))
+    run = known_run.contents(results=replace(known_run.RESULTS, reconstruction=made))
     node = parse(overlays.pictures([run, RUNS[1]], NAMES[:2]))
     assert "first 2 decoder calls" in [strip.one("p").text for strip in node.all("div", "strip")]
 

@@ -33,9 +33,6 @@ def make(folder: Path, **files: dict[str, Any]) -> Path:
     """A whole run folder with a whole configuration; ``metrics={"psnr.steps": 4}`` and the like change its files."""
     sample_run.write(folder)
     (folder / "config.json").write_text(configuration.to_json(RunConfig()))
-    metrics = sample_run.metrics(0.3)
-    metrics["protocol"] |= {"psnr": "peak 255, mean of decibels", "ssim": "window of 11"}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "manifest.json").write_text(json.dumps(sample_run.MANIFEST | {"device": "cpu"}))
     for name, changes in files.items():
         tree = json.loads((folder / f"{name}.json").read_text())
@@ -82,14 +79,15 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "path", "value", "apart"),
     [
-        ("metrics", "protocol.psnr", "peak 255, median of decibels", {"psnr"}),
-        ("metrics", "protocol.ssim", "window of 7", {"ssim"}),
-        ("metrics", "psnr.steps", 4, {"psnr"}),
-        ("metrics", "psnr.n", 900, {"psnr"}),
-        ("metrics", "bits.n", 900, {"bits", "bits_off"}),
+        ("metrics", "reconstruction.psnr.protocol", "peak 255, median of decibels", {"psnr"}),
+        ("metrics", "reconstruction.ssim.protocol", "window of 7", {"ssim"}),
+        ("metrics", "reconstruction.steps", 4, {"psnr", "ssim", "reconstruction_kernel", "reconstruction_frechet64"}),
+        ("metrics", "reconstruction.psnr.n", 900, {"psnr"}),
+        ("metrics", "bits.measured.n", 900, {"bits", "bits_off"}),
         ("metrics", "generation.kernel.protocol", "another network", {"generation_kernel"}),
         ("metrics", "generation.kernel.n", 900, {"generation_kernel"}),
-        ("metrics", "classifier.protocol", "a larger network", {"classifier_samples", "classifier_real"}),
+        ("metrics", "classifier.samples.protocol", "a larger network", {"classifier_samples"}),
+        ("metrics", "classifier.real.n", 900, {"classifier_real"}),
         ("config", "evaluation.guidance", 3.0, {"generation_kernel", "generation_frechet64", "classifier_samples"}),
         ("config", "evaluation.rate_levels", 9, {"bits", "bits_off"}),
         ("config", "autoencoder.price", "normal", {"bits", "bits_off"}),
@@ -116,7 +114,7 @@ def test_other_pictures_share_no_measured_column(tmp_path: Path, file: str, path
     for key in (*MEASURED, "reconstruction_frechet64", "generation_frechet64", "classifier_real"):
         assert columns(table, key) == [[0, 1], [2]], key
     assert columns(table, "parameters_all") == [[0, 1, 2]]
-    assert columns(table, "bits_wanted") == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
+    assert columns(table, "bits_target") == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
     assert table["charts"]["scatter"]["groups"] == [[0, 1], [2]]
     assert table["charts"]["rate"]["groups"] == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
 
@@ -134,7 +132,7 @@ def test_the_note_names_what_differs_and_only_that(tmp_path: Path) -> None:
 def test_the_path_of_the_pictures_does_not_matter(tmp_path: Path) -> None:
     """Equal bytes under two paths are one data set. Kills the source's name in the protocol."""
     moved = {"source": "/mnt/else", "sha256": sample_run.DATA["sha256"]}
-    line = {"protocol.pictures": "held out of /mnt/else, never trained on"}
+    line = {"pictures": "held out of /mnt/else, never trained on"}
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", data=moved, metrics=line)])
     assert table["apart"] == []
 
@@ -152,7 +150,7 @@ def test_what_is_not_known_equals_nothing(tmp_path: Path) -> None:
 
 def test_values_stand_in_their_own_rows(tmp_path: Path) -> None:
     """Kills columns whose numbers are another run's: text and JSON of the command line, one changed run."""
-    changes = {"psnr.value": 31.25, "bits.value": 0.33, "bits.wanted": 0.3}
+    changes = {"reconstruction.psnr.value": 31.25, "bits.measured.value": 0.33, "bits.target": 0.3}
     runs = [make(tmp_path / "a"), make(tmp_path / "b", metrics=changes)]
     table = compare(runs, tmp_path / "page.html")
     value = {column["key"]: [cell["value"] for cell in column["values"]] for column in table["columns"]}
@@ -210,7 +208,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     """Kills any text that reaches the page without being escaped: names, sources, protocols, fields, values."""
     bad = "<img src=x onerror=alert(1)>\"'&</style></title><script>alert(1)</script>"
-    metrics = {"generation.kernel.protocol": bad, "protocol.psnr": bad, "protocol.pictures": bad}
+    metrics = {"generation.kernel.protocol": bad, "reconstruction.psnr.protocol": bad, "pictures": bad}
     run = make(tmp_path / "run <b>bold", metrics=metrics, data={"source": bad, "sha256": bad})
     tree = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(tree | {bad: bad, "seed": bad}))

@@ -269,10 +269,10 @@ class Evaluate:
         from unilat.cli.tables import metrics_table
 
         with Output(self.json) as output:
-            metrics = unilat.evaluate(
+            results = unilat.evaluate(
                 unilat.load(self.run, decoder=self.decoder, base=self.base), self.data or None, say=output.say
             )
-            output.result(metrics, metrics_table(metrics))
+            output.result(results.to_json(), metrics_table(results))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,6 +74,7 @@ class ConfiguredTrain:
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import description_table, metrics_table
+        from unilat.results import Results
 
         with Output(self.options.json) as output:
             check(self.settings)
@@ -87,7 +88,8 @@ class ConfiguredTrain:
             with TrainingProgress(output.console) as progress:
                 result = unilat.train(self.settings, self.folder, progress, choices=self.choices())
             if result:  # under torchrun the first process alone reports
-                output.result(result, metrics_table(result, self.folder))
+                results = Results.from_json({name: value for name, value in result.items() if name != "report"})
+                output.result(result, metrics_table(results, self.folder))
 
 
 def parse_train(words: Sequence[str]) -> ConfiguredTrain:

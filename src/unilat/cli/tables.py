@@ -5,40 +5,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.results import Costs, Number, Results
+
 _PARTS = ("encoder", "prior", "decoder", "base")
-_DISTANCES = {"kernel": "kernel", "frechet64": "Fréchet, 64 components"}
 
 
-def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None) -> str:
+def metrics_table(results: Results, folder: Path | None = None) -> str:
     """The table that ends ``train`` and ``evaluate``; rows whose numbers are not there are left out."""
-    rows: list[Sequence[str]] = [("", "wanted", "measured", "on")]
-    bits = metrics.get("bits")
-    if bits:
-        wanted = f"{bits['wanted']:.4g}" if bits.get("wanted") else "–"
-        rows.append(("bits per pixel", wanted, _measured(bits), f"{bits['n']} held-out pictures"))
-    for name, unit in (("psnr", " dB"), ("ssim", "")):
-        if metrics.get(name):
-            calls = metrics[name].get("steps")
-            where = f"{metrics[name]['n']} pictures" + (
-                f", {calls} decoder call{'s' if calls > 1 else ''}" if calls else ""
-            )
-            rows.append((name.upper(), "", _measured(metrics[name], unit), where))
-    for name in ("reconstruction", "generation"):
-        for kind, shown in _DISTANCES.items():
-            row = (metrics.get(name) or {}).get(kind)
-            if isinstance(row, Mapping) and row.get("value") is not None:
-                rows.append((f"{name} distance, {shown}", "", _measured(row), f"{row.get('n', '?')} pictures"))
-    classifier = metrics.get("classifier")
-    if classifier and classifier.get("samples") is not None:
-        rows.append(
-            ("samples named rightly", "", f"{classifier['samples']:.1%}", f"real ones {classifier['real']:.1%}")
-        )
+    bits, pictures = results.bits, results.reconstruction
+    target = f"{bits.target:.4g}" if bits.target else "–"
+    rows: list[Sequence[str]] = [
+        ("", "wanted", "measured", "on"),
+        ("bits per pixel", target, _number(bits.measured), f"{bits.n} held-out pictures"),
+    ]
+    for name, row, unit in (("PSNR", pictures.psnr, " dB"), ("SSIM", pictures.ssim, "")):
+        calls = f"{pictures.steps} decoder call{'s' if pictures.steps > 1 else ''}"
+        rows.append((name, "", _number(row, unit), f"{row.n} pictures, {calls}"))
+    for name, distance in (("reconstruction", pictures.distance), ("generation", results.generation)):
+        if distance is None:
+            continue
+        for row, shown in ((distance.kernel, "kernel"), (distance.frechet64, "Fréchet, 64 components")):
+            if math.isfinite(row.value):
+                rows.append((f"{name} distance, {shown}", "", _number(row), f"{row.n} pictures"))
+    if judge := results.classifier:
+        shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
+        rows.append(("samples named rightly", "", *shares))
     text = _align(rows)
-    costs = _costs(metrics.get("parameters") or {}, metrics.get("training_flops") or {})
+    costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
     if folder is not None:
-        text += f"\n\nreport: {metrics.get('report') or folder / 'report.html'}"
+        text += f"\n\nreport: {folder / 'report.html'}"
     return text
 
 
@@ -142,9 +139,9 @@ def _compared(column: Mapping[str, Any], cell: Mapping[str, Any] | None) -> str:
     return _measured(cell)
 
 
-def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
-    names = [name for name in (*_PARTS, *parameters) if name in parameters or name in flops]
-    names = list(dict.fromkeys(names))
+def _costs(costs: Costs) -> str:
+    parameters, flops = costs.parameters, costs.training_flops
+    names = [name for name in dict.fromkeys((*_PARTS, *parameters)) if name in parameters or name in flops]
     if not names:
         return ""
     rows: list[Sequence[str]] = [("part", "parameters", "training FLOPs")]
@@ -152,12 +149,16 @@ def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
     return _align(rows)
 
 
-def _measured(row: Mapping[str, Any], unit: str = "") -> str:
-    """Value and standard error, to the same digits. ``bits`` rows keep theirs under ``measured``."""
-    value, error = row.get("measured", row.get("value")), row.get("stderr")
-    if value is None or not math.isfinite(value):
+def _number(row: Number, unit: str = "") -> str:
+    """Value and standard error, to the same digits."""
+    if not math.isfinite(row.value):
         return "–"
-    return f"{value:.4g}{unit}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr is not None else "")
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """:func:`_number` of a row of an audit or a comparison."""
+    return _number(Number(value=math.nan if row["value"] is None else row["value"], stderr=row.get("stderr")))
 
 
 def _amount(name: str, value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unilat.results import Results
 from unilat.types import UserError
 
 
@@ -18,7 +19,8 @@ class Contents:
     config: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    results: Results | None = None
+    """What metrics.json holds, or None where it is missing or damaged."""
     log: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Tensor] = field(default_factory=dict)
     finished: tuple[bool, bool] = (False, False)
@@ -53,9 +55,10 @@ def read(folder: Path) -> Contents:
     if not any((folder / name).is_file() for name in _MISSING):
         raise UserError(f"{folder} is no run folder: none of {', '.join(_MISSING)} is in it")
     notes: list[str] = []
-    trees = {name: _json(folder / f"{name}.json", notes) for name in ("config", "manifest", "data", "metrics")}
+    trees = {name: _json(folder / f"{name}.json", notes) for name in ("config", "manifest", "data")}
     return Contents(
         name=folder.resolve().name,
+        results=_results(folder / "metrics.json", notes),
         log=_lines(folder / "log.jsonl", notes),
         arrays=_arrays(folder / "evaluation.safetensors", notes),
         finished=((folder / "autoencoder.safetensors").is_file(), (folder / "base.safetensors").is_file()),
@@ -86,6 +89,17 @@ def _json(path: Path, notes: list[str]) -> dict[str, Any]:
         notes.append(f"{path.name} is damaged: {_MISSING[path.name]}.")
         return {}
     return tree
+
+
+def _results(path: Path, notes: list[str]) -> Results | None:
+    content = _bytes(path, notes)
+    try:
+        return None if content is None else Results.from_json(json.loads(content), path.name)
+    except (ValueError, RecursionError):
+        notes.append(f"{path.name} is damaged: {_MISSING[path.name]}.")
+    except UserError as problem:
+        notes.append(f"{problem}.")
+    return None
 
 
 def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:

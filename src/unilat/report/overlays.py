@@ -118,12 +118,13 @@ def _scatter(rows: Rows) -> str:
         return gone("One run alone makes no scatter.")
     curves, spots = [], []
     for index, run, name in rows:
-        bits, psnr = entry(run.metrics, "bits"), entry(run.metrics, "psnr")
-        x = finite(entry(bits, "value"))
-        y = finite(entry(psnr, "value"))
+        if run.results is None:
+            continue
+        bits, psnr = run.results.bits, run.results.reconstruction.psnr
+        x, y = finite(bits.value), finite(psnr.value)
         if x is None or y is None:
             continue
-        dx, dy = 2 * (finite(entry(bits, "stderr")) or 0.0), 2 * (finite(entry(psnr, "stderr")) or 0.0)
+        dx, dy = 2 * (finite(bits.stderr) or 0.0), 2 * (finite(psnr.stderr) or 0.0)
         spots.append((x, y, dx, dy, name))
         curves.append(_curve(index, name, [(x, y)], "dots"))
         curves.append(_curve(index, name, [(x - dx, y), (x + dx, y)], legend=False))
@@ -164,12 +165,13 @@ def _block(originals: Tensor | None, rows: list[tuple[Contents, str]]) -> str:
     strips = [_strip("Originals", "held out", originals[:8], f"{len(originals[:8])} held-out originals")]
     for run, name in rows:
         made = _reconstructions(run)
-        calls = finite(entry(run.metrics, "psnr", "steps"))
-        steps = int(calls) if calls in made else min(made, default=None)
+        evaluated = run.results.reconstruction if run.results else None
+        calls = evaluated.steps if evaluated else None
+        steps = calls if calls in made else min(made, default=None)
         if steps is None:
             strips.append(gone(f"{name} holds no reconstructions."))
             continue
-        psnr = finite(entry(run.metrics, "psnr", "value")) if steps == calls else None
+        psnr = finite(evaluated.psnr.value) if evaluated and steps == calls else None
         words = plural(steps, "decoder call") + (f", {psnr:.1f} dB" if psnr is not None else "")
         strips.append(_strip(name, words, made[steps][:8], f"reconstructions of {name}, {words}"))
     return figure("".join(strips))

@@ -13,6 +13,7 @@ from unilat.report import pictures, sections, training
 from unilat.report.folder import Contents, read
 from unilat.report.style import CSS
 from unilat.report.text import entry, esc, finite, gone, how
+from unilat.results import Results
 from unilat.types import UserError
 
 NOT_FID = (
@@ -94,13 +95,12 @@ def guarded(part: Callable[[Any], str], run: Any) -> str:
 
 
 def _protocol(run: Contents) -> str:
-    """How each number was measured: every protocol line found anywhere in metrics.json."""
+    """How each number was measured; numbers of one protocol share its line."""
     found: dict[str, list[str]] = {}
-    for path, line in _lines(run.metrics):
-        found.setdefault(line, []).append(path)
-    entries = "".join(
-        f"<dt>{esc(', '.join(_spoken(p) for p in paths))}</dt><dd>{esc(line)}</dd>" for line, paths in found.items()
-    )
+    for name, line in _lines(run.results) if run.results else []:
+        if line:
+            found.setdefault(line, []).append(name)
+    entries = "".join(f"<dt>{esc(', '.join(names))}</dt><dd>{esc(line)}</dd>" for line, names in found.items())
     shown = f"<dl>{entries}</dl>" if entries else gone("No protocol is recorded.")
     return (
         f'<section id="protocol"><h2>How the numbers were measured</h2>'
@@ -113,28 +113,26 @@ def _protocol(run: Contents) -> str:
     )
 
 
-def _lines(tree: Any, path: str = "") -> list[tuple[str, str]]:
-    """``(path, text)`` of every text called protocol, and of every text below a dictionary called protocol."""
-    found: list[tuple[str, str]] = []
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            own = f"{path}.{key}" if path else str(key)
-            inside = key == "protocol" or path.split(".")[0] == "protocol"
-            if inside and isinstance(value, str):
-                found.append((path if key == "protocol" else own, value))
-            else:
-                found += _lines(value, own)
-    return found
-
-
-def _spoken(path: str) -> str:
-    return path.removeprefix("protocol.").replace("frechet64", "Fréchet distance").replace(".", ", ").replace("_", " ")
+def _lines(found: Results) -> list[tuple[str, str]]:
+    """What was measured, and its protocol."""
+    made, judge = found.reconstruction, found.classifier
+    lines = [("bits", found.bits.protocol), ("base bits", found.base_bits.protocol if found.base_bits else "")]
+    for name, distance in (
+        *(("reconstruction", row.distance) for row in (made, *found.other_steps)),
+        ("generation", found.generation),
+    ):
+        if distance is not None:
+            lines.append((f"{name}, kernel", distance.kernel.protocol))
+            lines.append((f"{name}, Fréchet distance", distance.frechet64.protocol))
+    lines += [("classifier", judge.samples.protocol)] if judge else []
+    lines += [("pictures", found.pictures), ("psnr", made.psnr.protocol), ("ssim", made.ssim.protocol)]
+    return [*dict.fromkeys([*lines, ("features", found.features or "")])]
 
 
 def _origin(run: Contents) -> str:
     """Configuration, data, machine and every single number, folded away."""
     trees = (
-        ("Every number of metrics.json", _table(run.metrics)),
+        ("Every number of metrics.json", _table(run.results.to_json() if run.results else {})),
         ("Configuration (config.json)", _pre(run.config)),
         ("Pictures (data.json)", _pre(run.data)),
         ("Machine and versions (manifest.json)", _pre(run.manifest)),

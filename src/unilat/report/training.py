@@ -1,5 +1,6 @@
 """Sections about the way there: the rate against its target, losses, time, memory and size."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from unilat.report import figures
@@ -7,7 +8,6 @@ from unilat.report.folder import Contents
 from unilat.report.sections import bits
 from unilat.report.text import (
     duration,
-    entry,
     esc,
     figure,
     finite,
@@ -20,6 +20,7 @@ from unilat.report.text import (
     pretty,
     short,
 )
+from unilat.results import Costs, Phase
 
 PARTS = {
     "encoder": "encoder",
@@ -167,16 +168,12 @@ def _loss(rows: list[dict[str, Any]], key: str, title: str, unit: str) -> str:
 
 def costs(run: Contents) -> str:
     """Seconds and peak memory by phase; parameters and training FLOPs by part."""
-    parts = [_phases(entry(run.metrics, "phases")), _parts(run)]
-    text = "".join(part for part in parts if part)
+    text = _phases(run.results.costs.phases) + _parts(run.results.costs) if run.results else ""
     return text or gone("Time, memory and size are not known.")
 
 
-def _phases(phases: Any) -> str:
-    rows = [row for row in phases if isinstance(row, dict)] if isinstance(phases, list) else []
-    timed = [
-        (str(row.get("name", "?")), finite(row.get("seconds")), finite(row.get("peak_memory_mib"))) for row in rows
-    ]
+def _phases(phases: Sequence[Phase]) -> str:
+    timed = [(row.name, finite(row.seconds), finite(row.peak_memory_mib)) for row in phases]
     known = [(name, seconds, peak) for name, seconds, peak in timed if seconds is not None]
     if not known:
         return ""
@@ -191,10 +188,8 @@ def _phases(phases: Any) -> str:
     return how(esc(f"{duration(total)} in all{most}. Beside each phase: its time, and its peak of memory.")) + drawn
 
 
-def _parts(run: Contents) -> str:
-    parameters, work = entry(run.metrics, "parameters") or {}, entry(run.metrics, "training_flops") or {}
-    if not isinstance(parameters, dict) or not isinstance(work, dict):
-        return ""
+def _parts(spent_on: Costs) -> str:
+    parameters, work = spent_on.parameters, spent_on.training_flops
     names = list(dict.fromkeys([*PARTS, *parameters, *work]))
     rows = []
     for name in names:

@@ -27,6 +27,8 @@ from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
+from unilat.results import Results
+from unilat.results import read as read_results
 from unilat.signals import Pictures, split, to_bytes, to_unit
 from unilat.signals import load as load_pictures
 from unilat.training.machine import pick_device
@@ -100,6 +102,11 @@ class Run:
     def classes(self) -> list[str]:
         """Names of the classes, empty where there are none."""
         return self.data["classes"]
+
+    @property
+    def results(self) -> Results:
+        """What the run was measured to be worth, from ``metrics.json``; UserError where it was not measured yet."""
+        return read_results(self.folder / "metrics.json")
 
     @functools.cached_property
     def latent_shape(self) -> tuple[int, ...]:

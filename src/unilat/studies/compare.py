@@ -14,7 +14,7 @@ from unilat.recipe import config as configuration
 from unilat.report import compare as page
 from unilat.report.folder import Contents, read
 from unilat.report.text import entry, finite
-from unilat.studies.protocols import CHARTS, QUANTITIES, Number, Parts
+from unilat.studies.protocols import CHARTS, QUANTITIES, Compared, Parts
 from unilat.types import UserError
 
 MOST = 8
@@ -33,7 +33,7 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
         raise UserError(f"name two to {MOST} runs to compare, not {len(folders)}")
     runs = [read(Path(folder)) for folder in folders]
     notes = [_missing(run) for run in runs]
-    if sum(bool(run.metrics or run.log) for run in runs) < 2:
+    if sum(bool(run.results or run.log) for run in runs) < 2:
         told = "; ".join(f"{run.name}: {note or 'complete'}" for run, note in zip(runs, notes, strict=True))
         raise UserError(f"fewer than two of these runs hold anything to compare ({told}): finish them first")
     names = _names([run.name for run in runs])
@@ -91,7 +91,7 @@ def _columns(runs: list[Contents], names: list[str], sources: dict[str, str]) ->
     columns: list[dict[str, Any]] = []
     apart: dict[str, dict[str, Any]] = {}
     for quantity in QUANTITIES:
-        numbers: list[Number | None] = [quantity.read(run) for run in runs]
+        numbers: list[Compared | None] = [quantity.read(run) for run in runs]
         parts = [None if number is None else number.protocol for number in numbers]
         found = groups(parts)
         for place, group in enumerate(found):
