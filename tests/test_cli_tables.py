@@ -13,6 +13,7 @@ from measured import number
 from unilat.cli.output import Output
 from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
+from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 
 
@@ -88,26 +89,28 @@ def test_bench_tells_parts_stages_and_the_machine() -> None:
     ]
 
 
-def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> dict[str, Any]:
+def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> Column:
     """A column of a comparison; a value alone has no error."""
-    cells = [None if v is None else {"value": v[0], "stderr": v[1], "n": 5} for v in values]
-    return {"key": key, "title": title, "unit": unit, "group": group, "values": cells}
+    cells = tuple(None if v is None else Cell(value=v[0], stderr=v[1], n=5) for v in values)
+    return Column(key=key, title=title, unit=unit, group=group, protocol={}, values=cells)
 
 
 def test_a_comparison_has_each_runs_number_under_its_head() -> None:
     """Six columns of one group, the last in a table of its own. Kills another run's cell, and a lost one."""
-    table = {
-        "runs": [{"name": "a", "missing": ""}, {"name": "b", "missing": "stage 2 is not finished"}],
-        "columns": [
+    words_of = {"a": "", "b": "stage 2 is not finished"}
+    table = Comparison(
+        runs=tuple(Member(name=name, folder="", source=None, missing=missing) for name, missing in words_of.items()),
+        columns=(
             column("bits", "measured", "bits per pixel", (0.41234, 0.0021), (0.52345, 0.0032)),
             *(column(f"k{n}", f"title {n}", "", (n + 0.25, None), (n + 0.5, None)) for n in range(4)),
             column("psnr", "PSNR, dB", "dB", None, (21.375, 0.14)),
             column("parameters_all", "parameters, in all", "", (1234567.0, None), (89012.0, None), group="cost"),
-        ],
-        "apart": [{"titles": ["PSNR", "SSIM"], "columns": [["a"], ["b"]], "why": "calls: 2 | 4"}],
-        "differences": {"stage1.target_bpp": [0.4, 0.5]},
-        "page": "page.html",
-    }
+        ),
+        apart=(Apart(keys=(), titles=("PSNR", "SSIM"), columns=(("a",), ("b",)), why="calls: 2 | 4"),),
+        charts={},
+        differences={"stage1.target_bpp": (0.4, 0.5)},
+        page="page.html",
+    )
     assert words(comparison_table(table)) == [
         "b is not whole: stage 2 is not finished",
         "run measured, bits per pixel title 0 title 1 title 2 title 3",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unilat.report.folder import Contents
+from unilat.report.folder import logged as log_row
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 
 HEIGHT, WIDTH, ROWS, COLUMNS = 12, 18, 2, 3
@@ -131,4 +132,5 @@ def contents(**changes: Any) -> Contents:
         "arrays": arrays(),
         "finished": (True, True),
     }
-    return Contents(**(known | changes))
+    known |= changes
+    return Contents(**known | {"log": [log_row(row) for row in known["log"]]})

@@ -1,12 +1,12 @@
 """The page of a comparison from a table and runs made by hand: whose number, whose curve, whose pictures."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
 from unilat.report import compare, overlays
+from unilat.report.comparison import Apart, Cell, Column, Comparison, Member, Shared
 from unilat.report.folder import Contents
 from unilat.results import Bits, Number
 
@@ -16,37 +16,35 @@ from .drawn import Node, chart, charts, close, image, parse, rows, tiles
 NAMES = ["first", "second", "third"]
 
 
-def cell(value: float, stderr: float | None = None) -> dict[str, Any]:
+def cell(value: float, stderr: float | None = None) -> Cell:
     """A number of a column."""
-    return {"value": value, "stderr": stderr, "n": 9}
+    return Cell(value=value, stderr=stderr, n=9)
 
 
-def column(key: str, title: str, unit: str, group: str, *values: dict[str, Any] | None) -> dict[str, Any]:
+def column(key: str, title: str, unit: str, group: str, *values: Cell | None) -> Column:
     """A column of the table, its protocol named after it."""
     protocol = {"line": f"of {title}", "data": None, "empty": ""}
-    return {"key": key, "title": title, "unit": unit, "group": group, "protocol": protocol, "values": list(values)}
+    return Column(key=key, title=title, unit=unit, group=group, protocol=protocol, values=values)
 
 
-def table() -> dict[str, Any]:
+def table() -> Comparison:
     """Three runs, the last without some numbers."""
-    shared = {"groups": [[0, 1]], "why": ""}
-    return {
-        "runs": [{"name": name, "source": f"source {name}", "missing": ""} for name in NAMES[:2]]
-        + [{"name": "third", "source": None, "missing": "stage 2 is not finished"}],
-        "columns": [
+    shared = Shared(groups=((0, 1),), names=(), why="")
+    last = Member(name="third", folder="", source=None, missing="stage 2 is not finished")
+    return Comparison(
+        runs=(*(Member(name=name, folder="", source=f"source {name}", missing="") for name in NAMES[:2]), last),
+        columns=(
             column("bits", "measured", "bits per pixel", "bits", cell(0.41, 0.0021), cell(0.52, 0.0032), None),
-            column("bits_wanted", "wanted", "bits per pixel", "bits", cell(0.4), cell(0.5), cell(0.6)),
+            column("bits_target", "wanted", "bits per pixel", "bits", cell(0.4), cell(0.5), cell(0.6)),
             column("psnr", "PSNR", "dB", "quality", cell(21.37, 0.14), cell(24.68, 0.25), None),
             column("parameters_all", "parameters, in all", "", "cost", cell(1_234_567), cell(2_345_678), None),
             column("training_flops_all", "training FLOPs, in all", "FLOPs", "cost", cell(2.5e15), cell(3.5e14), None),
             column("minutes_all", "minutes, in all", "min", "cost", cell(14.25), cell(31.5), None),
-        ],
-        "apart": [
-            {"keys": ["a", "b"], "titles": ["PSNR", "SSIM"], "columns": [["x"], ["y"], ["z"]], "why": "calls: 2 | 4"}
-        ],
-        "charts": dict.fromkeys(compare.NAMES, shared),
-        "differences": {"stage1.target_bpp": [0.4, 0.5, 0.6], "seed": [1, None, 3]},
-    }
+        ),
+        apart=(Apart(keys=("a", "b"), titles=("PSNR", "SSIM"), columns=(("x",), ("y",), ("z",)), why="calls: 2 | 4"),),
+        charts=dict.fromkeys(compare.NAMES, shared),
+        differences={"stage1.target_bpp": (0.4, 0.5, 0.6), "seed": (1, None, 3)},
+    )
 
 
 def scaled(factor: float) -> Contents:
@@ -166,7 +164,7 @@ def test_the_scatter_has_bits_across_and_psnr_upwards_with_two_errors_each(page:
 
 def test_runs_kept_apart_have_charts_of_their_own() -> None:
     """Kills a chart whose title names another group's runs."""
-    groups = {"groups": [[1], [0]], "why": "data: a | b"}
+    groups = Shared(groups=((1,), (0,)), names=(), why="data: a | b")
     node = parse(overlays.chart("decoder", groups, RUNS, NAMES))
     assert [title.text for title in node.all("h3")] == ["second", "first"]
     first, second = (chart(found) for found in node.all("div", "chart"))

@@ -46,16 +46,16 @@ def test_every_cell_by_hand(tmp_path: Path) -> None:
     an error or a count of another number; a sum that leaves a part out; seconds; and any column's own key or unit."""
     plain, run = make(tmp_path / "plain"), make(tmp_path / "run", metrics=CHANGED)
     table = compare([plain, run])
-    found = {column["key"]: column for column in table["columns"]}
-    assert {key: column["unit"] for key, column in found.items()} == {key: cell[3] for key, cell in CELLS.items()}
+    found = {column.key: column for column in table.columns}
+    assert {key: column.unit for key, column in found.items()} == {key: cell[3] for key, cell in CELLS.items()}
     for key, (value, stderr, n, _) in CELLS.items():
-        cell = found[key]["values"][1]
-        assert cell["value"] == pytest.approx(value) and cell["n"] == n, key
-        assert cell["stderr"] == (None if stderr is None else pytest.approx(stderr)), key
-    assert found["bits"]["values"][0]["value"] == 0.30119
-    titles = {column["key"]: column["title"] for column in table["columns"]}
+        cell = found[key].values[1]
+        assert cell is not None and cell.value == pytest.approx(value) and cell.n == n, key
+        assert cell.stderr == (None if stderr is None else pytest.approx(stderr)), key
+    assert (found["bits"].values[0] or cell).value == 0.30119
+    titles = {column.key: column.title for column in table.columns}
     assert titles["minutes_stage2"] == "minutes, stage 2" and titles["parameters_all"] == "parameters, in all"
-    groups = {column["key"]: column["group"] for column in table["columns"]}
+    groups = {column.key: column.group for column in table.columns}
     assert [groups[key] for key in ("bits_off", "psnr", "minutes_all")] == ["bits", "quality", "cost"]
 
 
@@ -63,7 +63,7 @@ def test_a_normal_price_is_another_column_of_bits(tmp_path: Path) -> None:
     """Kills: a KL to N(0, I) and a rate under a diffusion prior in one column, and words that belong to the other."""
     price = {"autoencoder.price": "normal", "autoencoder.lambda_0": 10.0}
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", config=price)])
-    ours, theirs = (column["protocol"] for column in table["columns"] if column["key"] == "bits")
+    ours, theirs = (column.protocol for column in table.columns if column.key == "bits")
     assert (ours["price"], theirs["price"]) == ("diffusion prior", "KL to N(0, I)")
     assert (ours["log-SNR of the fixed noise"], theirs["log-SNR of the fixed noise"]) == ("5.0", "10.0")
     assert ours["count"] == "901" and ours["held-out split"] == "seed 0, share 0.1, at most 2000"
@@ -106,8 +106,8 @@ def test_calls_and_sampling_stand_in_the_protocols(tmp_path: Path) -> None:
 def test_charts_are_shared_where_their_numbers_are(tmp_path: Path, path: str, value: Any, apart: set[str]) -> None:
     """Kills: curves of two weights, levels or sets of pictures on one axis, and charts that are split without need."""
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", config={path: value})])
-    assert {key for key, chart in table["charts"].items() if chart["groups"] == [[0], [1]]} == apart
-    assert set(table["charts"]) == set(CHARTS)
+    assert {key for key, chart in table.charts.items() if chart.groups == ((0,), (1,))} == apart
+    assert set(table.charts) == set(CHARTS)
 
 
 def test_invented_numbers_are_told_apart() -> None:

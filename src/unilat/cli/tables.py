@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 
 _PARTS = ("encoder", "prior", "decoder", "base")
@@ -101,42 +102,42 @@ def bench_table(found: Mapping[str, Any]) -> str:
     return "\n\n".join([_align(rows), _align(stages), last])
 
 
-def comparison_table(table: Mapping[str, Any]) -> str:
+def comparison_table(table: Comparison) -> str:
     """The tables of ``unilat compare``: one row a run, one column a quantity and protocol."""
-    names = [run["name"] for run in table["runs"]]
-    texts = [f"{run['name']} is not whole: {run['missing']}" for run in table["runs"] if run["missing"]]
-    for group in dict.fromkeys(column["group"] for column in table["columns"]):
-        columns = [column for column in table["columns"] if column["group"] == group]
+    names = table.names
+    texts = [f"{run.name} is not whole: {run.missing}" for run in table.runs if run.missing]
+    for group in dict.fromkeys(column.group for column in table.columns):
+        columns = [column for column in table.columns if column.group == group]
         for start in range(0, len(columns), 5):
             part = columns[start : start + 5]
             rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
             for index, name in enumerate(names):
-                cells = (_compared(column, column["values"][index]) for column in part)
+                cells = (_compared(column, column.values[index]) for column in part)
                 rows.append((name, *cells))
             texts.append(_align(rows))
-    apart = [f"{', '.join(one['titles'])} in {len(one['columns'])} columns: {one['why']}" for one in table["apart"]]
+    apart = [f"{', '.join(one.titles)} in {len(one.columns)} columns: {one.why}" for one in table.apart]
     if apart:
         texts.append("\n".join(apart))
-    if table["differences"]:
+    if table.differences:
         rows = [("set differently", *names)]
-        rows += [(name, *map(str, values)) for name, values in table["differences"].items()]
+        rows += [(name, *map(str, values)) for name, values in table.differences.items()]
         texts.append(_align(rows))
-    if "page" in table:
-        texts.append(f"page: {table['page']}")
+    if table.page is not None:
+        texts.append(f"page: {table.page}")
     return "\n\n".join(texts)
 
 
-def _headed(column: Mapping[str, Any]) -> str:
-    unit = column["unit"]
-    return f"{column['title']}, {unit}" if unit and unit not in column["title"] else column["title"]
+def _headed(column: Column) -> str:
+    unit = column.unit
+    return f"{column.title}, {unit}" if unit and unit not in column.title else column.title
 
 
-def _compared(column: Mapping[str, Any], cell: Mapping[str, Any] | None) -> str:
+def _compared(column: Column, cell: Cell | None) -> str:
     if cell is None:
         return "–"
-    if column["key"].startswith("parameters"):
-        return f"{cell['value']:,.0f}"
-    return _measured(cell)
+    if column.key.startswith("parameters"):
+        return f"{cell.value:,.0f}"
+    return _number(Number(value=cell.value, stderr=cell.stderr))
 
 
 def _costs(costs: Costs) -> str:

@@ -1,12 +1,12 @@
 """Curves of several runs in one chart, one chart for each protocol, and their pictures side by side."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from unilat.report import figures, sheets
+from unilat.report.comparison import Shared
 from unilat.report.folder import Contents
 from unilat.report.text import entry, esc, figure, finite, gone, how, plural
 from unilat.report.training import series
@@ -23,18 +23,17 @@ WORDS = {
 }
 
 
-def chart(key: str, groups: dict[str, Any], runs: Sequence[Contents], names: Sequence[str]) -> str:
+def chart(key: str, shared: Shared, runs: Sequence[Contents], names: Sequence[str]) -> str:
     """All charts of one kind: runs of one protocol share a chart, others get their own, and the reason is told."""
     draw = {"rate": _rate, "decoder": _decoder, "base": _base, "curve": _information, "scatter": _scatter}[key]
-    if not groups["groups"]:
+    if not shared.groups:
         return gone("None of the runs holds this curve.")
     parts = [how(esc(WORDS[key]))]
-    if groups["why"]:
-        parts.append(how(f"<strong>Kept apart:</strong> {esc(groups['why'])}"))
-    shared: list[list[int]] = groups["groups"]
-    for group in shared:
+    if shared.why:
+        parts.append(how(f"<strong>Kept apart:</strong> {esc(shared.why)}"))
+    for group in shared.groups:
         told = _guarded(draw, [(index, runs[index], names[index]) for index in group])
-        title = f"<h3>{esc(', '.join(names[index] for index in group))}</h3>" if len(shared) > 1 else ""
+        title = f"<h3>{esc(', '.join(names[index] for index in group))}</h3>" if len(shared.groups) > 1 else ""
         parts.append(title + told)
     return "".join(parts)
 
@@ -42,7 +41,7 @@ def chart(key: str, groups: dict[str, Any], runs: Sequence[Contents], names: Seq
 Rows = list[tuple[int, Contents, str]]
 
 
-def _guarded(draw: Any, rows: Rows) -> str:
+def _guarded(draw: Callable[[Rows], str], rows: Rows) -> str:
     """``draw(rows)``; files that hold something unforeseen cost this chart only."""
     try:
         return draw(rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unilat.report import pictures, sections, training
-from unilat.report.folder import Contents, read
+from unilat.report.folder import Contents, Tree, read
 from unilat.report.style import CSS
 from unilat.report.text import entry, esc, finite, gone, how
 from unilat.results import Results
@@ -142,11 +142,11 @@ def _origin(run: Contents) -> str:
     return f'<section id="origin"><h2>Configuration and origin</h2>{inner}</section>'
 
 
-def _pre(tree: dict[str, Any]) -> str:
+def _pre(tree: Tree) -> str:
     return f"<pre>{esc(json.dumps(tree, indent=2, ensure_ascii=False))}</pre>" if tree else ""
 
 
-def _table(tree: dict[str, Any]) -> str:
+def _table(tree: Tree) -> str:
     rows = "".join(
         f'<tr><th scope="row">{esc(path)}</th><td class="n">{esc(json.dumps(value))}</td></tr>'
         for path, value in flat(tree)
@@ -155,7 +155,7 @@ def _table(tree: dict[str, Any]) -> str:
     return f"<table><tbody>{rows}</tbody></table>" if rows else ""
 
 
-def flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+def flat(tree: object, path: str = "") -> list[tuple[str, object]]:
     """``(path, value)`` of every leaf of nested dictionaries and lists."""
     if isinstance(tree, dict):
         return [leaf for key, value in tree.items() for leaf in flat(value, f"{path}.{key}" if path else str(key))]
@@ -173,7 +173,7 @@ def _last_line(run: Contents) -> str:
     return " · ".join(known)
 
 
-def machine(manifest: dict[str, Any]) -> list[str]:
+def machine(manifest: Tree) -> list[str]:
     """Versions, commit, threads and processor, a few words each."""
     known = [f"{key} {manifest[key]}" for key in ("unilat", "torch", "python") if manifest.get(key)]
     if manifest.get("commit"):

@@ -37,7 +37,7 @@ def headline(run: Contents) -> str:
 
 def last_rate(run: Contents) -> float | None:
     """Bits per pixel of the last logged steps of stage 1, averaged over up to 20 lines."""
-    values = [value for row in run.stage("stage1")[-20:] if (value := finite(row.get("bpp"))) is not None]
+    values = [row.numbers["bpp"] for row in run.stage("stage1")[-20:] if "bpp" in row.numbers]
     return sum(values) / len(values) if values else None
 
 

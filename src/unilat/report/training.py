@@ -1,10 +1,9 @@
 """Sections about the way there: the rate against its target, losses, time, memory and size."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from unilat.report import figures
-from unilat.report.folder import Contents
+from unilat.report.folder import Contents, LogRow
 from unilat.report.sections import bits
 from unilat.report.text import (
     duration,
@@ -30,14 +29,10 @@ PARTS = {
 }
 
 
-def series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """``(samples seen, value)`` where both are finite numbers."""
-    points = []
-    for row in rows:
-        x, y = finite(row.get("samples")), finite(row.get(key))
-        if x is not None and y is not None:
-            points.append((x, y))
-    return points
+def series(rows: Sequence[LogRow], key: str) -> list[tuple[float, float]]:
+    """``(samples seen, value)`` where both were logged."""
+    known = (row.numbers for row in rows if "samples" in row.numbers and key in row.numbers)
+    return [(numbers["samples"], numbers[key]) for numbers in known]
 
 
 def rate(run: Contents) -> str:
@@ -46,10 +41,8 @@ def rate(run: Contents) -> str:
     points = series(rows, "bpp")
     if len(points) < 2:
         return gone("Stage 1 has left no log.")
-    wanted = (
-        next((value for row in reversed(rows) if (value := finite(row.get("target"))) is not None), None)
-        or bits(run)[0]
-    )
+    held_at = [row.numbers["target"] for row in rows if "target" in row.numbers]
+    wanted = (held_at[-1] if held_at else None) or bits(run)[0]
     mean, high, low = figures.thin(points, min(240, max(60, len(points) // 3)))
     checks = series(rows, "calibration_bpp")
     across = figures.axis(0.0, points[-1][0], most=6)
@@ -100,7 +93,7 @@ def _held(points: list[tuple[float, float]], wanted: float | None) -> str:
     return words + f"{since} it stayed within 10\u00a0% of it; single batches were {percent(error, 1)} off on average."
 
 
-def _factor(rows: list[dict[str, Any]], across: figures.Axis) -> str:
+def _factor(rows: Sequence[LogRow], across: figures.Axis) -> str:
     points = [(x, y) for x, y in series(rows, "loss_factor") if y > 0]
     if len(points) < 2:
         return ""
@@ -142,7 +135,7 @@ def losses(run: Contents) -> str:
     return how(words) + f'<div class="pair">{"".join(kept)}</div>{told}'
 
 
-def _loss(rows: list[dict[str, Any]], key: str, title: str, unit: str) -> str:
+def _loss(rows: Sequence[LogRow], key: str, title: str, unit: str) -> str:
     points = series(rows, key)
     if len(points) < 2:
         return ""
@@ -214,7 +207,7 @@ def seen(run: Contents) -> str:
     """How far each stage has come, for the footer."""
     words = []
     for stage, name in (("stage1", "stage 1"), ("prior", "prior alone"), ("stage2", "stage 2")):
-        counts = [value for row in run.stage(stage) if (value := finite(row.get("samples"))) is not None]
+        counts = [row.numbers["samples"] for row in run.stage(stage) if "samples" in row.numbers]
         if counts:
             words.append(f"{name}: {plural(int(max(counts)), 'example')} seen")
     return ", ".join(words)

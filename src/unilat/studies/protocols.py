@@ -5,12 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from unilat.report.comparison import Parts
 from unilat.report.folder import Contents
 from unilat.report.text import entry, finite
 from unilat.results import Number
-
-Parts = dict[str, str | None]
-"""Parts of a protocol by name; None where the run folder does not tell, which equals nothing."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ def _quantities() -> tuple[Quantity, ...]:
 
 
 def _logged(run: Contents, stage: str, key: str) -> bool:
-    return sum(finite(row.get(key)) is not None for row in run.stage(stage)) > 1
+    return sum(key in row.numbers for row in run.stage(stage)) > 1
 
 
 def _rate_chart(run: Contents) -> Parts | None:
