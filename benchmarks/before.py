@@ -10,7 +10,6 @@ features, the same classifier; today two step counts are shown in the report whe
 report, evaluation included.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -19,15 +18,18 @@ from pathlib import Path
 
 from common import MEASURES, ROOT, Measures, Rows, difference, error, lines, mean, row, write
 
+from unilat.results import read
+
 WORK = ROOT / "runs" / "bench-before"
 BEFORE = "e61797a0cefd9d351a40bbd418b68aafc04439d2"
 SEEDS = (0, 1)
 TODAY = "--bpp 0.3 --stage1.settle 0 --stage1.samples 17600 --stage2.samples 36000 --base.token-dropping 0.5".split()
 SHOWN: Measures = {
     **{what: MEASURES[what] for what in ("bits", "PSNR", "reconstruction", "generation")},
-    "named rightly": ("share", lambda found: found["classifier"]["samples"]),
-    "time": ("seconds", lambda found: found["seconds"]),
+    "named rightly": ("share", lambda found: found.classifier.samples.value if found.classifier else None),
 }
+TIMED: Measures = {**SHOWN, "time": ("seconds", lambda found: None)}
+"""Seconds from start to report lie beside a run and not in its results."""
 
 
 def tree() -> Path:
@@ -67,11 +69,11 @@ def together(side: str) -> None:
 
 def measured(side: str) -> dict[str, list[float]]:
     """Each measure, one number a seed."""
-    found: dict[str, list[float]] = {what: [] for what in SHOWN}
+    found: dict[str, list[float]] = {what: [] for what in TIMED}
     for seed in SEEDS:
         folder = WORK / f"{side}-s{seed}"
-        told = json.loads((folder / "metrics.json").read_text("utf-8"))
-        told["seconds"] = float(folder.with_suffix(".seconds").read_text())
+        told = read(folder / "metrics.json")
+        found["time"].append(float(folder.with_suffix(".seconds").read_text()))
         for what, (_, get) in SHOWN.items():
             value = get(told)
             assert value is not None
@@ -82,7 +84,7 @@ def measured(side: str) -> dict[str, list[float]]:
 def rows() -> Rows:
     """Both sides, the ratio of their times, and what today's gains."""
     sides = {side: measured(side) for side in ("before", "today")}
-    told = [one for side, found in sides.items() for one in lines(f"`make run`, {side}", found, SHOWN)]
+    told = [one for side, found in sides.items() for one in lines(f"`make run`, {side}", found, TIMED)]
     before, today = sides["before"], sides["today"]
     share = [b / a for a, b in zip(before["time"], today["time"], strict=True)]
     told.append(row("time, today / before", mean(share), "ratio", goal=0.5, stderr=error(share), n=len(share)))

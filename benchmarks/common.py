@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.results import Distance, Results, read
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -36,21 +38,28 @@ def row(
 
 
 Rows = list[dict[str, Any]]
-Measures = Mapping[str, tuple[str, Callable[[dict[str, Any]], float | None]]]
+Measures = Mapping[str, tuple[str, Callable[[Results], float | None]]]
+
+
+def kernel(distance: Distance | None) -> float | None:
+    """The kernel distance, None where there is none."""
+    return None if distance is None or not math.isfinite(distance.kernel.value) else distance.kernel.value
+
+
 MEASURES: Measures = {
-    "bits": ("bits per pixel", lambda found: found["bits"]["measured"]),
-    "base bits": ("bits per pixel", lambda found: (found.get("base_bits") or {}).get("value")),
-    "PSNR": ("dB", lambda found: found["psnr"]["value"]),
-    "reconstruction": ("kernel distance", lambda found: found["reconstruction"]["kernel"]["value"]),
-    "generation": ("kernel distance", lambda found: ((found.get("generation") or {}).get("kernel") or {}).get("value")),
+    "bits": ("bits per pixel", lambda found: found.bits.value),
+    "base bits": ("bits per pixel", lambda found: found.base_bits.value if found.base_bits else None),
+    "PSNR": ("dB", lambda found: found.reconstruction.psnr.value),
+    "reconstruction": ("kernel distance", lambda found: kernel(found.reconstruction.distance)),
+    "generation": ("kernel distance", lambda found: kernel(found.generation)),
 }
-"""What is read from a run's ``metrics.json``: the unit and where it stands; None where the run has none."""
+"""What is read of a run's results: the unit and where it stands; None where the run has none."""
 
 
 def over_seeds(work: Path, name: str, seeds: Sequence[int], measures: Measures = MEASURES) -> dict[str, list[float]]:
     """Each measure of the finished runs ``work/name-sSEED``."""
     paths = [work / f"{name}-s{seed}" / "metrics.json" for seed in seeds]
-    runs = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+    runs = [read(path) for path in paths if path.is_file()]
     values = {what: [get(run) for run in runs] for what, (_, get) in measures.items()}
     return {what: [value for value in found if value is not None] for what, found in values.items()}
 

@@ -63,12 +63,12 @@ def one(name: str, seed: int) -> None:
 
     def decoded(what: str, by: Run, steps: int | None = None) -> None:
         made = by.reconstruct(test, steps=steps)
-        distance = compare(real, features(made), protocol="")["kernel"]["value"]
+        distance = compare(real, features(made), protocol="").kernel.value
         found[what] = {"PSNR": float(psnr(test, made).mean()), "distance": distance}
 
     def sampled(what: str, by: Run, steps: int | None = None) -> None:
         made, _ = by.sample(len(test), steps=steps)
-        found[what] = {"generation": compare(real, features(made), protocol="")["kernel"]["value"]}
+        found[what] = {"generation": compare(real, features(made), protocol="").kernel.value}
 
     for tau in (1.0, run.config.evaluation.decoder_temperature):
         run.config = replace(run.config, evaluation=replace(run.config.evaluation, decoder_temperature=tau))

@@ -105,7 +105,7 @@ def whole(data: str, budgets: Sequence[int]) -> list[int]:
 
 def run_flops(parts: Sequence[str]) -> Measures:
     """What reads the training FLOPs of these parts of a run; a KL-VAE has no prior that is trained."""
-    return {"FLOPs": ("FLOP", lambda found: float(sum(found["training_flops"].get(part, 0) for part in parts)))}
+    return {"FLOPs": ("FLOP", lambda found: float(sum(found.costs.training_flops.get(part, 0) for part in parts)))}
 
 
 def stage1_flops(data: str, method: str) -> float:

@@ -8,6 +8,7 @@ Runs have one thread each and go two at a time; ``default``, which is timed, has
 """
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from common import ROOT, gather, row, train_two_at_a_time, unilat
+from common import ROOT, gather, kernel, row, train_two_at_a_time, unilat
+
+from unilat.results import Results, read
 
 WORK = ROOT / "runs" / "bench-main"
 SETS = ("glyphs", "fashion-mnist", "emoji")
@@ -24,9 +27,9 @@ SHORT = ("--stage2.samples", "0", "--stage1.samples", "32000")
 Rows = list[dict[str, Any]]
 
 
-def metrics(name: str) -> dict[str, Any]:
-    """The metrics of a finished run."""
-    return json.loads((WORK / name / "metrics.json").read_text("utf-8"))
+def metrics(name: str) -> Results:
+    """The results of a finished run."""
+    return read(WORK / name / "metrics.json")
 
 
 def bits() -> Rows:
@@ -37,16 +40,17 @@ def bits() -> Rows:
     for data in SETS:
         found = [metrics(names[data, bpp]) for bpp in TARGETS]
         for bpp, one in zip(TARGETS, found, strict=True):
-            measured = one["bits"]
-            what = f"{data}, wanted {bpp:g}: held-out bits per pixel {measured['measured']:.4f}, off by"
-            off = abs(measured["measured"] / bpp - 1)
-            rows.append(row(what, off, "of wanted", goal=0.05, stderr=measured["stderr"] / bpp, n=measured["n"]))
+            measured = one.bits
+            what = f"{data}, wanted {bpp:g}: held-out bits per pixel {measured.value:.4f}, off by"
+            off, error = abs(measured.value / bpp - 1), None if measured.stderr is None else measured.stderr / bpp
+            rows.append(row(what, off, "of wanted", goal=0.05, stderr=error, n=measured.n))
         for name, unit, sign in (("psnr", "dB", 1), ("reconstruction", "kernel distance", -1)):
-            values = [one[name]["value"] if name == "psnr" else one[name]["kernel"]["value"] for one in found]
+            made = [one.reconstruction for one in found]
+            values = [one.psnr.value if name == "psnr" else kernel(one.distance) or math.nan for one in made]
             gain = min(sign * (more - less) for less, more in zip(values, values[1:], strict=False))
             shown = ", ".join(f"{value:.4g}" for value in values)
             what = f"{data}: {name} at {', '.join(f'{bpp:g}' for bpp in TARGETS)} bits per pixel: {shown}; least gain"
-            rows.append(row(what, gain, unit, goal=1e-9, at_least=True, n=found[0]["psnr"]["n"]))
+            rows.append(row(what, gain, unit, goal=1e-9, at_least=True, n=made[0].psnr.n))
     return rows
 
 
@@ -76,21 +80,14 @@ def starts() -> Rows:
         rows.append(
             row(
                 f"start: {name}: held-out rate after 12,000 pictures",
-                one["bits"]["measured"],
+                one.bits.value,
                 "bits per pixel",
-                stderr=one["bits"]["stderr"],
-                n=one["bits"]["n"],
+                stderr=one.bits.stderr,
+                n=one.bits.n,
             )
         )
-        rows.append(
-            row(
-                f"start: {name}: PSNR then",
-                one["psnr"]["value"],
-                "dB",
-                stderr=one["psnr"]["stderr"],
-                n=one["psnr"]["n"],
-            )
-        )
+        psnr = one.reconstruction.psnr
+        rows.append(row(f"start: {name}: PSNR then", psnr.value, "dB", stderr=psnr.stderr, n=psnr.n))
     return rows
 
 
@@ -99,17 +96,19 @@ def recognised() -> Rows:
     words = "fashion-mnist --bpp 0.15 --stage1.samples 48000 --stage2.samples 120000 --evaluation.guidance 2"
     train_two_at_a_time(WORK, {"recognised": tuple(words.split())})
     found = metrics("recognised")
-    judge = found["classifier"]
-    minutes = sum(phase["seconds"] for phase in found["phases"] if phase["name"] != "evaluate") / 60
+    judge = found.classifier
+    assert judge is not None
+    minutes = sum(phase.seconds for phase in found.costs.phases if phase.name != "evaluate") / 60
+    share, real = judge.samples, judge.real.value
     rows = [
         row(
-            f"Fashion-MNIST: samples named rightly ({judge['samples']:.1%}) over real ones ({judge['real']:.1%})",
-            judge["ratio"],
+            f"Fashion-MNIST: samples named rightly ({share.value:.1%}) over real ones ({real:.1%})",
+            judge.ratio,
             "ratio",
             goal=0.8,
             at_least=True,
-            stderr=judge["samples_stderr"] / judge["real"],
-            n=judge["n"],
+            stderr=None if share.stderr is None else share.stderr / real,
+            n=share.n,
         ),
         row("the same run: minutes from pictures to base model, one thread", minutes, "min", goal=40.0),
     ]
@@ -125,61 +124,33 @@ def default() -> Rows:
         ).wait():
             raise SystemExit(f"default ended with {code}: see {WORK / 'default.log'}")
     found = metrics("default")
-    rows = [row(f"make run: {phase['name']}", phase["seconds"] / 60, "min") for phase in found["phases"]]
+    phases, judge = found.costs.phases, found.classifier
+    rows = [row(f"make run: {phase.name}", phase.seconds / 60, "min") for phase in phases]
     rows += [
-        row(f"make run: peak memory up to the end of {phase['name']}", phase["peak_memory_mib"], "MiB")
-        for phase in found["phases"]
+        row(f"make run: peak memory up to the end of {phase.name}", phase.peak_memory_mib, "MiB") for phase in phases
     ]
-    rows.append(row("make run: total", sum(phase["seconds"] for phase in found["phases"]) / 60, "min", goal=12.0))
-    judge = found["classifier"]
-    rows.append(
-        row(
-            "make run: samples named rightly (12 faces) over held-out real ones",
-            judge["ratio"] if judge else None,
-            "ratio",
-        )
-    )
+    rows.append(row("make run: total", found.costs.seconds / 60, "min", goal=12.0))
+    what = "make run: samples named rightly (12 faces) over held-out real ones"
+    rows.append(row(what, judge.ratio if judge else None, "ratio"))
     return rows + quality("make run", found)
 
 
-def quality(name: str, found: dict[str, Any]) -> Rows:
+def quality(name: str, found: Results) -> Rows:
     """The table that a run ends with, as rows that inform."""
-    one = found["bits"]
-    rows = [
-        row(
-            f"{name}: held-out bits per pixel, wanted {one['wanted']:g}",
-            one["measured"],
-            "bits per pixel",
-            goal=(one["wanted"] * 0.95, one["wanted"] * 1.05),
-            stderr=one["stderr"],
-            n=one["n"],
-        )
-    ]
-    rows.append(
-        row(
-            f"{name}: PSNR, {found['psnr']['steps']} decoder calls",
-            found["psnr"]["value"],
-            "dB",
-            stderr=found["psnr"]["stderr"],
-            n=found["psnr"]["n"],
-        )
-    )
-    for kind in ("reconstruction", "generation"):
-        kernel = found[kind]["kernel"]
-        rows.append(
-            row(
-                f"{name}: {kind} distance ({kernel['protocol']})",
-                kernel["value"],
-                "kernel",
-                stderr=kernel["stderr"],
-                n=kernel["n"],
-            )
-        )
-    rows += [row(f"{name}: parameters, {part}", count, "") for part, count in found["parameters"].items()]
-    rows += [
-        row(f"{name}: training FLOPs, {part}", float(count), "FLOP") for part, count in found["training_flops"].items()
-    ]
-    return rows
+    bits, made = found.bits, found.reconstruction
+    assert bits.target is not None
+    what, goal = f"{name}: held-out bits per pixel, wanted {bits.target:g}", (bits.target * 0.95, bits.target * 1.05)
+    rows = [row(what, bits.value, "bits per pixel", goal=goal, stderr=bits.stderr, n=bits.n)]
+    what = f"{name}: PSNR, {made.steps} decoder calls"
+    rows.append(row(what, made.psnr.value, "dB", stderr=made.psnr.stderr, n=made.psnr.n))
+    for kind, distance in (("reconstruction", made.distance), ("generation", found.generation)):
+        if distance is not None:
+            one = distance.kernel
+            what = f"{name}: {kind} distance ({one.protocol})"
+            rows.append(row(what, one.value, "kernel", stderr=one.stderr, n=one.n))
+    rows += [row(f"{name}: parameters, {part}", count, "") for part, count in found.costs.parameters.items()]
+    flops = found.costs.training_flops
+    return rows + [row(f"{name}: training FLOPs, {part}", float(count), "FLOP") for part, count in flops.items()]
 
 
 def mutants() -> Rows:

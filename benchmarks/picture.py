@@ -9,7 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from torch import Tensor
 
-from unilat.files import read_json, read_safetensors
+from unilat import results
+from unilat.files import read_safetensors
 
 
 def strip(pictures: Tensor, columns: int) -> Tensor:
@@ -23,11 +24,11 @@ def strip(pictures: Tensor, columns: int) -> Tensor:
 def main(run: Path, out: Path) -> None:
     """Originals above their reconstructions, and samples beside them."""
     arrays, _ = read_safetensors(run / "evaluation.safetensors")
-    metrics = read_json(run / "metrics.json")
-    bits, calls = metrics["bits"], metrics["psnr"]["steps"]
+    found = results.read(run / "metrics.json")
+    bits, calls = found.bits, found.reconstruction.steps
     parts = {
         "held-out originals": strip(arrays["originals"], 8),
-        f"through {bits['measured']:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}": strip(
+        f"through {bits.value:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}": strip(
             arrays[f"reconstructions_{calls}"], 8
         ),
         "samples of the base model": strip(arrays["samples"][:32], 8),

@@ -6,9 +6,10 @@ Base models of one frozen autoencoder a seed. With half of the tokens dropped a 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from common import MEASURES, Measures, Rows, difference, error, lines, mean, over_seeds, row, train_two_at_a_time
+
+from unilat.results import Results
 
 DROPPED = ("--base.token-dropping", "0.5")
 ARMS = {
@@ -19,14 +20,14 @@ ARMS = {
 }
 
 
-def _minutes(found: dict[str, Any]) -> float:
-    return sum(phase["seconds"] for phase in found["phases"] if phase["name"] == "stage 2") / 60
+def _minutes(found: Results) -> float:
+    return sum(phase.seconds for phase in found.costs.phases if phase.name == "stage 2") / 60
 
 
 SHOWN: Measures = {
     **{what: MEASURES[what] for what in ("base bits", "generation")},
     "stage 2": ("minutes", _minutes),
-    "training": ("PFLOP", lambda found: found["training_flops"]["base"] / 1e15),
+    "training": ("PFLOP", lambda found: found.costs.training_flops["base"] / 1e15),
 }
 
 

@@ -37,6 +37,8 @@ from common import (
     write,
 )
 
+from unilat.results import Results
+
 WORK = ROOT / "runs" / "bench-training"
 SEEDS = (0, 1, 2)
 CURVE = {"recipe-4000": 4_000, "recipe-8000": 8_000, "recipe": 12_000}
@@ -58,12 +60,12 @@ SCALE = (
 ).split()
 
 
-def _minutes(found: dict[str, Any]) -> float:
-    return sum(phase["seconds"] for phase in found["phases"] if phase["name"] == "stage 1") / 60
+def _minutes(found: Results) -> float:
+    return sum(phase.seconds for phase in found.costs.phases if phase.name == "stage 1") / 60
 
 
-def _pflops(found: dict[str, Any]) -> float:
-    return sum(found["training_flops"][part] for part in ("encoder", "prior", "decoder")) / 1e15
+def _pflops(found: Results) -> float:
+    return sum(found.costs.training_flops[part] for part in ("encoder", "prior", "decoder")) / 1e15
 
 
 SHOWN: Measures = {

@@ -26,8 +26,8 @@ def charge(model: Autoencoder, x: Tensor, z: Tensor, rate: RateTerms) -> Tensor:
 
 def main(source: str, folder: str, preset: str = "small") -> None:
     """The main job with a charge of our own."""
-    bits = unilat.train(source, preset=preset, out=folder, charge=charge).metrics()["bits"]
-    print(f"wanted {bits['wanted']:.3f} bits per pixel, measured {bits['measured']:.3f} ± {bits['stderr']:.3f}")
+    bits = unilat.train(source, preset=preset, out=folder, charge=charge).results.bits
+    print(f"wanted {bits.target:.3f} bits per pixel, measured {bits.value:.3f} ± {bits.stderr:.3f}")
 
 
 if __name__ == "__main__":

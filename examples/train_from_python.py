@@ -20,8 +20,8 @@ def show(record: unilat.Step | unilat.Note) -> None:
 def main(source: str, folder: str, preset: str = "small") -> None:
     """Both stages, then the dearest and the cheapest picture in bits."""
     run = unilat.train(source, target_bpp=0.4, out=folder, preset=preset, on_step=show)
-    bits = run.metrics()["bits"]
-    print(f"wanted 0.4 bits per pixel, measured {bits['measured']:.3f} ± {bits['stderr']:.3f}")
+    bits = run.results.bits
+    print(f"wanted 0.4 bits per pixel, measured {bits.value:.3f} ± {bits.stderr:.3f}")
 
     each = run.encode(source).bits
     print(f"dearest: picture {each.argmax()}, {each.max():.0f} bits; cheapest: {each.argmin()}, {each.min():.0f} bits")

@@ -1,7 +1,6 @@
 """What the tests of ``benchmarks/`` share: a script as a module on an empty folder, and finished runs made by hand."""
 
 import importlib.util
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from measured import measured, written
+from unilat.results import Phase
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 Opener = Callable[[str], ModuleType]
@@ -37,37 +39,12 @@ def opener(monkeypatch: pytest.MonkeyPatch, work: Path) -> Opener:
     return open_script
 
 
-def finished(
-    folder: Path,
-    *,
-    bits: float = 0.2,
-    base_bits: float | None = None,
-    psnr: float = 20.0,
-    distance: float = 0.5,
-    generation: float | None = None,
-    flops: float = 0.0,
-    stage1: float = 60.0,
-    stage2: float = 30.0,
-    **more: Any,
-) -> None:
-    """What a benchmark reads of a run; no two figures are alike. Decoder and base take ``flops`` more."""
-    folder.mkdir(parents=True)
-    found = {
-        "bits": {"measured": bits},
-        "base_bits": None if base_bits is None else {"value": base_bits},
-        "psnr": {"value": psnr},
-        "reconstruction": {"kernel": {"value": distance}},
-        "generation": None if generation is None else {"kernel": {"value": generation}},
-        "training_flops": {"encoder": 1e15, "prior": 2e15, "decoder": 4e15 + flops, "base": 8e15 + flops},
-        "phases": [
-            {"name": "stage 1", "seconds": stage1 / 2},
-            {"name": "stage 1", "seconds": stage1 / 2},
-            {"name": "stage 2", "seconds": stage2},
-            {"name": "evaluate", "seconds": 1e4},
-        ],
-        **more,
-    }
-    (folder / "metrics.json").write_text(json.dumps(found), "utf-8")
+def finished(folder: Path, bits: float = 0.2, *, distance: float = 0.5, stage1: float = 60.0, stage2: float = 30.0,
+             **more: Any) -> None:  # fmt: skip
+    """What a benchmark reads of a run; no two figures are alike. ``more`` is :func:`measured`'s."""
+    times = (("stage 1", stage1 / 2), ("stage 1", stage1 / 2), ("stage 2", stage2), ("evaluate", 1e4))
+    phases = tuple(Phase(name=name, seconds=seconds, peak_memory_mib=1.0) for name, seconds in times)
+    written(folder, measured(bits, near=distance, phases=phases, **more))
 
 
 def found(rows: list[Row], *words: str) -> Row:

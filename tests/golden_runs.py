@@ -98,7 +98,7 @@ def variance(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, 
     metrics = run.train(replace(config, autoencoder=networks, stage2=stage2), folder / "run", tell)
     student = DistillConfig(steps=1, teacher_steps=4, samples=STEPS * BATCH, batch=BATCH, seed=5)
     distill(folder / "run", student, tell)
-    return metrics | {"fast": evaluate(run.load(folder / "run", decoder="fast"))}
+    return metrics | {"fast": evaluate(run.load(folder / "run", decoder="fast")).to_json()}
 
 
 RUNS = {"grey": grey, "colour": colour, "variance": variance}

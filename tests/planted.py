@@ -16,12 +16,12 @@ from unilat.files import write_json, write_safetensors
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.rate import RateTerms
-from unilat.metrics.classifier import Accuracy
 from unilat.models.latents import fingerprint
 from unilat.models.posterior import Posterior
 from unilat.recipe import presets
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig, to_dict
+from unilat.results import Number
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
 from unilat.signals import Pictures
@@ -172,10 +172,11 @@ class Judge:
         self.seen.append((pictures, labels, classes, samples))
         return self
 
-    def accuracy(self, pictures: Tensor, labels: Tensor) -> Accuracy:
+    def accuracy(self, pictures: Tensor, labels: Tensor) -> Number:
         self.asked.append((pictures, labels))
         right = (pictures.float().mean((2, 3)).argmax(1) == labels).double()
-        return Accuracy(float(right.mean()), float(right.std(correction=0) / math.sqrt(len(right))), len(right))
+        stderr = float(right.std(correction=0) / math.sqrt(len(right)))
+        return Number(value=float(right.mean()), stderr=stderr, n=len(right), protocol=self.protocol)
 
 
 def given(images: Tensor, labels: Tensor, source: str = "") -> PictureSet:

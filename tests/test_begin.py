@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unilat
-from unilat.files import read_json, read_safetensors
+from unilat.files import read_safetensors
 from unilat.recipe import presets
 from unilat.run.begin import changed, configured
 from unilat.run.records import Note, Step, Stopped, typed
@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny_source: Path, tmp_path: Pat
     for one, other in ((whole.files.autoencoder, parts.files.autoencoder), (whole.files.base, parts.files.base)):
         ours, theirs = read_safetensors(one)[0], read_safetensors(other)[0]
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert whole.metrics()["bits"] == parts.metrics()["bits"] == read_json(parts.files.metrics)["bits"]
+    assert whole.results.bits == parts.results.bits
 
 
 def test_a_run_without_a_folder_lives_as_long_as_it_is_held(tmp_path: Path) -> None:

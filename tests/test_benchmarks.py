@@ -1,13 +1,14 @@
 """The arithmetic of the headline comparison: work to an equal distance, its bounds, PSNR at equal bits."""
 
 import importlib
-import json
 import math
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from measured import measured, written
 
 
 @pytest.fixture
@@ -25,16 +26,7 @@ def finished(
     folder: Path, *, bits: float, base_bits: float, psnr: float, generation: float | None, flops: float
 ) -> None:
     """What a benchmark reads of a run."""
-    folder.mkdir()
-    found = {
-        "bits": {"measured": bits},
-        "base_bits": {"value": base_bits},
-        "psnr": {"value": psnr},
-        "reconstruction": {"kernel": {"value": 0.5}},
-        "generation": {"kernel": {"value": generation}},
-        "training_flops": {"encoder": 1e9, "decoder": 1e9, "base": flops},
-    }
-    (folder / "metrics.json").write_text(json.dumps(found), "utf-8")
+    written(folder, measured(bits, base_bits=base_bits, psnr=psnr, generation=generation, flops=flops))
 
 
 def test_a_distance_is_reached_between_budgets_on_a_line_in_log_flops(headline: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from benchmark_samples import Opener, finished, found, opener, says
+from measured import measured, number, shares
+from unilat.results import Distance, Phase, Results
 
 
 @pytest.fixture
@@ -25,15 +28,15 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
     return of
 
 
-def metrics(bits: float, psnr: float, distance: float, **more: Any) -> dict[str, Any]:
-    """A run's metrics with their errors."""
-    kernel = {"value": distance, "stderr": 0.03, "n": 600, "protocol": "p"}
-    return {
-        "bits": {"wanted": 0.2, "measured": bits, "stderr": 0.004, "n": 900},
-        "psnr": {"value": psnr, "stderr": 0.2, "n": 800, "steps": 1},
-        "reconstruction": {"kernel": kernel}, "generation": {"kernel": {**kernel, "value": 2 * distance}},
-        "parameters": {"encoder": 11, "base": 22}, "training_flops": {"encoder": 1e9, "base": 2e9}, **more,
-    }  # fmt: skip
+def metrics(bits: float, decibels: float, kernel: float, **more: Any) -> Results:
+    """A run's results with their errors."""
+    near, far = (
+        Distance(kernel=number(value, 0.03, 600, "p"), frechet64=number(9.0)) for value in (kernel, 2 * kernel)
+    )
+    psnr = number(decibels, 0.2, 800)
+    found = measured(bits, target=0.2, stderr=0.004, n=900, psnr=psnr, near=near, generation=far, **more)
+    costs = replace(found.costs, parameters={"encoder": 11, "base": 22}, training_flops={"encoder": 1e9, "base": 2e9})
+    return replace(found, reconstruction=replace(found.reconstruction, steps=1), costs=costs)
 
 
 def test_main_bits_are_off_by_a_share_of_what_was_wanted(script: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +79,9 @@ def test_main_recognised_and_default(script: Opener, monkeypatch: pytest.MonkeyP
     """0.6 of samples named rightly over 0.8 of real ones; 5 + 25 minutes of training, 4 of evaluation. Kills: an error
     that is not divided, evaluation among the minutes of training or missing from the whole, the goal of another."""
     main = script("main")
-    phases = [{"name": name, "seconds": 60 * minutes, "peak_memory_mib": 100 * minutes}
-              for name, minutes in (("stage 1", 5), ("stage 2", 25), ("evaluate", 4))]  # fmt: skip
-    judge = {"samples": 0.6, "real": 0.8, "ratio": 0.75, "samples_stderr": 0.02, "n": 500}
+    times = (("stage 1", 5), ("stage 2", 25), ("evaluate", 4))
+    phases = tuple(Phase(name=name, seconds=60 * time, peak_memory_mib=100 * time) for name, time in times)
+    judge = shares(0.6, 0.8, stderr=0.02, n=500)
     monkeypatch.setattr(main, "metrics", lambda name: metrics(0.189, 19, 0.5, phases=phases, classifier=judge))
     rows = main.recognised()
     assert says(found(rows, "named rightly (60.0%) over real ones (80.0%)"), 0.75, 0.025, 500, False)
@@ -161,7 +164,7 @@ def test_before_tells_todays_time_over_that_of_then(script: Opener, tmp_path: Pa
     ):
         for seed, time in enumerate(seconds):
             finished(tmp_path / f"{side}-s{seed}", psnr=psnr + seed, distance=distance, generation=2 * distance,
-                     classifier={"samples": right})  # fmt: skip
+                     classifier=shares(right))  # fmt: skip
             (tmp_path / f"{side}-s{seed}.seconds").write_text(f"{time}")
     rows = before.rows()
     assert says(found(rows, "time, today / before"), 0.45, 0.05, 2, True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +15,21 @@ from PIL import Image
 import unilat
 from unilat.cli import main
 from unilat.recipe import presets
+from unilat.results import Bits, Costs, Distance, Number, Reconstruction, Results
 from unilat.run.given import PictureSet
 from unilat.run.records import Note, Step
 from unilat.types import UserError
 
-METRICS = {
-    "bits": {"wanted": 0.3, "measured": 0.297, "stderr": 0.002, "n": 32, "unit": "bits per pixel"},
-    "psnr": {"value": 24.25, "stderr": 0.1, "n": 32, "steps": 8},
-    "ssim": {"value": float("nan"), "stderr": None, "n": 32},
-    "generation": {"kernel": {"value": 0.012, "stderr": 0.003, "n": 32}},
-    "parameters": {"encoder": 1234, "base": 56789},
-    "training_flops": {"encoder": 2.5e12, "base": 1e13},
-}
+RESULTS = Results(
+    pictures="others",
+    features=None,
+    bits=Bits(target=0.3, measured=Number(value=0.297, stderr=0.002, n=32, unit="bits per pixel")),
+    reconstruction=Reconstruction(
+        steps=8, psnr=Number(value=24.25, stderr=0.1, n=32), ssim=Number(value=math.nan, n=32)
+    ),
+    generation=Distance(kernel=Number(value=0.012, stderr=0.003, n=32), frechet64=Number(value=math.nan, n=32)),
+    costs=Costs(parameters={"encoder": 1234, "base": 56789}, training_flops={"encoder": 2.5e12, "base": 1e13}),
+)
 
 
 class FakeRun:
@@ -35,6 +39,7 @@ class FakeRun:
         self.config = presets.get("tiny")
         self.classes = ("a", "b", "7")
         self.data = {"source": "elsewhere"}
+        self.results = RESULTS
         self.asked: dict[str, Any] = {}
 
     def sample(self, n: int, **options: Any) -> PictureSet:
@@ -42,14 +47,11 @@ class FakeRun:
         images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 1, 16, 16)
         return PictureSet(images=images, labels=torch.arange(n) % 3, classes=self.classes)
 
-    def metrics(self) -> dict[str, Any]:
-        return METRICS
-
-    def evaluate(self, source: str | None) -> dict[str, Any]:
+    def evaluate(self, source: str | None) -> Results:
         """What ``unilat.evaluate`` is given comes here."""
         self.asked = {"source": source}
         print("a library chatters")
-        return METRICS
+        return RESULTS
 
 
 @pytest.fixture
@@ -101,11 +103,12 @@ def test_json_is_one_object_alone(run: FakeRun, capsys: pytest.CaptureFixture[st
     """Kills chatter on standard output, and NaN, which JSON has not."""
     assert main(["evaluate", str(tmp_path), "--json"]) == 0
     out, err = capsys.readouterr()
-    expected = {**METRICS, "ssim": {"value": None, "stderr": None, "n": 32}}
+    expected = RESULTS.to_json()
     assert json.loads(out, parse_constant=pytest.fail) == expected
+    assert json.loads(out)["reconstruction"]["ssim"]["value"] is None
     assert "a library chatters" in err
     assert main(["train", "glyphs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == expected
+    assert json.loads(capsys.readouterr().out) == expected | {"report": "report.html"}
     assert main(["train", "glyphs", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["data"]["source"] == "glyphs"
 

@@ -8,27 +8,29 @@ import pytest
 import torch
 from rich.console import Console
 
+from measured import number
 from unilat.cli.output import plain
 from unilat.cli.progress import TrainingProgress, duration
 from unilat.cli.tables import description_table, metrics_table
+from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 
 RECORD = {"stage": "stage1", "step": 30, "steps": 120, "samples_per_second": 1234.4, "seconds_left": 3725.0}
 
 
 def test_the_table_has_every_number():
     """Kills a row that is dropped, and a wanted figure in the measured column."""
-    metrics = {
-        "bits": {"wanted": 0.3, "measured": 0.29712, "stderr": 0.00213, "n": 907},
-        "psnr": {"value": 24.251, "stderr": 0.11, "n": 907, "steps": 8},
-        "ssim": {"value": 0.91, "stderr": 0.01, "n": 907},
-        "reconstruction": {"kernel": {"value": 0.5, "stderr": 0.125, "n": 900}, "frechet64": {"value": 3.75, "n": 900}},
-        "generation": None,
-        "classifier": {"real": 0.9, "samples": 0.75, "n": 1000},
-        "parameters": {"encoder": 1234567, "base": 5},
-        "training_flops": {"encoder": 2.5e15},
-        "protocol": {"features": "efficientnet-lite0"},
-    }
-    lines = metrics_table(metrics, Path("runs/x")).splitlines()
+    near = Distance(kernel=number(0.5, 0.125, 900), frechet64=number(3.75, None, 900))
+    results = Results(
+        pictures="",
+        features="efficientnet-lite0",
+        bits=Bits(target=0.3, measured=number(0.29712, 0.00213, 907)),
+        reconstruction=Reconstruction(
+            steps=8, psnr=number(24.251, 0.11, 907), ssim=number(0.91, 0.01, 907), distance=near
+        ),
+        classifier=Classifier(samples=number(0.75, None, 1000), real=number(0.9)),
+        costs=Costs(parameters={"encoder": 1234567, "base": 5}, training_flops={"encoder": 2.5e15}),
+    )
+    lines = metrics_table(results, Path("runs/x")).splitlines()
     words = {line[:42].strip(): line[42:].split() for line in lines if line[:42].strip()}
     table = "\n".join(" ".join(line.split()) for line in lines)
     for row in (

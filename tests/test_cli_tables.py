@@ -1,15 +1,20 @@
 """The tables of verify, bench, compare and audit against numbers known by hand, each of them another."""
 
 import io
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from measured import number
 from unilat.cli.output import Output
 from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
+from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
+from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 
 
 def words(text: str) -> list[str]:
@@ -84,26 +89,28 @@ def test_bench_tells_parts_stages_and_the_machine() -> None:
     ]
 
 
-def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> dict[str, Any]:
+def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> Column:
     """A column of a comparison; a value alone has no error."""
-    cells = [None if v is None else {"value": v[0], "stderr": v[1], "n": 5} for v in values]
-    return {"key": key, "title": title, "unit": unit, "group": group, "values": cells}
+    cells = tuple(None if v is None else Cell(value=v[0], stderr=v[1], n=5) for v in values)
+    return Column(key=key, title=title, unit=unit, group=group, protocol={}, values=cells)
 
 
 def test_a_comparison_has_each_runs_number_under_its_head() -> None:
     """Six columns of one group, the last in a table of its own. Kills another run's cell, and a lost one."""
-    table = {
-        "runs": [{"name": "a", "missing": ""}, {"name": "b", "missing": "stage 2 is not finished"}],
-        "columns": [
+    words_of = {"a": "", "b": "stage 2 is not finished"}
+    table = Comparison(
+        runs=tuple(Member(name=name, folder="", source=None, missing=missing) for name, missing in words_of.items()),
+        columns=(
             column("bits", "measured", "bits per pixel", (0.41234, 0.0021), (0.52345, 0.0032)),
             *(column(f"k{n}", f"title {n}", "", (n + 0.25, None), (n + 0.5, None)) for n in range(4)),
             column("psnr", "PSNR, dB", "dB", None, (21.375, 0.14)),
             column("parameters_all", "parameters, in all", "", (1234567.0, None), (89012.0, None), group="cost"),
-        ],
-        "apart": [{"titles": ["PSNR", "SSIM"], "columns": [["a"], ["b"]], "why": "calls: 2 | 4"}],
-        "differences": {"stage1.target_bpp": [0.4, 0.5]},
-        "page": "page.html",
-    }
+        ),
+        apart=(Apart(keys=(), titles=("PSNR", "SSIM"), columns=(("a",), ("b",)), why="calls: 2 | 4"),),
+        charts={},
+        differences={"stage1.target_bpp": (0.4, 0.5)},
+        page="page.html",
+    )
     assert words(comparison_table(table)) == [
         "b is not whole: stage 2 is not finished",
         "run measured, bits per pixel title 0 title 1 title 2 title 3",
@@ -150,24 +157,23 @@ def test_an_audit_tells_bits_by_prior_and_unit() -> None:
 
 def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
     """Whole rows, each number another. Kills SSIM in decibels, generation for reconstruction, and real for made."""
-    metrics = {
-        "bits": {"wanted": 0.5, "measured": 0.51234, "value": 9.0, "stderr": 0.0041, "n": 801},
-        "psnr": {"value": 22.345, "stderr": 0.067, "n": 802, "steps": 1},
-        "ssim": {"value": 0.81234, "stderr": 0.0089, "n": 803, "steps": 6},
-        "reconstruction": {"kernel": {"value": 0.0123, "stderr": 0.0011, "n": 804}},
-        "generation": {
-            "kernel": {"value": 0.0456, "stderr": 0.0022, "n": 805},
-            "frechet64": {"value": 6.789, "n": 806},
-        },
-        "classifier": {"samples": 0.6543, "real": 0.9321},
-        "parameters": {"base": 7, "encoder": 1_200_000},
-        "training_flops": {"encoder": 3.5e13, "base": 4.5e12},
-    }
-    assert words(metrics_table(metrics, Path("here"))) == [
+    near = Distance(kernel=number(0.0123, 0.0011, 804), frechet64=number(math.nan, None, 807))
+    results = Results(
+        pictures="",
+        features="a network",
+        bits=Bits(target=0.5, measured=number(0.51234, 0.0041, 801)),
+        reconstruction=Reconstruction(
+            steps=1, psnr=number(22.345, 0.067, 802), ssim=number(0.81234, 0.0089, 803), distance=near
+        ),
+        generation=Distance(kernel=number(0.0456, 0.0022, 805), frechet64=number(6.789, None, 806)),
+        classifier=Classifier(samples=number(0.6543), real=number(0.9321)),
+        costs=Costs(parameters={"base": 7, "encoder": 1_200_000}, training_flops={"encoder": 3.5e13, "base": 4.5e12}),
+    )
+    assert words(metrics_table(results, Path("here"))) == [
         "wanted measured on",
         "bits per pixel 0.5 0.5123 ± 0.0041 801 held-out pictures",
         "PSNR 22.34 dB ± 0.067 802 pictures, 1 decoder call",
-        "SSIM 0.8123 ± 0.0089 803 pictures, 6 decoder calls",
+        "SSIM 0.8123 ± 0.0089 803 pictures, 1 decoder call",
         "reconstruction distance, kernel 0.0123 ± 0.0011 804 pictures",
         "generation distance, kernel 0.0456 ± 0.0022 805 pictures",
         "generation distance, Fréchet, 64 components 6.789 806 pictures",
@@ -177,8 +183,8 @@ def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
         "base 7 4.50e+12",
         "report: here/report.html",
     ]
-    metrics["bits"] = {"wanted": None, "value": 0.25, "stderr": None, "n": 3}
-    assert words(metrics_table(metrics))[1] == "bits per pixel – 0.25 3 held-out pictures"
+    few = replace(results, bits=Bits(target=None, measured=number(0.25, None, 3)))
+    assert words(metrics_table(few))[1] == "bits per pixel – 0.25 3 held-out pictures"
 
 
 def test_details_of_a_step_are_the_records() -> None:

@@ -85,7 +85,7 @@ def test_evaluate_keeps_both_figures(folder: Path, capsys: pytest.CaptureFixture
     assert main(["evaluate", str(folder), "--decoder", "fast", "--base", "fast", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == read_json(folder / "metrics-fast.json")
-    assert told["psnr"]["steps"] == 2 and [row["steps"] for row in told["by_steps"]] == [2]
+    assert told["reconstruction"]["steps"] == 2 and told["other_steps"] == []
     assert (folder / "metrics.json").read_bytes() == before
 
 

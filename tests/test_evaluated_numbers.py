@@ -22,11 +22,13 @@ from planted import (
     planted_config,
     recorded,
 )
+from unilat import results
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.rate import RateTerms
 from unilat.metrics.quality import ssim
 from unilat.models.base import Base
 from unilat.nets.condition import Condition
+from unilat.results import Bits, Number, Phase, Results
 from unilat.run import evaluate as evaluation
 from unilat.run.evaluate import evaluate
 from unilat.signals import Pictures
@@ -64,7 +66,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     return judge
 
 
-def measured(run: PlantedRun, pictures: Pictures | None, source: str | None = None) -> tuple[dict[str, Any], list[int]]:
+def measured(run: PlantedRun, pictures: Pictures | None, source: str | None = None) -> tuple[Results, list[int]]:
     """What ``evaluate`` returns, and the numbers of the pictures that it measured, in their order."""
     seen: list[Any] = []
     run.encoded = recorded(run.encoded, seen)  # type: ignore[method-assign]
@@ -78,8 +80,9 @@ def row_of(values: Tensor) -> tuple[float, float, int]:
     return mean, math.sqrt(sum((one - mean) ** 2 for one in each) / (len(each) - 1) / len(each)), len(each)
 
 
-def told_of(row: dict[str, Any]) -> Any:
-    return pytest.approx((row["value"], row["stderr"], row["n"]), rel=1e-4)
+def told_of(row: Number | Bits | None) -> Any:
+    assert row is not None
+    return pytest.approx((row.value, row.stderr, row.n), rel=1e-4)
 
 
 def latents_of(pictures: Pictures, rows: list[int]) -> Tensor:
@@ -110,9 +113,10 @@ def test_bits_and_their_arrays_by_hand(pictures: Pictures, judge: Judge, tmp_pat
     z = latents_of(pictures, rows)
     terminal = z.square() - (0.25 + z.abs() if learned else 0)
     bits = (2 * (z + 3).square() + terminal) / math.log(2)  # (1 + 2 + 3) / 3
-    row = metrics["bits"]
-    assert row_of(bits.sum((1, 2, 3)) / 256) == told_of(row) and row["n"] == 15
-    assert row["measured"] == row["value"] and row["wanted"] == 0.35 and row["unit"] == "bits per pixel"
+    row = metrics.bits
+    assert row_of(bits.sum((1, 2, 3)) / 256) == told_of(row) and row.n == 15
+    assert row.target == 0.35 and row.unit == "bits per pixel"
+    assert row.protocol.endswith("under the run's prior, 3 noise levels a picture")
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
     close = lambda a, b: torch.testing.assert_close(arrays[a].double(), b, rtol=1e-5, atol=1e-5)  # noqa: E731
     close("bit_map", bits.sum(1).mean(0))
@@ -150,8 +154,9 @@ def test_base_bits_are_the_closed_form_of_each_class(pictures: Pictures, judge: 
     metrics, rows = measured(run, pictures)
     mean = BASE.denoise.mean[pictures.labels[rows]].double()[..., None, None]
     bits = closed_form_bits(latents_of(pictures, rows), mean, BASE.denoise.std.double()[None, :, None, None], -9.0, 4.0)
-    assert metrics["base_bits"]["value"] == pytest.approx(float(bits.sum((1, 2, 3)).mean()) / 256, rel=0.01)
-    assert metrics["base_bits"]["stderr"] == pytest.approx(row_of(bits.sum((1, 2, 3)) / 256)[1], rel=0.05)
+    assert metrics.base_bits is not None
+    assert metrics.base_bits.value == pytest.approx(float(bits.sum((1, 2, 3)).mean()) / 256, rel=0.01)
+    assert metrics.base_bits.stderr == pytest.approx(row_of(bits.sum((1, 2, 3)) / 256)[1], rel=0.05)
 
 
 @pytest.mark.parametrize("case", ["own", "learned", "elsewhere", "one class"])
@@ -175,8 +180,9 @@ def test_base_bits_by_hand(
     metrics, rows = measured(run, pictures, "elsewhere" if case == "elsewhere" else None)
     z = latents_of(pictures, rows)
     nats = 3 * z.square() + (z + 1).square() - (0.25 + z.abs() if case == "learned" else 0)
-    assert row_of(nats.sum((1, 2, 3)) / math.log(2) / 256) == told_of(metrics["base_bits"])
-    assert metrics["base_bits"]["unit"] == "bits per pixel"
+    assert row_of(nats.sum((1, 2, 3)) / math.log(2) / 256) == told_of(metrics.base_bits)
+    assert metrics.base_bits is not None and metrics.base_bits.unit == "bits per pixel"
+    assert "under the base model, 3 noise levels" in metrics.base_bits.protocol
     (given_z, given, named) = asked[0]
     torch.testing.assert_close(given_z, z.float())
     assert given == ("the base", run.autoencoder.rate_levels.table, -9.0)
@@ -198,24 +204,21 @@ def test_reconstructions_by_hand(pictures: Pictures, judge: Judge, tmp_path: Pat
     images, more = pictures.images[rows], torch.tensor([1, 1, 3] * 5)
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
     assert torch.equal(arrays["originals"], images[:8])
-    assert [row["steps"] for row in metrics["by_steps"]] == [1, 3, 4]
+    assert [row.steps for row in metrics.by_steps] == [1, 3, 4] and metrics.reconstruction.steps == 4
     features = images.double().mean((2, 3)) / 255
-    for row in metrics["by_steps"]:
-        steps = row["steps"]
+    for row in metrics.by_steps:
+        steps = row.steps
         made = (images.int() + (steps * more)[:, None, None, None]).to(torch.uint8)
         decibels, alike = 20 * torch.log10(255 / (steps * more.double())), ssim(images, made)
-        assert row["psnr"] == pytest.approx(float(decibels.mean()), rel=1e-5)
-        assert row["ssim"] == pytest.approx(float(alike.mean()), rel=1e-5)
+        assert row_of(decibels) == told_of(row.psnr) and row.psnr.unit == "dB"
+        assert row_of(alike) == told_of(row.ssim) and row.ssim.unit == ""
+        assert "mean of decibels" in row.psnr.protocol and "Wang et al. 2004" in row.ssim.protocol
         count = 15 if steps == 4 else 7
         moved = (made.double().mean((2, 3)) / 255)[:count]
-        assert row["kernel"] == pytest.approx(kernel_by_hand(features[:count], moved), rel=1e-4, abs=1e-9)
+        assert row.distance is not None and row.distance.kernel.n == count
+        kernel = kernel_by_hand(features[:count], moved)
+        assert row.distance.kernel.value == pytest.approx(kernel, rel=1e-4, abs=1e-9)
         assert torch.equal(arrays[f"reconstructions_{steps}"], made[:8])
-        if steps == 4:
-            assert row_of(decibels) == told_of(metrics["psnr"]) and metrics["psnr"]["unit"] == "dB"
-            assert row_of(alike) == told_of(metrics["ssim"]) and metrics["ssim"]["unit"] == ""
-            assert metrics["reconstruction"]["kernel"]["n"] == 15
-            assert metrics["reconstruction"]["kernel"]["value"] == row["kernel"]
-            assert metrics["reconstruction"]["steps"] == metrics["psnr"]["steps"] == metrics["ssim"]["steps"] == 4
 
 
 @pytest.mark.parametrize("once", ["mse", "fast"])
@@ -230,7 +233,7 @@ def test_a_decoder_of_one_number_of_calls_is_measured_at_that_alone(
         run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
     run.decoder_steps = 2
     metrics, _ = measured(run, pictures)
-    assert [row["steps"] for row in metrics["by_steps"]] == [2] and metrics["psnr"]["steps"] == 2
+    assert [row.steps for row in metrics.by_steps] == [2] and metrics.reconstruction.steps == 2
 
 
 def test_the_distance_of_all_samples_by_hand(
@@ -246,14 +249,15 @@ def test_the_distance_of_all_samples_by_hand(
     made, labels = sampled.images, sampled.labels
     assert torch.equal(asked[-1][0][0], Means()(pictures.images[rows])), "the real ones give the directions"
     real, other = (images.double().mean((2, 3)) / 255 for images in (pictures.images[rows][:14], made))
-    kernel, frechet = metrics["generation"]["kernel"], metrics["generation"]["frechet64"]
-    assert kernel["value"] == pytest.approx(kernel_by_hand(real, other), rel=1e-5) and kernel["n"] == 14
+    assert metrics.generation is not None
+    kernel, frechet = metrics.generation.kernel, metrics.generation.frechet64
+    assert kernel.value == pytest.approx(kernel_by_hand(real, other), rel=1e-5) and kernel.n == 14
     one, two = real.T.cov(), other.T.cov()
     root = torch.linalg.eigvals(one @ two).sqrt().sum().real
     distance = (real.mean(0) - other.mean(0)).square().sum() + one.trace() + two.trace() - 2 * root
-    assert frechet["value"] == pytest.approx(float(distance), rel=1e-4) and frechet["n"] == 14
+    assert frechet.value == pytest.approx(float(distance), rel=1e-4) and frechet.n == 14
     words = "features: means of channels; guidance 2.5, 5 calls of the base and 4 of the decoder at temperature 0.25"
-    assert words in kernel["protocol"] and "classes in turn" in kernel["protocol"]
+    assert words in kernel.protocol and "classes in turn" in kernel.protocol
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
     assert torch.equal(arrays["samples"], made) and torch.equal(arrays["sample_labels"], labels)
 
@@ -266,8 +270,8 @@ def test_a_page_of_samples_and_the_fast_decoders_temperature(pictures: Pictures,
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
     assert torch.equal(arrays["samples"], run.sample(71).images[:64])
     assert arrays["sample_labels"].tolist() == [index % 3 for index in range(64)]
-    assert "at temperature 0.75" in metrics["generation"]["kernel"]["protocol"]
-    assert metrics["generation"]["kernel"]["n"] == 15
+    assert metrics.generation is not None and metrics.generation.kernel.n == 15
+    assert "at temperature 0.75" in metrics.generation.kernel.protocol
 
 
 def test_the_judge_learns_from_training_pictures_and_names_samples(
@@ -277,17 +281,19 @@ def test_the_judge_learns_from_training_pictures_and_names_samples(
     judge trained on what it is tested on, shuffled labels, real and samples exchanged, a ratio upside down."""
     run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
     metrics, rows = measured(run, pictures)
-    found = metrics["classifier"]
+    found = metrics.classifier
+    assert found is not None
     ((learned, labels, classes, samples),) = judge.seen
     assert numbers(learned) == [index for index in range(200) if index % 4 > 1]
     assert torch.equal(labels, pictures.labels[numbers(learned)]) and (classes, samples) == (3, 640)
     wrong = sum(row % 20 == 0 for row in rows)
     assert 0 < wrong < 8
     real, share = 1 - wrong / 15, 11 / 14
-    assert (found["samples"], found["real"], found["n"]) == (pytest.approx(share), pytest.approx(real), 14)
-    assert found["samples_stderr"] == pytest.approx(math.sqrt(share * (1 - share) / 14))
-    assert found["real_stderr"] == pytest.approx(math.sqrt(real * (1 - real) / 15))
-    assert found["ratio"] == pytest.approx(share / real) and found["protocol"] == "the brightest channel"
+    assert (found.samples.value, found.samples.n) == (pytest.approx(share), 14)
+    assert (found.real.value, found.real.n) == (pytest.approx(real), 15)
+    assert found.samples.stderr == pytest.approx(math.sqrt(share * (1 - share) / 14))
+    assert found.real.stderr == pytest.approx(math.sqrt(real * (1 - real) / 15))
+    assert found.ratio == pytest.approx(share / real) and found.samples.protocol == "the brightest channel"
     asked = [(numbers(images), given.tolist()) for images, given in judge.asked[1:]]
     assert asked == [(rows, pictures.labels[rows].tolist())], "the real pictures are those that were measured"
 
@@ -303,7 +309,8 @@ def test_nobody_is_judged_where_there_is_nothing_to_name(
     metrics, rows = measured(
         run, None if case == "another source" else pictures, "elsewhere" if case == "another source" else None
     )
-    assert metrics["classifier"] is None and not judge.seen and metrics["generation"]["kernel"]["n"] == 14
+    assert metrics.classifier is None and not judge.seen
+    assert metrics.generation is not None and metrics.generation.kernel.n == 14
     assert min(rows) >= 180 if case == "another source" else max(rows) <= 196
 
 
@@ -321,21 +328,25 @@ def test_costs_and_protocol_are_the_runs(
     pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kills: costs without the run's channels or classes, a part left out, parameters told as FLOPs, phases forgotten,
-    and a protocol that calls another source's pictures held out."""
+    an earlier evaluation's seconds for this one's, and a protocol that calls another source's pictures held out."""
     asked: list[Any] = []
     parts = {"decoder": {"parameters": 5, "training_flops": 70}, "base": {"parameters": 11, "training_flops": 13}}
     monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: {"parts": parts}, asked))
-    write_json(tmp_path / "phases.json", [{"name": "stage 1", "seconds": 3.5, "peak_memory_mib": 7}])
+    rows = [{"name": name, "seconds": 3.5, "peak_memory_mib": 7} for name in ("stage 1", "evaluate")]
+    write_json(tmp_path / "phases.json", rows)
     run = PlantedRun(planted_config(), pictures, tmp_path)
     metrics, _ = measured(run, pictures)
     assert asked[0][0] == (run.config, 3, len(CLASSES))
-    assert metrics["parameters"] == {"decoder": 5, "base": 11}
-    assert metrics["training_flops"] == {"decoder": 70, "base": 13}
-    assert metrics["phases"] == [{"name": "stage 1", "seconds": 3.5, "peak_memory_mib": 7}]
-    told = metrics["protocol"]
-    assert told["pictures"] == "held out of planted, never trained on" and told["features"] == Means.protocol
-    assert "mean of decibels" in told["psnr"] and "Wang et al. 2004" in told["ssim"]
-    assert evaluate(run, "elsewhere")["protocol"]["pictures"] == "elsewhere"  # type: ignore[arg-type]
+    assert metrics.costs.parameters == {"decoder": 5, "base": 11}
+    assert metrics.costs.training_flops == {"decoder": 70, "base": 13}
+    first, last = metrics.costs.phases
+    assert first == Phase(name="stage 1", seconds=3.5, peak_memory_mib=7)
+    assert last.name == "evaluate" and 0 < last.seconds < 60 and last.peak_memory_mib > 50
+    assert metrics.pictures == "held out of planted, never trained on" and metrics.features == Means.protocol
+    assert evaluate(run, "elsewhere").pictures == "elsewhere"  # type: ignore[arg-type]
+    write_json(tmp_path / "phases.json", [{"name": "stage 1", "minutes": 3.5}])
+    with pytest.raises(UserError, match=r"phases.json is damaged: delete it"):
+        evaluate(run, "elsewhere")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("case", ["own", "distilled", "elsewhere"])
@@ -348,7 +359,7 @@ def test_which_files_the_numbers_go_to(pictures: Pictures, judge: Judge, tmp_pat
     files = {"own": ["evaluation.safetensors", "metrics.json"], "distilled": ["metrics-fast.json"], "elsewhere": []}
     assert sorted(path.name for path in tmp_path.iterdir()) == files[case]
     for path in tmp_path.glob("*.json"):
-        assert read_json(path) == metrics
+        assert read_json(path) == metrics.to_json() and results.read(path) == metrics
 
 
 def test_without_features_no_distance_is_told(
@@ -358,8 +369,8 @@ def test_without_features_no_distance_is_told(
     monkeypatch.setattr(evaluation, "feature_network", lambda spec: None)
     run = PlantedRun(planted_config(classifier_samples=0), pictures, tmp_path, base=BASE)
     metrics, _ = measured(run, pictures)
-    assert metrics["generation"] is None and "reconstruction" not in metrics
-    assert [row["kernel"] for row in metrics["by_steps"]] == [None] * 3 and metrics["protocol"]["features"] is None
+    assert metrics.generation is None and metrics.features is None
+    assert [row.distance for row in metrics.by_steps] == [None] * 3
 
 
 def test_own_pictures_are_read_as_they_were_trained_on(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unilat
-from unilat.files import read_json, read_safetensors
+from unilat.files import read_safetensors
 from unilat.metrics.quality import psnr
 from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
@@ -34,26 +34,25 @@ def pictures(run: Run) -> torch.Tensor:
 def test_bits_add_up(run: Run, pictures: torch.Tensor) -> None:
     """Kills: a map, a curve, a channel sum or a headline that is of another quantity than the bits of the latents."""
     arrays, _ = read_safetensors(run.folder / "evaluation.safetensors")
-    told = read_json(run.folder / "metrics.json")["bits"]
+    told = run.results.bits
     bits = run.encode(pictures).bits
     whole = float(bits.mean())
-    assert told["measured"] * run.pixels == pytest.approx(whole, rel=1e-4) and told["n"] == len(pictures)
+    assert told.value * run.pixels == pytest.approx(whole, rel=1e-4) and told.n == len(pictures)
     assert float(arrays["bit_map"].sum()) == pytest.approx(whole, rel=1e-4)
     assert float(arrays["channel_bits"].sum()) == pytest.approx(whole, rel=1e-4)
     assert float(arrays["curve_bits"].sum() + arrays["terminal_bits"]) == pytest.approx(whole, rel=1e-4)
     torch.testing.assert_close(arrays["bits_each"], arrays["bit_maps"].flatten(1).sum(1))
     stderr = float((bits / run.pixels).double().std() / math.sqrt(len(bits)))
-    assert told["stderr"] == pytest.approx(stderr, rel=1e-3)
+    assert told.stderr == pytest.approx(stderr, rel=1e-3)
 
 
 def test_quality_is_of_what_reconstruct_returns(run: Run, pictures: torch.Tensor) -> None:
     """Kills: numbers of other pictures, steps or seeds than those that the user gets."""
-    metrics = read_json(run.folder / "metrics.json")
     arrays, _ = read_safetensors(run.folder / "evaluation.safetensors")
-    for row in metrics["by_steps"]:
-        made = run.reconstruct(pictures, steps=row["steps"]).images
-        assert row["psnr"] == pytest.approx(float(psnr(pictures, made).double().mean()), rel=1e-5)
-        seen = arrays[f"reconstructions_{row['steps']}"]
+    for row in run.results.by_steps:
+        made = run.reconstruct(pictures, steps=row.steps).images
+        assert row.psnr.value == pytest.approx(float(psnr(pictures, made).double().mean()), rel=1e-5)
+        seen = arrays[f"reconstructions_{row.steps}"]
         assert torch.equal(made[: len(seen)], seen)
     assert torch.equal(arrays["originals"], pictures[: len(arrays["originals"])])
 
@@ -78,9 +77,9 @@ def test_another_source_is_measured_without_touching_the_run(run: Run, tmp_path:
     before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     run.config = replace(run.config, evaluation=replace(run.config.evaluation, classifier_samples=64, samples=2))
     metrics = evaluate(run, str(tiny_source / "lying"))
-    assert metrics["bits"]["n"] == min(48, run.config.evaluation.pictures)
-    assert metrics["protocol"]["pictures"] == str(tiny_source / "lying")
-    assert metrics["classifier"] is None
+    assert metrics.bits.n == min(48, run.config.evaluation.pictures)
+    assert metrics.pictures == str(tiny_source / "lying")
+    assert metrics.classifier is None
     assert before == {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     run.config = trained.read_config(run.folder)
 

@@ -56,8 +56,8 @@ def test_the_golden_runs_reach_every_stage() -> None:
         assert {"autoencoder.safetensors", "base.safetensors", "train.safetensors"} <= golden["weights"].keys()
         assert any("calibration_bpp" in row for row in golden["steps"])
     assert stages == {"stage1", "prior", "stage2", "distill-decoder-1"}
-    assert metrics["grey"]["generation"]["kernel"]["value"] and metrics["grey"]["classifier"]["n"] == 13
-    assert metrics["colour"]["base_bits"]["value"] and metrics["variance"]["fast"]["psnr"]["steps"] == 1
+    assert metrics["grey"]["generation"]["kernel"]["value"] and metrics["grey"]["classifier"]["samples"]["n"] == 13
+    assert metrics["colour"]["base_bits"]["value"] and metrics["variance"]["fast"]["reconstruction"]["steps"] == 1
 
 
 def test_a_last_digit_is_noticed() -> None:

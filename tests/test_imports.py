@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "unilat"
 FILES = sorted(SOURCE.rglob("*.py"))
 RANKS = (
     ("types",),
-    ("maths", "files", "run.folder"),
+    ("maths", "files", "results", "run.folder"),
     ("nets",),
     ("models",),
     ("recipe",),

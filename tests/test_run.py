@@ -103,15 +103,16 @@ def test_a_run_leaves_every_file(whole: Path, source: Path) -> None:
 
 def test_metrics_and_arrays_are_the_contracts(whole: Path) -> None:
     """Kills: a number without its error, count and unit; an array of another shape than the report reads."""
-    metrics = read_json(whole / "metrics.json")
-    bits = metrics["bits"]
-    assert bits["unit"] == "bits per pixel" and bits["n"] == 6 and bits["stderr"] > 0 and bits["wanted"] == 0.3
-    assert metrics["psnr"]["steps"] == 2 and [row["steps"] for row in metrics["by_steps"]] == [1, 2]
-    for name in ("parameters", "training_flops"):
-        assert all(metrics[name][part] > 0 for part in ("encoder", "prior", "decoder", "base"))
-    phases = {row["name"]: row for row in metrics["phases"]}
+    results = run.load(whole).results
+    bits = results.bits
+    assert bits.unit == "bits per pixel" and bits.n == 6 and (bits.stderr or 0) > 0 and bits.target == 0.3
+    assert "upper bound" in bits.protocol
+    assert results.reconstruction.steps == 2 and [row.steps for row in results.by_steps] == [1, 2]
+    for counted in (results.costs.parameters, results.costs.training_flops):
+        assert all(counted[part] > 0 for part in ("encoder", "prior", "decoder", "base"))
+    phases = {row.name: row for row in results.costs.phases}
     assert {"read pictures", "stage 1", "encode", "stage 2", "evaluate"} <= phases.keys()
-    assert all(row["seconds"] >= 0 and row["peak_memory_mib"] > 50 for row in phases.values())
+    assert all(row.seconds >= 0 and row.peak_memory_mib > 50 for row in phases.values())
     arrays, _ = read_safetensors(whole / "evaluation.safetensors")
     shapes = {name: tuple(tensor.shape) for name, tensor in arrays.items()}
     assert shapes["originals"] == shapes["reconstructions_1"] == shapes["reconstructions_2"] == (6, 1, 16, 16)
@@ -142,7 +143,7 @@ def test_run_again_trains_nothing(whole: Path, source: Path) -> None:
     again = run.train(small(source), whole, told.append)
     assert not [row for row in told if "step" in row]
     assert before == [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
-    for name in ("bits", "psnr", "ssim", "by_steps"):
+    for name in ("bits", "reconstruction", "other_steps"):
         assert again[name] == numbers[name]
 
 
@@ -179,12 +180,12 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
     old = small(source)
     config = replace(old, stage1=replace(old.stage1, settle=512), stage2=replace(old.stage2, samples=0))
     first, second = tmp_path / "first", tmp_path / "second"
-    metrics = run.train(config, first)
+    run.train(config, first)
     told = lines(first)
     assert [row["stage"] for row in told] == sorted((row["stage"] for row in told), reverse=True)
     assert (told[-1]["stage"], told[-1]["samples"]) == ("prior", 512)
     flops = [run.describe(one, 1)["parts"]["prior"]["training_flops"] for one in (config, old)]
-    assert flops[0] / flops[1] == pytest.approx((96 + 512) / 96) and metrics["bits"]["wanted"] == 0.3
+    assert flops[0] / flops[1] == pytest.approx((96 + 512) / 96) and run.load(first).results.bits.target == 0.3
     before, after = (read_safetensors(folder / "autoencoder.safetensors") for folder in (whole, first))
     assert before[1]["untrimmed_bpp"] != after[1]["untrimmed_bpp"]
     assert all(row["target"] == pytest.approx(0.3 / 0.8) for row in told if row["stage"] == "stage1")
@@ -228,7 +229,8 @@ def test_only_the_evaluation_may_change(whole: Path, source: Path, tmp_path: Pat
     """Kills: a finished run that must be trained again to be measured with more steps."""
     folder, config = shutil.copytree(whole, tmp_path / "copy"), small(source)
     more = replace(config, evaluation=replace(config.evaluation, decoder_steps=3, samples=2))
-    assert run.train(more, folder)["psnr"]["steps"] == 3
+    run.train(more, folder)
+    assert run.load(folder).results.reconstruction.steps == 3
     assert_same(folder, whole)
 
 
@@ -295,9 +297,10 @@ def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> No
     stage1 = replace(config.stage1, target_bpp=None, loss_factor=1.5, samples=32, unit_scale=False)
     config = replace(config, stage1=stage1, stage2=replace(config.stage2, samples=0))
     folder = tmp_path / "run"
-    metrics = run.train(config, folder)
-    assert not (folder / "base.safetensors").exists() and "generation" not in metrics
-    assert metrics["bits"]["wanted"] is None and math.isfinite(metrics["bits"]["measured"])
+    run.train(config, folder)
+    results = run.load(folder).results
+    assert not (folder / "base.safetensors").exists() and results.generation is None
+    assert results.bits.target is None and math.isfinite(results.bits.value)
     assert {row["loss_factor"] for row in lines(folder)} == {1.5}
     assert (folder / "report.html").stat().st_size > 1000
     done = run.load(folder)

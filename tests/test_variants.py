@@ -52,10 +52,10 @@ def test_every_variant_runs_from_pictures_to_report(name: str, source: Path, tmp
     config = varied(source, **VARIANTS[name])
     assert from_json(to_json(config)) == config
     metrics = run.train(config, tmp_path / "run")
-    for measure in (metrics["bits"], metrics["base_bits"], metrics["psnr"]):
-        assert torch.tensor(measure["value"]).isfinite() and measure["n"] == 6
     assert Path(metrics["report"]).is_file()
     found = run.load(tmp_path / "run")
+    for measure in (found.results.bits, found.results.base_bits, found.results.reconstruction.psnr):
+        assert measure is not None and math.isfinite(measure.value) and measure.n == 6
     latents = found.encode(str(source))
     assert float((latents.bits[0] - found.encode(str(source)).bits[0]).abs()) == 0
     assert found.decode(latents).shape == (60, 1, 16, 16) and found.sample(3)[0].shape == (3, 1, 16, 16)
@@ -63,9 +63,10 @@ def test_every_variant_runs_from_pictures_to_report(name: str, source: Path, tmp
 
 def test_the_baseline_counts_what_it_trains(source: Path, tmp_path: Path) -> None:
     """Kills: a prior counted that a normal price never trains, decoder calls told where there is one."""
-    metrics = run.train(varied(source, **VARIANTS["kl-vae"]), tmp_path / "run")
-    assert list(metrics["parameters"]) == ["encoder", "decoder", "base"]
-    assert metrics["psnr"]["steps"] == 1 and [row["steps"] for row in metrics["by_steps"]] == [1]
+    run.train(varied(source, **VARIANTS["kl-vae"]), tmp_path / "run")
+    results = run.load(tmp_path / "run").results
+    assert list(results.costs.parameters) == ["encoder", "decoder", "base"]
+    assert [row.steps for row in results.by_steps] == [1]
 
 
 def test_one_stage_draws_from_its_prior(source: Path, tmp_path: Path) -> None:
@@ -76,9 +77,9 @@ def test_one_stage_draws_from_its_prior(source: Path, tmp_path: Path) -> None:
         run.train(alone, tmp_path / "none")
         run.load(tmp_path / "none").sample(2)
     config = replace(alone, evaluation=replace(config.evaluation, sample_from="prior", classifier_samples=100))
-    metrics = run.train(config, tmp_path / "run")
+    run.train(config, tmp_path / "run")
     found = run.load(tmp_path / "run")
-    assert metrics["classifier"] is None and "base" not in metrics["parameters"]
+    assert found.results.classifier is None and "base" not in found.results.costs.parameters
     assert found.base is not None and found.base.denoise is found.autoencoder.prior
     arrays, _ = read_safetensors(tmp_path / "run" / "evaluation.safetensors")
     assert len(arrays["samples"]) == 6

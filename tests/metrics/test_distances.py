@@ -1,6 +1,6 @@
 """The two distances, against closed forms where there are any and against each other's order where there are none."""
 
-import json
+import math
 
 import pytest
 import torch
@@ -38,8 +38,8 @@ def test_frechet_of_a_shift_is_the_shift_squared() -> None:
     real = gaussian(500, 8, 0)
     moved = real.clone()
     moved[:, 0] += 3.0
-    assert compare(real, moved)["frechet64"]["value"] == pytest.approx(9.0, rel=1e-6)
-    assert compare(real, real)["frechet64"]["value"] == pytest.approx(0.0, abs=1e-9)
+    assert compare(real, moved).frechet64.value == pytest.approx(9.0, rel=1e-6)
+    assert compare(real, real).frechet64.value == pytest.approx(0.0, abs=1e-9)
 
 
 def test_frechet_uses_64_components_of_the_real_set() -> None:
@@ -47,21 +47,22 @@ def test_frechet_uses_64_components_of_the_real_set() -> None:
     real = torch.cat([gaussian(400, 64, 0, scale=5.0), 0.01 * gaussian(400, 16, 1)], 1)
     other = real.clone()
     other[:, 64:] += 2.0
-    row = compare(real, other)["frechet64"]
-    assert row["components"] == 64 and row["value"] < 0.01
-    assert compare(other, real)["frechet64"]["value"] < 0.01
+    found = compare(real, other)
+    assert found.components == 64 and found.frechet64.value < 0.01
+    assert compare(other, real).frechet64.value < 0.01
     wide = other.clone()
     wide[:, 64] *= 1e5
-    assert compare(real, wide)["frechet64"]["value"] < compare(wide, real)["frechet64"]["value"] / 10
+    assert compare(real, wide).frechet64.value < compare(wide, real).frechet64.value / 10
 
 
 def test_frechet_is_the_closed_form_where_the_covariances_are_diagonal() -> None:
     """``|mean shift|² + Σ (s_a − s_b)²`` of exact moments. Kills a distance without covariances or their root."""
     wide, shift = torch.tensor([2.0, 3.0, 0.5, 1.0]), torch.tensor([0.5, 0.0, -1.0, 2.0])
     other = torch.tensor([1.0, 5.0, 0.25, 1.5])
-    row = compare(patterns(4) * wide + 7.0, patterns(4) * other + 7.0 + shift)["frechet64"]
+    found = compare(patterns(4) * wide + 7.0, patterns(4) * other + 7.0 + shift)
     expected = float(shift.square().sum() + (wide - other).square().sum())
-    assert row["value"] == pytest.approx(expected, rel=1e-5) and row["components"] == 4 and row["n"] == 16
+    assert found.frechet64.value == pytest.approx(expected, rel=1e-5) and found.components == 4
+    assert found.frechet64.n == 16
 
 
 def by_hand(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -82,24 +83,24 @@ def test_the_kernel_distance_is_that_of_the_first_pictures_pair_by_pair() -> Non
     """13 against the first 9, both ways, and the jackknife by leaving each out. Kills the last rows and another cut."""
     real, other = gaussian(13, 3, 0, shift=0.3), gaussian(9, 3, 1, scale=1.5)
     for a, b in ((real, other), (other, real)):
-        row = compare(a, b)["kernel"]
+        row = compare(a, b).kernel
         a, b = a[:9], b[:9]
-        assert row["value"] == pytest.approx(by_hand(a, b), rel=1e-9) and row["n"] == 9
+        assert row.value == pytest.approx(by_hand(a, b), rel=1e-9) and row.n == 9
         without = [
             [by_hand(torch.cat([a[:i], a[i + 1 :]]), b) for i in range(9)],
             [by_hand(a, torch.cat([b[:i], b[i + 1 :]])) for i in range(9)],
         ]
         spread = sum(8 / 9 * sum((value - sum(left) / 9) ** 2 for value in left) for left in without)
-        assert row["stderr"] == pytest.approx(spread**0.5, rel=1e-9)
+        assert row.stderr == pytest.approx(spread**0.5, rel=1e-9)
 
 
 def test_a_distance_is_told_from_twice_as_many_pictures_as_components_on() -> None:
     """Kills a limit of one picture a component, and one of more than two: 9 are too few for 5, 10 are not."""
     real, other = gaussian(10, 5, 0), gaussian(10, 5, 1)
-    row = compare(real[:9], other)["frechet64"]
-    assert row["value"] is None and row["n"] == 9 and row["components"] == 5
-    assert row["reason"] == "needs at least 10 pictures on either side for 5 components, here are 9"
-    assert compare(real, other)["frechet64"]["value"] > 0
+    found = compare(real[:9], other)
+    assert math.isnan(found.frechet64.value) and found.frechet64.n == 9 and found.components == 5
+    assert found.reason == "needs at least 10 pictures on either side for 5 components, here are 9"
+    assert compare(real, other).frechet64.value > 0 and compare(real, other).reason == ""
 
 
 def test_components_are_the_real_sets_widest_however_few() -> None:
@@ -109,20 +110,20 @@ def test_components_are_the_real_sets_widest_however_few() -> None:
     _, directions = principal_components(real, 70)
     for column, expected in ((0, 9.0), (63, 9.0), (64, 0.0), (69, 0.0)):
         moved = real + 3.0 * directions[:, column]
-        assert compare(real, moved)["frechet64"]["value"] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert compare(real, moved).frechet64.value == pytest.approx(expected, rel=1e-6, abs=1e-6)
     narrow = directions[:, 69:]
     stretched = real + 99.0 * (real - real.mean(0)).double() @ narrow @ narrow.T  # now the other set's widest
-    assert compare(real, stretched)["frechet64"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert compare(real, stretched).frechet64.value == pytest.approx(0.0, abs=1e-6)
 
 
 def test_equal_distributions_are_near_and_worse_ones_farther() -> None:
     """Kills a distance that falls, an error that is too small and a bias as large as a shift."""
     real = gaussian(400, 32, 0)
     same, near, far = (compare(real, gaussian(400, 32, 1, shift=s)) for s in (0.0, 0.3, 1.0))
-    assert abs(same["kernel"]["value"]) < 3 * same["kernel"]["stderr"]
-    for key in ("kernel", "frechet64"):
-        assert same[key]["value"] < near[key]["value"] < far[key]["value"]
-    assert far["kernel"]["value"] > 10 * far["kernel"]["stderr"]
+    assert abs(same.kernel.value) < 3 * (same.kernel.stderr or 0)
+    assert same.kernel.value < near.kernel.value < far.kernel.value
+    assert same.frechet64.value < near.frechet64.value < far.frechet64.value
+    assert far.kernel.value > 10 * (far.kernel.stderr or 1)
 
 
 def test_both_sides_are_cut_to_one_count_and_the_rows_say_so() -> None:
@@ -130,20 +131,21 @@ def test_both_sides_are_cut_to_one_count_and_the_rows_say_so() -> None:
     real, other = gaussian(300, 16, 0), gaussian(200, 16, 1)
     rows = compare(real, other, protocol="features: a ruler")
     assert rows == compare(real[:200], other, protocol="features: a ruler")
-    for row in rows.values():
-        assert row["n"] == 200 and "200 against 200" in row["protocol"]
-        assert "features: a ruler" in row["protocol"] and NOT_FID in row["protocol"]
-    assert rows["kernel"]["protocol"].startswith("kernel distance (unbiased squared MMD, cubic kernel, all pairs)")
-    assert rows["frechet64"]["protocol"].startswith("Fréchet distance on the first 16 principal components of the real")
-    json.dumps(rows)
+    for row in (rows.kernel, rows.frechet64):
+        assert row.n == 200 and "200 against 200" in row.protocol
+        assert "features: a ruler" in row.protocol and NOT_FID in row.protocol
+    assert rows.kernel.protocol.startswith("kernel distance (unbiased squared MMD, cubic kernel, all pairs)")
+    assert rows.frechet64.protocol.startswith("Fréchet distance on the first 16 principal components of the real")
 
 
 def test_too_few_pictures_have_a_reason_instead_of_a_number() -> None:
     """Kills a covariance of fewer pictures than components told as a distance."""
-    row = compare(gaussian(100, 200, 0), gaussian(100, 200, 1))["frechet64"]
-    assert row["value"] is None and "128" in row["reason"]
-    for row in compare(gaussian(2, 4, 0), gaussian(9, 4, 1)).values():
-        assert row["value"] is None and "at least 3" in row["reason"] and row["n"] == 2
+    found = compare(gaussian(100, 200, 0), gaussian(100, 200, 1))
+    assert math.isnan(found.frechet64.value) and math.isfinite(found.kernel.value) and "128" in found.reason
+    found = compare(gaussian(2, 4, 0), gaussian(9, 4, 1))
+    assert "at least 3" in found.reason
+    for row in (found.kernel, found.frechet64):
+        assert math.isnan(row.value) and row.n == 2
 
 
 def test_features_that_do_not_fit_are_refused() -> None:

@@ -1,44 +1,57 @@
 """A small run in memory whose every number differs from every other, so that a swap is seen: colour, not square."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from unilat.report.folder import Contents
+from unilat.report.folder import logged as log_row
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 
 HEIGHT, WIDTH, ROWS, COLUMNS = 12, 18, 2, 3
 """Of a picture in pixels, and of the latent's grid in positions."""
 CLASSES = ("red", "green", "blue")
 
-METRICS: dict[str, Any] = {
-    "bits": {"wanted": 0.42, "measured": 0.4368, "value": 0.4368, "stderr": 0.0031, "n": 811},
-    "psnr": {"value": 23.4567, "stderr": 0.0412, "n": 812, "steps": 5},
-    "ssim": {"value": 0.87654, "stderr": 0.0023, "n": 813, "steps": 6},
-    "reconstruction": {
-        "kernel": {"value": 0.0345, "stderr": 0.0061, "n": 814},
-        "frechet64": {"value": 2.3456, "n": 815},
-        "steps": 5,
-    },
-    "generation": {
-        "kernel": {"value": 0.1278, "stderr": 0.0053, "n": 816},
-        "frechet64": {"value": None, "n": 90, "reason": "needs at least 128 pictures"},
-    },
-    "classifier": {"samples": 0.7531, "samples_stderr": 0.0172, "real": 0.9142, "real_stderr": 0.0064, "ratio": 0.8238},
-    "by_steps": [
-        {"steps": 2, "psnr": 25.12, "ssim": 0.8901, "kernel": 0.0711},
-        {"steps": 5, "psnr": 23.46, "ssim": 0.8765, "kernel": 0.0345},
-        {"steps": 10, "psnr": 22.08, "ssim": 0.8602, "kernel": 0.0398},
-    ],
-    "parameters": {"encoder": 11_001, "prior": 22_002, "decoder": 33_003, "base": 44_004},
-    "training_flops": {"encoder": 1.5e12, "prior": 2.5e13, "decoder": 3.5e14, "base": 4.5e11},
-    "phases": [
-        {"name": "data", "seconds": 30.0, "peak_memory_mib": 200.0},
-        {"name": "stage 1", "seconds": 600.0, "peak_memory_mib": 1024.0},
-        {"name": "stage 2", "seconds": 150.0, "peak_memory_mib": 2560.0},
-        {"name": "evaluation", "seconds": 75.0, "peak_memory_mib": 900.0},
-    ],
-}
+
+def _number(value: float, stderr: float | None = None, n: int | None = None, protocol: str = "") -> Number:
+    return Number(value=value, stderr=stderr, n=n, protocol=protocol)
+
+
+def _steps(steps: int, psnr: float, ssim: float, kernel: float) -> Reconstruction:
+    near = Distance(kernel=_number(kernel), frechet64=_number(math.nan))
+    return Reconstruction(steps=steps, psnr=_number(psnr), ssim=_number(ssim), distance=near)
+
+
+RESULTS = Results(
+    pictures="",
+    features=None,
+    bits=Bits(target=0.42, measured=_number(0.4368, 0.0031, 811)),
+    reconstruction=Reconstruction(
+        steps=5,
+        psnr=_number(23.4567, 0.0412, 812),
+        ssim=_number(0.87654, 0.0023, 813),
+        distance=Distance(kernel=_number(0.0345, 0.0061, 814), frechet64=_number(2.3456, None, 815)),
+    ),
+    other_steps=(_steps(2, 25.12, 0.8901, 0.0711), _steps(10, 22.08, 0.8602, 0.0398)),
+    generation=Distance(
+        kernel=_number(0.1278, 0.0053, 816),
+        frechet64=_number(math.nan, None, 90),
+        reason="needs at least 128 pictures",
+    ),
+    classifier=Classifier(samples=_number(0.7531, 0.0172), real=_number(0.9142, 0.0064)),
+    costs=Costs(
+        parameters={"encoder": 11_001, "prior": 22_002, "decoder": 33_003, "base": 44_004},
+        training_flops={"encoder": 1.5e12, "prior": 2.5e13, "decoder": 3.5e14, "base": 4.5e11},
+        phases=(
+            Phase(name="data", seconds=30.0, peak_memory_mib=200.0),
+            Phase(name="stage 1", seconds=600.0, peak_memory_mib=1024.0),
+            Phase(name="stage 2", seconds=150.0, peak_memory_mib=2560.0),
+            Phase(name="evaluation", seconds=75.0, peak_memory_mib=900.0),
+        ),
+    ),
+)
 RATES = (2.10, 0.30, 0.47, 0.41, 0.43, 0.39, 0.44, 0.38, 0.45, 0.42, 0.395, 0.415)
 FACTORS = (10.0, 12.0, 11.0, 9.0, 8.0, 7.0, 6.5, 6.0, 5.5, 5.2, 5.1, 5.0)
 DECODER = (90.0, 60.0, 50.0, 45.0, 40.0, 38.0, 36.0, 35.0, 34.0, 33.0, 32.0, 31.0)
@@ -102,8 +115,7 @@ def arrays() -> dict[str, Tensor]:
 
 
 def contents(**changes: Any) -> Contents:
-    """The run as its folder is read; ``metrics={"bits": …}`` replaces parts of a file, other names whole files."""
-    metrics = {**METRICS, **changes.pop("metrics", {})}
+    """The run as its folder is read; a name replaces a whole file."""
     known: dict[str, Any] = {
         "name": "known",
         "config": {"stage1": {"target_bpp": 0.42}, "seed": 3},
@@ -115,9 +127,10 @@ def contents(**changes: Any) -> Contents:
             "date": "2026-11-23T05:00",
         },
         "data": {"source": "colours", "train": 7003, "test": 811, "size": 20, "classes": list(CLASSES)},
-        "metrics": metrics,
+        "results": RESULTS,
         "log": log(),
         "arrays": arrays(),
         "finished": (True, True),
     }
-    return Contents(**(known | changes))
+    known |= changes
+    return Contents(**known | {"log": [log_row(row) for row in known["log"]]})

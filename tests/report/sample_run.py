@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+
 SIDE, GRID, CHANNELS = 32, 8, 6
 CLASSES = ("Sans", "Sans Bold", "Serif", "Serif Italic", "Mono", "Mono Bold")
 LETTERS = "gRsÄ8жΩkQ&ßyM5aЮ"
@@ -72,66 +74,66 @@ def log(wanted: float) -> list[dict[str, Any]]:
     return rows
 
 
-def metrics(wanted: float | None) -> dict[str, Any]:
-    features = (
-        "features: 1,280 of efficientnet-lite0 (ImageNet; weights sha256 579344248a93…), bicubic resize to 128×128"
+FEATURES = "features: 1,280 of efficientnet-lite0 (ImageNet; weights sha256 579344248a93…), bicubic resize to 128×128"
+
+
+def distance(value: float) -> Distance:
+    """Both distances with their protocols."""
+    return Distance(
+        kernel=Number(value=value, stderr=0.0021, n=901, protocol=f"kernel distance, 901 against 901; {FEATURES}"),
+        frechet64=Number(value=61 * value, n=901, protocol=f"Fréchet distance, 64; {FEATURES}"),
+        components=64,
     )
 
-    def distance(value: float) -> dict[str, Any]:
-        return {
-            "kernel": {
-                "value": value,
-                "stderr": 0.0021,
-                "n": 901,
-                "protocol": f"kernel distance, 901 against 901; {features}",
-            },
-            "frechet64": {
-                "value": 61 * value,
-                "n": 901,
-                "components": 64,
-                "protocol": f"Fréchet distance, 64; {features}",
-            },
-        }
 
-    return {
-        "bits": {
-            "wanted": wanted,
-            "measured": 0.30119,
-            "value": 0.30119,
-            "stderr": 0.00212,
-            "n": 901,
-            "unit": "bits per pixel",
-        },
-        "psnr": {"value": 19.8431, "stderr": 0.0713, "n": 901, "unit": "dB", "steps": 8},
-        "ssim": {"value": 0.8917, "stderr": 0.0017, "n": 901, "unit": "", "steps": 8},
-        "reconstruction": {**distance(0.0234), "steps": 8},
-        "generation": distance(0.0817),
-        "by_steps": [
-            {"steps": 1, "psnr": 21.417, "ssim": 0.9021, "kernel": 0.0911},
-            {"steps": 4, "psnr": 20.335, "ssim": 0.8954, "kernel": 0.0402},
-            {"steps": 8, "psnr": 19.843, "ssim": 0.8917, "kernel": 0.0234},
-            {"steps": 20, "psnr": 19.377, "ssim": 0.8871, "kernel": 0.0207},
-        ],
-        "parameters": {"encoder": 412_336, "prior": 812_004, "decoder": 1_204_113, "base": 1_630_212},
-        "training_flops": {"encoder": 3.1e13, "prior": 4.04e13, "decoder": 1.27e14, "base": 1.9e14},
-        "phases": [
-            {"name": "data", "seconds": 6.2, "peak_memory_mib": 402.0},
-            {"name": "stage 1", "seconds": 391.7, "peak_memory_mib": 1311.5},
-            {"name": "latents", "seconds": 4.1, "peak_memory_mib": 690.0},
-            {"name": "stage 2", "seconds": 182.0, "peak_memory_mib": 884.2},
-            {"name": "evaluation", "seconds": 71.3, "peak_memory_mib": 1502.0},
-        ],
-        "classifier": {
-            "samples": 0.8711,
-            "samples_stderr": 0.0149,
-            "real": 0.9412,
-            "real_stderr": 0.0078,
-            "ratio": 0.92552,
-            "n": 512,
-            "protocol": "small convolutional network trained on 8,104 real pictures in 6 classes",
-        },
-        "protocol": {"pictures": "held out of glyphs, never trained on", "features": features},
-    }
+def reconstruction(
+    steps: int, psnr: float, ssim: float, kernel: float, errors: tuple[float, float] = (0.07, 0.002)
+) -> Reconstruction:
+    """One number of decoder calls."""
+    return Reconstruction(
+        steps=steps,
+        psnr=Number(value=psnr, stderr=errors[0], n=901, unit="dB", protocol="peak 255, mean of decibels"),
+        ssim=Number(value=ssim, stderr=errors[1], n=901, protocol="window of 11"),
+        distance=distance(kernel),
+    )
+
+
+def results(target: float | None) -> Results:
+    """What was measured."""
+    judge = "small convolutional network trained on 8,104 real pictures in 6 classes"
+    phases = (
+        ("data", 6.2, 402.0),
+        ("stage 1", 391.7, 1311.5),
+        ("latents", 4.1, 690.0),
+        ("stage 2", 182.0, 884.2),
+        ("evaluation", 71.3, 1502.0),
+    )
+    return Results(
+        pictures="held out of glyphs, never trained on",
+        features=FEATURES,
+        bits=Bits(target=target, measured=Number(value=0.30119, stderr=0.00212, n=901, unit="bits per pixel")),
+        reconstruction=reconstruction(8, 19.8431, 0.8917, 0.0234, (0.0713, 0.0017)),
+        other_steps=(
+            reconstruction(1, 21.417, 0.9021, 0.0911),
+            reconstruction(4, 20.335, 0.8954, 0.0402),
+            reconstruction(20, 19.377, 0.8871, 0.0207),
+        ),
+        generation=distance(0.0817),
+        classifier=Classifier(
+            samples=Number(value=0.8711, stderr=0.0149, n=512, protocol=judge),
+            real=Number(value=0.9412, stderr=0.0078, n=613, protocol=judge),
+        ),
+        costs=Costs(
+            parameters={"encoder": 412_336, "prior": 812_004, "decoder": 1_204_113, "base": 1_630_212},
+            training_flops={"encoder": 3.1e13, "prior": 4.04e13, "decoder": 1.27e14, "base": 1.9e14},
+            phases=tuple(Phase(name=name, seconds=time, peak_memory_mib=peak) for name, time, peak in phases),
+        ),
+    )
+
+
+def metrics(target: float | None) -> dict[str, Any]:
+    """The tree of metrics.json."""
+    return json.loads(json.dumps(results(target).to_json()))
 
 
 def arrays(classes: int = len(CLASSES)) -> dict[str, Tensor]:

@@ -1,12 +1,14 @@
 """The page of a comparison from a table and runs made by hand: whose number, whose curve, whose pictures."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 
 from unilat.report import compare, overlays
+from unilat.report.comparison import Apart, Cell, Column, Comparison, Member, Shared
 from unilat.report.folder import Contents
+from unilat.results import Bits, Number
 
 from . import known_run
 from .drawn import Node, chart, charts, close, image, parse, rows, tiles
@@ -14,37 +16,35 @@ from .drawn import Node, chart, charts, close, image, parse, rows, tiles
 NAMES = ["first", "second", "third"]
 
 
-def cell(value: float, stderr: float | None = None) -> dict[str, Any]:
+def cell(value: float, stderr: float | None = None) -> Cell:
     """A number of a column."""
-    return {"value": value, "stderr": stderr, "n": 9}
+    return Cell(value=value, stderr=stderr, n=9)
 
 
-def column(key: str, title: str, unit: str, group: str, *values: dict[str, Any] | None) -> dict[str, Any]:
+def column(key: str, title: str, unit: str, group: str, *values: Cell | None) -> Column:
     """A column of the table, its protocol named after it."""
     protocol = {"line": f"of {title}", "data": None, "empty": ""}
-    return {"key": key, "title": title, "unit": unit, "group": group, "protocol": protocol, "values": list(values)}
+    return Column(key=key, title=title, unit=unit, group=group, protocol=protocol, values=values)
 
 
-def table() -> dict[str, Any]:
+def table() -> Comparison:
     """Three runs, the last without some numbers."""
-    shared = {"groups": [[0, 1]], "why": ""}
-    return {
-        "runs": [{"name": name, "source": f"source {name}", "missing": ""} for name in NAMES[:2]]
-        + [{"name": "third", "source": None, "missing": "stage 2 is not finished"}],
-        "columns": [
+    shared = Shared(groups=((0, 1),), names=(), why="")
+    last = Member(name="third", folder="", source=None, missing="stage 2 is not finished")
+    return Comparison(
+        runs=(*(Member(name=name, folder="", source=f"source {name}", missing="") for name in NAMES[:2]), last),
+        columns=(
             column("bits", "measured", "bits per pixel", "bits", cell(0.41, 0.0021), cell(0.52, 0.0032), None),
-            column("bits_wanted", "wanted", "bits per pixel", "bits", cell(0.4), cell(0.5), cell(0.6)),
+            column("bits_target", "wanted", "bits per pixel", "bits", cell(0.4), cell(0.5), cell(0.6)),
             column("psnr", "PSNR", "dB", "quality", cell(21.37, 0.14), cell(24.68, 0.25), None),
             column("parameters_all", "parameters, in all", "", "cost", cell(1_234_567), cell(2_345_678), None),
             column("training_flops_all", "training FLOPs, in all", "FLOPs", "cost", cell(2.5e15), cell(3.5e14), None),
             column("minutes_all", "minutes, in all", "min", "cost", cell(14.25), cell(31.5), None),
-        ],
-        "apart": [
-            {"keys": ["a", "b"], "titles": ["PSNR", "SSIM"], "columns": [["x"], ["y"], ["z"]], "why": "calls: 2 | 4"}
-        ],
-        "charts": dict.fromkeys(compare.NAMES, shared),
-        "differences": {"stage1.target_bpp": [0.4, 0.5, 0.6], "seed": [1, None, 3]},
-    }
+        ),
+        apart=(Apart(keys=("a", "b"), titles=("PSNR", "SSIM"), columns=(("x",), ("y",), ("z",)), why="calls: 2 | 4"),),
+        charts=dict.fromkeys(compare.NAMES, shared),
+        differences={"stage1.target_bpp": (0.4, 0.5, 0.6), "seed": (1, None, 3)},
+    )
 
 
 def scaled(factor: float) -> Contents:
@@ -52,12 +52,12 @@ def scaled(factor: float) -> Contents:
     log = [{k: v * factor if isinstance(v, float) else v for k, v in line.items()} for line in known_run.log()]
     arrays = known_run.arrays() | {"reconstructions_5": known_run.flat(180)}
     arrays["curve_bits"] = arrays["curve_bits"] * factor
-    metrics = {
-        "bits": {"value": 0.4368 * factor, "stderr": 0.0091},
-        "psnr": {"value": 29.87, "stderr": 0.0734, "steps": 10},
-    }
+    bits = Bits(target=None, measured=Number(value=0.4368 * factor, stderr=0.0091))
+    psnr = Number(value=29.87, stderr=0.0734)
+    made = replace(known_run.RESULTS.reconstruction, steps=10, psnr=psnr)
+    results = replace(known_run.RESULTS, bits=bits, reconstruction=made)
     config = {"stage1": {"target_bpp": 0.42 * factor}}
-    return known_run.contents(log=log, arrays=arrays, metrics=metrics, config=config)
+    return known_run.contents(log=log, arrays=arrays, results=results, config=config)
 
 
 RUNS = [known_run.contents(), scaled(1.5), known_run.contents(log=[], arrays={})]
@@ -164,7 +164,7 @@ def test_the_scatter_has_bits_across_and_psnr_upwards_with_two_errors_each(page:
 
 def test_runs_kept_apart_have_charts_of_their_own() -> None:
     """Kills a chart whose title names another group's runs."""
-    groups = {"groups": [[1], [0]], "why": "data: a | b"}
+    groups = Shared(groups=((1,), (0,)), names=(), why="data: a | b")
     node = parse(overlays.chart("decoder", groups, RUNS, NAMES))
     assert [title.text for title in node.all("h3")] == ["second", "first"]
     first, second = (chart(found) for found in node.all("div", "chart"))
@@ -187,7 +187,8 @@ def test_pictures_below_the_originals_are_each_runs_own_at_its_calls(page: Node)
 
 def test_a_run_shown_at_other_calls_is_not_told_the_measured_psnr() -> None:
     """Measured with 7 calls, which are not kept: shown with 2. Kills decibels beside pictures they are not of."""
-    run = known_run.contents(metrics={"psnr": {"value": 31.0, "steps": 7}})
+    made = replace(known_run.RESULTS.reconstruction, steps=7, psnr=Number(value=31.0))
+    run = known_run.contents(results=replace(known_run.RESULTS, reconstruction=made))
     node = parse(overlays.pictures([run, RUNS[1]], NAMES[:2]))
     assert "first 2 decoder calls" in [strip.one("p").text for strip in node.all("div", "strip")]
 

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from unilat.report import figures, pictures, training
+from unilat.report.folder import logged
 
 from . import known_run
 from .drawn import Chart, bars, chart, charts, close, parse, rows
@@ -136,7 +137,8 @@ def test_each_loss_is_its_own_column_of_the_log(title: str, values: tuple, step:
 def test_series_pairs_samples_with_values() -> None:
     """Kills steps on the x axis and rows without a value told as 0."""
     rows = [{"step": 1, "samples": 64, "bpp": 0.5}, {"step": 2, "samples": 128}, {"samples": 192, "bpp": math.nan}]
-    assert training.series([*rows, {"step": 4, "samples": 256, "bpp": 0.25}], "bpp") == [(64.0, 0.5), (256.0, 0.25)]
+    rows.append({"step": 4, "samples": 256, "bpp": 0.25})
+    assert training.series([logged(row) for row in rows], "bpp") == [(64.0, 0.5), (256.0, 0.25)]
 
 
 def test_thinning_keeps_the_last_short_group() -> None:

@@ -1,11 +1,14 @@
 """The head and the table of a report against a run whose numbers are known and differ everywhere."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from unilat.report import sections
 from unilat.report.page import page
+from unilat.results import Classifier, Distance, Number
 
 from . import known_run
 from .drawn import Node, parse, rows
@@ -23,7 +26,7 @@ def test_every_row_has_its_own_value_error_and_count(whole: Node) -> None:
         "Bits per pixel, asked for": ["0.42", ""],
         "Bits per pixel, held out": ["0.437 ± 0.003", "811 pictures"],
         "PSNR": ["23.46 ± 0.04 dB", "812 pictures, 5 decoder calls"],
-        "SSIM": ["0.877 ± 0.002", "813 pictures, 6 decoder calls"],
+        "SSIM": ["0.877 ± 0.002", "813 pictures, 5 decoder calls"],
         "Reconstructions, kernel distance": ["0.035 ± 0.006", "814 pictures, to real held-out ones"],
         "Reconstructions, Fréchet distance, 64 components": ["2.346", "815 pictures, to real held-out ones"],
         "New pictures, kernel distance": ["0.128 ± 0.005", "816 pictures, to real held-out ones"],
@@ -55,8 +58,9 @@ def test_the_tiles_are_the_metrics(whole: Node) -> None:
 )
 def test_the_lead_is_the_same_in_bits_bytes_and_per_cent(measured: float, said: str) -> None:
     """Kills bits for bytes, one side for both, above for below, and a share of the measured for one of the asked."""
-    bits = {**known_run.METRICS["bits"], "measured": measured, "value": measured}
-    text = parse(sections.head(known_run.contents(metrics={"bits": bits}))).one("p", "lead").text
+    bits = known_run.RESULTS.bits
+    moved = replace(known_run.RESULTS, bits=replace(bits, measured=replace(bits.measured, value=measured)))
+    text = parse(sections.head(known_run.contents(results=moved))).one("p", "lead").text
     assert text == f"That is {said} Measured on 811 pictures that training never saw; ± is one standard error."
 
 
@@ -74,7 +78,7 @@ def test_before_it_is_measured_the_last_twenty_lines_of_the_rate_are_told() -> N
     """Means of 20 lines by hand. Kills the first lines, other stages, and a last line told as a mean."""
     log = [{"stage": "stage1", "samples": n, "bpp": float(n)} for n in range(1, 41)]
     log += [{"stage": "stage2", "samples": 1, "bpp": 900.0}]
-    run = known_run.contents(log=log, metrics={"bits": None})
+    run = known_run.contents(log=log, results=None)
     assert sections.last_rate(run) == pytest.approx(sum(range(21, 41)) / 20)
     assert "asked for 0.42 bits per pixel ; training stands at 30.5 ," in parse(sections.head(run)).one("h1").text
     assert sections.bits(run) == (0.42, None, None)
@@ -111,27 +115,33 @@ def test_asked_bits_keep_their_digits() -> None:
 def test_every_leaf_of_the_metrics_is_listed_under_its_path(whole: Node) -> None:
     """Kills a list whose values stand under another's path."""
     listed = rows(whole.section("origin").all("details")[0])
-    assert listed["by_steps[1].kernel"] == ["0.0345"] and listed["phases[2].seconds"] == ["150.0"]
-    assert listed["classifier.real_stderr"] == ["0.0064"] and listed["bits.n"] == ["811"]
+    assert listed["other_steps[1].distance.kernel.value"] == ["0.0398"]
+    assert listed["costs.phases[2].seconds"] == ["150.0"] and listed["bits.measured.n"] == ["811"]
+    assert listed["classifier.real.stderr"] == ["0.0064"]
     assert listed["generation.frechet64.value"] == [json.dumps(None)]
 
 
 def test_protocols_are_told_with_the_numbers_they_belong_to() -> None:
     """Kills a line under another number's name, and equal lines that are told for one number only."""
-    metrics = {
-        "reconstruction": {"kernel": {"value": 1.0, "protocol": "line of kernels"}},
-        "generation": {
-            "kernel": {"value": 2.0, "protocol": "line of kernels"},
-            "frechet64": {"protocol": "of Gaussians"},
-        },
-        "protocol": {"psnr": "line of PSNR"},
-    }
-    node = parse(page(known_run.contents(metrics=metrics))).section("protocol")
+    found, line = known_run.RESULTS, partial(Number, value=1.0)
+    near = Distance(kernel=line(protocol="line of kernels"), frechet64=line())
+    made = replace(found.reconstruction, psnr=line(protocol="line of PSNR"), distance=near)
+    samples = Distance(kernel=line(protocol="line of kernels"), frechet64=line(protocol="of Gaussians"))
+    bits = replace(found.bits, measured=line(protocol="line of bits"))
+    judge = Classifier(samples=line(protocol="a judge"), real=line(protocol="a judge"))
+    changed = replace(found, bits=bits, base_bits=line(protocol="line of the base"), classifier=judge)
+    changed = replace(changed, reconstruction=made, generation=samples, pictures="held out", features="a ruler")
+    node = parse(page(known_run.contents(results=changed))).section("protocol")
     told = dict(zip([name.text for name in node.all("dt")], [line.text for line in node.all("dd")], strict=True))
     assert told == {
         "reconstruction, kernel, generation, kernel": "line of kernels",
         "generation, Fréchet distance": "of Gaussians",
         "psnr": "line of PSNR",
+        "bits": "line of bits",
+        "base bits": "line of the base",
+        "classifier": "a judge",
+        "pictures": "held out",
+        "features": "a ruler",
     }
 
 

@@ -209,8 +209,8 @@ def test_no_labels_no_feature_network_no_wanted_bits(tmp_path: Path) -> None:
     data = {**sample_run.DATA, "classes": []}
     folder = sample_run.write(tmp_path / "plain", wanted=None, data=data)
     metrics = sample_run.metrics(None) | {"classifier": None, "generation": None}
-    del metrics["reconstruction"]
-    metrics["by_steps"] = [{**row, "kernel": None} for row in metrics["by_steps"]]
+    for made in (metrics["reconstruction"], *metrics["other_steps"]):
+        made["distance"] = None
     (folder / "metrics.json").write_text(json.dumps(metrics))
     source, checker = read(folder)
     text = "".join(checker.text)
@@ -225,14 +225,13 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     data = {**sample_run.DATA, "classes": [f"{bad}{index}" for index in range(6)], "source": bad, "sha256": bad}
     folder = sample_run.write(tmp_path / "run <b>bold", data=data)
     metrics = sample_run.metrics(0.3)
-    metrics["protocol"] = {bad: bad}
-    metrics["parameters"][bad] = 3
-    metrics["training_flops"] = {bad: 4}
-    metrics["phases"].append({"name": bad, "seconds": 1.0, "peak_memory_mib": 2.0})
-    metrics["bits"]["unit"] = bad
-    metrics["generation"]["kernel"]["value"] = None
-    metrics["generation"]["kernel"]["reason"] = bad
-    metrics[bad] = {bad: 1}
+    metrics |= {"pictures": bad, "features": bad}
+    metrics["costs"]["parameters"][bad] = 3
+    metrics["costs"]["training_flops"] = {bad: 4}
+    metrics["costs"]["phases"].append({"name": bad, "seconds": 1.0, "peak_memory_mib": 2.0})
+    metrics["bits"]["measured"] |= {"unit": bad, "protocol": bad}
+    metrics["generation"]["kernel"] |= {"value": None, "protocol": bad}
+    metrics["generation"]["reason"] = bad
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "config.json").write_text(json.dumps({bad: bad}))
     (folder / "manifest.json").write_text(json.dumps(dict.fromkeys(sample_run.MANIFEST, bad)))

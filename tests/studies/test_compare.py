@@ -14,6 +14,7 @@ from unilat.cli import main
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
 from unilat.report import compare as page
+from unilat.report.comparison import Comparison
 from unilat.report.folder import Contents, read
 from unilat.studies.compare import _missing, compare, groups
 from unilat.types import UserError
@@ -33,9 +34,6 @@ def make(folder: Path, **files: dict[str, Any]) -> Path:
     """A whole run folder with a whole configuration; ``metrics={"psnr.steps": 4}`` and the like change its files."""
     sample_run.write(folder)
     (folder / "config.json").write_text(configuration.to_json(RunConfig()))
-    metrics = sample_run.metrics(0.3)
-    metrics["protocol"] |= {"psnr": "peak 255, mean of decibels", "ssim": "window of 11"}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "manifest.json").write_text(json.dumps(sample_run.MANIFEST | {"device": "cpu"}))
     for name, changes in files.items():
         tree = json.loads((folder / f"{name}.json").read_text())
@@ -45,9 +43,9 @@ def make(folder: Path, **files: dict[str, Any]) -> Path:
     return folder
 
 
-def columns(table: dict[str, Any], key: str) -> list[list[int]]:
+def columns(table: Comparison, key: str) -> list[list[int]]:
     """For each column of a quantity the runs that stand in it."""
-    own = [column["values"] for column in table["columns"] if column["key"] == key]
+    own = [column.values for column in table.columns if column.key == key]
     return [[index for index, value in enumerate(values) if value is not None] for values in own]
 
 
@@ -69,12 +67,12 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
     """Kills a part of the protocol that depends on the folder, and a name that stands for two runs."""
     run = make(tmp_path / "run")
     table = compare([run, run], tmp_path / "page.html")
-    assert table["apart"] == [] and table["differences"] == {}
-    keys = [column["key"] for column in table["columns"]]
+    assert table.apart == () and table.differences == {}
+    keys = [column.key for column in table.columns]
     assert len(keys) == len(set(keys)) and set(MEASURED) <= set(keys)
-    assert all(values[0] == values[1] is not None for values in (column["values"] for column in table["columns"]))
-    assert [one["name"] for one in table["runs"]] == ["run", "run (2)"]
-    assert all(chart["groups"] == [[0, 1]] for chart in table["charts"].values())
+    assert all(values[0] == values[1] is not None for values in (column.values for column in table.columns))
+    assert [one.name for one in table.runs] == ["run", "run (2)"]
+    assert all(chart.groups == ((0, 1),) for chart in table.charts.values())
     _, text = parsed(tmp_path / "page.html")
     assert "Kept apart" not in text and "the configurations are equal" in text
 
@@ -82,14 +80,15 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "path", "value", "apart"),
     [
-        ("metrics", "protocol.psnr", "peak 255, median of decibels", {"psnr"}),
-        ("metrics", "protocol.ssim", "window of 7", {"ssim"}),
-        ("metrics", "psnr.steps", 4, {"psnr"}),
-        ("metrics", "psnr.n", 900, {"psnr"}),
-        ("metrics", "bits.n", 900, {"bits", "bits_off"}),
+        ("metrics", "reconstruction.psnr.protocol", "peak 255, median of decibels", {"psnr"}),
+        ("metrics", "reconstruction.ssim.protocol", "window of 7", {"ssim"}),
+        ("metrics", "reconstruction.steps", 4, {"psnr", "ssim", "reconstruction_kernel", "reconstruction_frechet64"}),
+        ("metrics", "reconstruction.psnr.n", 900, {"psnr"}),
+        ("metrics", "bits.measured.n", 900, {"bits", "bits_off"}),
         ("metrics", "generation.kernel.protocol", "another network", {"generation_kernel"}),
         ("metrics", "generation.kernel.n", 900, {"generation_kernel"}),
-        ("metrics", "classifier.protocol", "a larger network", {"classifier_samples", "classifier_real"}),
+        ("metrics", "classifier.samples.protocol", "a larger network", {"classifier_samples"}),
+        ("metrics", "classifier.real.n", 900, {"classifier_real"}),
         ("config", "evaluation.guidance", 3.0, {"generation_kernel", "generation_frechet64", "classifier_samples"}),
         ("config", "evaluation.rate_levels", 9, {"bits", "bits_off"}),
         ("config", "autoencoder.price", "normal", {"bits", "bits_off"}),
@@ -100,10 +99,10 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
 def test_one_word_of_difference_keeps_apart(tmp_path: Path, file: str, path: str, value: Any, apart: set[str]) -> None:
     """Each part alone splits its own quantities and no others. Kills any part left out of a protocol."""
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", **{file: {path: value}})])
-    assert {key for one in table["apart"] for key in one["keys"]} == apart
-    for key in {column["key"] for column in table["columns"]}:
+    assert {key for one in table.apart for key in one.keys} == apart
+    for key in {column.key for column in table.columns}:
         assert columns(table, key) == ([[0], [1]] if key in apart else [[0, 1]])
-    assert all(one["why"] for one in table["apart"])
+    assert all(one.why for one in table.apart)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +115,9 @@ def test_other_pictures_share_no_measured_column(tmp_path: Path, file: str, path
     for key in (*MEASURED, "reconstruction_frechet64", "generation_frechet64", "classifier_real"):
         assert columns(table, key) == [[0, 1], [2]], key
     assert columns(table, "parameters_all") == [[0, 1, 2]]
-    assert columns(table, "bits_wanted") == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
-    assert table["charts"]["scatter"]["groups"] == [[0, 1], [2]]
-    assert table["charts"]["rate"]["groups"] == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
+    assert columns(table, "bits_target") == ([[0, 1], [2]] if file == "data" else [[0, 1, 2]])
+    assert table.charts["scatter"].groups == ((0, 1), (2,))
+    assert table.charts["rate"].groups == (((0, 1), (2,)) if file == "data" else ((0, 1, 2),))
 
 
 def test_the_note_names_what_differs_and_only_that(tmp_path: Path) -> None:
@@ -127,16 +126,16 @@ def test_the_note_names_what_differs_and_only_that(tmp_path: Path) -> None:
     runs = [
         make(tmp_path / str(size), metrics={"generation.kernel.protocol": network.format(size)}) for size in (128, 224)
     ]
-    (one,) = compare(runs)["apart"]
-    assert one["why"] == "protocol: features: lite0, bicubic resize to 128 | features: lite0, bicubic resize to 224"
+    (one,) = compare(runs).apart
+    assert one.why == "protocol: features: lite0, bicubic resize to 128 | features: lite0, bicubic resize to 224"
 
 
 def test_the_path_of_the_pictures_does_not_matter(tmp_path: Path) -> None:
     """Equal bytes under two paths are one data set. Kills the source's name in the protocol."""
     moved = {"source": "/mnt/else", "sha256": sample_run.DATA["sha256"]}
-    line = {"protocol.pictures": "held out of /mnt/else, never trained on"}
+    line = {"pictures": "held out of /mnt/else, never trained on"}
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", data=moved, metrics=line)])
-    assert table["apart"] == []
+    assert table.apart == ()
 
 
 def test_what_is_not_known_equals_nothing(tmp_path: Path) -> None:
@@ -152,10 +151,10 @@ def test_what_is_not_known_equals_nothing(tmp_path: Path) -> None:
 
 def test_values_stand_in_their_own_rows(tmp_path: Path) -> None:
     """Kills columns whose numbers are another run's: text and JSON of the command line, one changed run."""
-    changes = {"psnr.value": 31.25, "bits.value": 0.33, "bits.wanted": 0.3}
+    changes = {"reconstruction.psnr.value": 31.25, "bits.measured.value": 0.33, "bits.target": 0.3}
     runs = [make(tmp_path / "a"), make(tmp_path / "b", metrics=changes)]
     table = compare(runs, tmp_path / "page.html")
-    value = {column["key"]: [cell["value"] for cell in column["values"]] for column in table["columns"]}
+    value = {column.key: [cell.value for cell in column.values] for column in table.columns}
     assert value["psnr"] == [19.8431, 31.25] and value["bits"][1] == 0.33
     assert value["bits_off"][1] == pytest.approx(10.0) and value["classifier_samples"][0] == pytest.approx(87.11)
     assert value["parameters_all"][0] == 412_336 + 812_004 + 1_204_113 + 1_630_212
@@ -169,8 +168,8 @@ def test_fields_set_differently_are_listed_with_every_value(tmp_path: Path) -> N
     """Three runs, each with a field of its own. Kills differences against the first run alone."""
     fields = ({}, {"stage1.target_bpp": 0.5}, {"base.bias": 1.0, "stage1.target_bpp": 0.5})
     runs = [make(tmp_path / str(index), config=changes) for index, changes in enumerate(fields)]
-    found = compare(runs)["differences"]
-    assert found == {"stage1.target_bpp": [0.3, 0.5, 0.5], "base.bias": [2.0, 2.0, 1.0]}
+    found = compare(runs).differences
+    assert found == {"stage1.target_bpp": (0.3, 0.5, 0.5), "base.bias": (2.0, 2.0, 1.0)}
 
 
 def test_unequal_lengths_and_unfinished_runs_are_told(tmp_path: Path) -> None:
@@ -182,10 +181,10 @@ def test_unequal_lengths_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     (runs[1] / "log.jsonl").write_text("\n".join(log[:40]))
     (runs[2] / "metrics.json").write_text('{"bits": {')
     table = compare(runs, tmp_path / "page.html")
-    told = [run["missing"] for run in table["runs"]]
+    told = [run.missing for run in table.runs]
     assert told[0] == "" and "stage 1 is not finished" in told[1] and "metrics.json is damaged" in told[2]
     assert all("\n" not in one for one in told)
-    assert table["charts"]["rate"]["groups"] == [[0, 1, 2]] and table["charts"]["base"]["groups"] == [[0, 2]]
+    assert table.charts["rate"].groups == ((0, 1, 2),) and table.charts["base"].groups == ((0, 2),)
     assert columns(table, "psnr") == [[0]]
     assert "not whole" in parsed(tmp_path / "page.html")[1]
 
@@ -210,7 +209,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     """Kills any text that reaches the page without being escaped: names, sources, protocols, fields, values."""
     bad = "<img src=x onerror=alert(1)>\"'&</style></title><script>alert(1)</script>"
-    metrics = {"generation.kernel.protocol": bad, "protocol.psnr": bad, "protocol.pictures": bad}
+    metrics = {"generation.kernel.protocol": bad, "reconstruction.psnr.protocol": bad, "pictures": bad}
     run = make(tmp_path / "run <b>bold", metrics=metrics, data={"source": bad, "sha256": bad})
     tree = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(tree | {bad: bad, "seed": bad}))
@@ -228,10 +227,10 @@ def test_values_of_the_wrong_kind_never_stop_the_comparison(tmp_path: Path, valu
     inside = {key: dict.fromkeys(part, value) for key, part in metrics.items() if isinstance(part, dict)}
     for spoilt in ({**metrics, **inside}, dict.fromkeys(metrics, value)):
         (runs[1] / "metrics.json").write_text(json.dumps(spoilt))
-        assert len(compare(runs, tmp_path / "page.html")["runs"]) == 2
+        assert len(compare(runs, tmp_path / "page.html").runs) == 2
     for name in ("data", "config", "manifest"):
         (runs[1] / f"{name}.json").write_text(json.dumps(dict.fromkeys(["source", "stage1", "cpu", "data"], value)))
-    assert len(compare(runs, tmp_path / "page.html")["runs"]) == 2
+    assert len(compare(runs, tmp_path / "page.html").runs) == 2
     assert (tmp_path / "page.html").read_text("utf-8").rstrip().endswith("</html>")
 
 

@@ -211,8 +211,8 @@ def test_reconstructions_are_those_of_held_out_pictures(tmp_path: Path, monkeypa
     assert torch.equal(into.arrays["originals"], images[TEST[:8]])
     made = own.model.answer(TEST)  # type: ignore[union-attr]
     assert torch.equal(into.arrays["reconstructions"], made[:8])
-    expected = compare(images[TEST].flatten(1).float() / 50, made.flatten(1).float() / 50)["kernel"]
-    assert into.values["kernel"]["value"] == pytest.approx(expected["value"], rel=1e-5)
+    expected = compare(images[TEST].flatten(1).float() / 50, made.flatten(1).float() / 50).kernel
+    assert into.values["kernel"]["value"] == pytest.approx(expected.value, rel=1e-5)
     assert into.values["kernel"]["n"] == 25
 
 

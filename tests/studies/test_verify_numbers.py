@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unilat.files import read_json, write_json
+from measured import measured, written
+from unilat.files import read_json
 from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
@@ -82,9 +83,10 @@ def test_reported_bits_are_those_of_as_many_pictures(tmp_path: Path) -> None:
     """Kills: a report of other pictures that is compared with these, and one of these that is not looked at."""
     run, held = known()
     run.folder = tmp_path
-    write_json(tmp_path / "metrics.json", {"bits": {"n": 400, "measured": 0.125, "value": 9.0}})
+    run.results = measured(0.125, target=9.0, n=400)
+    written(tmp_path, run.results)
     assert verify._reported(run, held) == 0.125
-    write_json(tmp_path / "metrics.json", {"bits": {"n": 399, "measured": 0.125, "value": 9.0}})
+    run.results = measured(0.125, target=9.0, n=399)
     assert verify._reported(run, held) > 1
 
 

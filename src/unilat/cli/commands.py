@@ -273,11 +273,11 @@ class Evaluate:
         with Output(self.json) as output:
             run = unilat.load(self.run, decoder=self.decoder, base=self.base)
             given = run.read(self.data) if self.data else None
-            metrics = unilat.evaluate(run, given, say=output.say)
+            results = unilat.evaluate(run, given, say=output.say)
             if given is None:
-                output.result(metrics, metrics_table(metrics))
+                output.result(results.to_json(), metrics_table(results))
             else:
-                output.result(metrics | given.counted(), metrics_table(metrics, kind="pictures"))
+                output.result(results.to_json() | given.counted(), metrics_table(results, kind="pictures"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,7 @@ class ConfiguredTrain:
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import description_table, metrics_table
+        from unilat.run.folder import RunFolder
 
         with Output(self.options.json) as output:
             check(self.settings)
@@ -90,8 +91,8 @@ class ConfiguredTrain:
             with TrainingProgress(output.console) as progress:
                 run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
             if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
-                result = run.metrics()
-                output.result(result, metrics_table(result, self.folder))
+                report = str(RunFolder(self.folder).report)
+                output.result(run.results.to_json() | {"report": report}, metrics_table(run.results, self.folder))
 
 
 def parse_train(words: Sequence[str]) -> ConfiguredTrain:

@@ -148,7 +148,7 @@ class Compare:
 
         with Output(self.json) as output:
             table = compare(self.runs, self.out)
-            output.result(table, comparison_table(table))
+            output.result(table.to_json(), comparison_table(table))
 
 
 @dataclass(frozen=True, kw_only=True)

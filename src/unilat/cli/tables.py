@@ -5,42 +5,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.report.comparison import Cell, Column, Comparison
+from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
 
 _PARTS = ("encoder", "prior", "decoder", "base")
-_DISTANCES = {"kernel": "kernel", "frechet64": "Fréchet, 64 components"}
 
 
-def metrics_table(metrics: Mapping[str, Any], folder: Path | None = None, kind: str = "held-out pictures") -> str:
+def metrics_table(results: Results, folder: Path | None = None, kind: str = "held-out pictures") -> str:
     """The table that ends ``train`` and ``evaluate``; rows whose numbers are not there are left out."""
-    rows: list[Sequence[str]] = [("", "wanted", "measured", "on")]
-    bits = metrics.get("bits")
-    if bits:
-        wanted = f"{bits['wanted']:.4g}" if bits.get("wanted") else "–"
-        rows.append(("bits per pixel", wanted, _measured(bits), f"{bits['n']} {kind}"))
-    for name, unit in (("psnr", " dB"), ("ssim", "")):
-        if metrics.get(name):
-            calls = metrics[name].get("steps")
-            where = f"{metrics[name]['n']} pictures" + (
-                f", {calls} decoder call{'s' if calls > 1 else ''}" if calls else ""
-            )
-            rows.append((name.upper(), "", _measured(metrics[name], unit), where))
-    for name in ("reconstruction", "generation"):
-        for kind, shown in _DISTANCES.items():
-            row = (metrics.get(name) or {}).get(kind)
-            if isinstance(row, Mapping) and row.get("value") is not None:
-                rows.append((f"{name} distance, {shown}", "", _measured(row), f"{row.get('n', '?')} pictures"))
-    classifier = metrics.get("classifier")
-    if classifier and classifier.get("samples") is not None:
-        rows.append(
-            ("samples named rightly", "", f"{classifier['samples']:.1%}", f"real ones {classifier['real']:.1%}")
-        )
+    bits, pictures = results.bits, results.reconstruction
+    target = f"{bits.target:.4g}" if bits.target else "–"
+    rows: list[Sequence[str]] = [
+        ("", "wanted", "measured", "on"),
+        ("bits per pixel", target, _number(bits.measured), f"{bits.n} {kind}"),
+    ]
+    for name, row, unit in (("PSNR", pictures.psnr, " dB"), ("SSIM", pictures.ssim, "")):
+        calls = f"{pictures.steps} decoder call{'s' if pictures.steps > 1 else ''}"
+        rows.append((name, "", _number(row, unit), f"{row.n} pictures, {calls}"))
+    for name, distance in (("reconstruction", pictures.distance), ("generation", results.generation)):
+        if distance is None:
+            continue
+        for row, shown in ((distance.kernel, "kernel"), (distance.frechet64, "Fréchet, 64 components")):
+            if math.isfinite(row.value):
+                rows.append((f"{name} distance, {shown}", "", _number(row), f"{row.n} pictures"))
+    if judge := results.classifier:
+        shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
+        rows.append(("samples named rightly", "", *shares))
     text = _align(rows)
-    costs = _costs(metrics.get("parameters") or {}, metrics.get("training_flops") or {})
+    costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
     if folder is not None:
-        text += f"\n\nreport: {metrics.get('report') or RunFolder(folder).report}"
+        text += f"\n\nreport: {RunFolder(folder).report}"
     return text
 
 
@@ -106,47 +103,47 @@ def bench_table(found: Mapping[str, Any]) -> str:
     return "\n\n".join([_align(rows), _align(stages), last])
 
 
-def comparison_table(table: Mapping[str, Any]) -> str:
+def comparison_table(table: Comparison) -> str:
     """The tables of ``unilat compare``: one row a run, one column a quantity and protocol."""
-    names = [run["name"] for run in table["runs"]]
-    texts = [f"{run['name']} is not whole: {run['missing']}" for run in table["runs"] if run["missing"]]
-    for group in dict.fromkeys(column["group"] for column in table["columns"]):
-        columns = [column for column in table["columns"] if column["group"] == group]
+    names = table.names
+    texts = [f"{run.name} is not whole: {run.missing}" for run in table.runs if run.missing]
+    for group in dict.fromkeys(column.group for column in table.columns):
+        columns = [column for column in table.columns if column.group == group]
         for start in range(0, len(columns), 5):
             part = columns[start : start + 5]
             rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
             for index, name in enumerate(names):
-                cells = (_compared(column, column["values"][index]) for column in part)
+                cells = (_compared(column, column.values[index]) for column in part)
                 rows.append((name, *cells))
             texts.append(_align(rows))
-    apart = [f"{', '.join(one['titles'])} in {len(one['columns'])} columns: {one['why']}" for one in table["apart"]]
+    apart = [f"{', '.join(one.titles)} in {len(one.columns)} columns: {one.why}" for one in table.apart]
     if apart:
         texts.append("\n".join(apart))
-    if table["differences"]:
+    if table.differences:
         rows = [("set differently", *names)]
-        rows += [(name, *map(str, values)) for name, values in table["differences"].items()]
+        rows += [(name, *map(str, values)) for name, values in table.differences.items()]
         texts.append(_align(rows))
-    if "page" in table:
-        texts.append(f"page: {table['page']}")
+    if table.page is not None:
+        texts.append(f"page: {table.page}")
     return "\n\n".join(texts)
 
 
-def _headed(column: Mapping[str, Any]) -> str:
-    unit = column["unit"]
-    return f"{column['title']}, {unit}" if unit and unit not in column["title"] else column["title"]
+def _headed(column: Column) -> str:
+    unit = column.unit
+    return f"{column.title}, {unit}" if unit and unit not in column.title else column.title
 
 
-def _compared(column: Mapping[str, Any], cell: Mapping[str, Any] | None) -> str:
+def _compared(column: Column, cell: Cell | None) -> str:
     if cell is None:
         return "–"
-    if column["key"].startswith("parameters"):
-        return f"{cell['value']:,.0f}"
-    return _measured(cell)
+    if column.key.startswith("parameters"):
+        return f"{cell.value:,.0f}"
+    return _number(Number(value=cell.value, stderr=cell.stderr))
 
 
-def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
-    names = [name for name in (*_PARTS, *parameters) if name in parameters or name in flops]
-    names = list(dict.fromkeys(names))
+def _costs(costs: Costs) -> str:
+    parameters, flops = costs.parameters, costs.training_flops
+    names = [name for name in dict.fromkeys((*_PARTS, *parameters)) if name in parameters or name in flops]
     if not names:
         return ""
     rows: list[Sequence[str]] = [("part", "parameters", "training FLOPs")]
@@ -154,12 +151,16 @@ def _costs(parameters: Mapping[str, Any], flops: Mapping[str, Any]) -> str:
     return _align(rows)
 
 
-def _measured(row: Mapping[str, Any], unit: str = "") -> str:
-    """Value and standard error, to the same digits. ``bits`` rows keep theirs under ``measured``."""
-    value, error = row.get("measured", row.get("value")), row.get("stderr")
-    if value is None or not math.isfinite(value):
+def _number(row: Number, unit: str = "") -> str:
+    """Value and standard error, to the same digits."""
+    if not math.isfinite(row.value):
         return "–"
-    return f"{value:.4g}{unit}" + (f" ± {error:.2g}" if error is not None else "")
+    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr is not None else "")
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    """:func:`_number` of a row of an audit or a comparison."""
+    return _number(Number(value=math.nan if row["value"] is None else row["value"], stderr=row.get("stderr")))
 
 
 def _amount(name: str, value: Any) -> str:

@@ -1,17 +1,17 @@
 """What a picture lost and how far two sets of pictures are apart; every number knows how it was measured."""
 
-from unilat.metrics.classifier import Accuracy, Classifier, train_classifier
+from unilat.metrics.classifier import Classifier, train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
-from unilat.metrics.quality import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
+from unilat.metrics.quality import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, ssim
 
 __all__ = [
     "PSNR_CAP",
     "PSNR_PROTOCOL",
     "SSIM_PROTOCOL",
-    "Accuracy",
     "Classifier",
     "FeatureNetwork",
+    "average",
     "compare",
     "feature_network",
     "psnr",

@@ -12,20 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unilat.results import Number
 from unilat.types import UserError
 
 SIDE = 32
 SAMPLES = 150_000
 BATCH = 128
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of pictures named rightly: ``value`` in [0, 1], its binomial standard error, and how many were asked."""
-
-    value: float
-    stderr: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -47,15 +39,16 @@ class Classifier:
         """The class each picture is taken for, int64 ``[B]``."""
         return self.logits(pictures).argmax(1)
 
-    def accuracy(self, pictures: Tensor, labels: Tensor) -> Accuracy:
-        """How many of ``pictures`` are taken for ``labels`` (int64 ``[B]``)."""
+    def accuracy(self, pictures: Tensor, labels: Tensor) -> Number:
+        """Share in [0, 1] of ``pictures`` taken for ``labels`` (int64 ``[B]``), with its binomial standard error."""
         if len(pictures) != len(labels) or len(labels) == 0:
             raise UserError(
                 f"accuracy needs one label per picture, here are {len(pictures)} pictures and {len(labels)} labels"
             )
         right = int((self.predict(pictures).cpu() == labels.cpu()).sum())
         share = right / len(labels)
-        return Accuracy(share, math.sqrt(share * (1.0 - share) / len(labels)), len(labels))
+        stderr = math.sqrt(share * (1.0 - share) / len(labels))
+        return Number(value=share, stderr=stderr, n=len(labels), protocol=self.protocol)
 
 
 def _check_pictures(pictures: Tensor, channels: int) -> None:

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from unilat.results import Number
 from unilat.types import UserError
 
 PSNR_CAP = 10.0 * math.log10(255.0**2 * 12.0)
@@ -20,6 +21,13 @@ SSIM_PROTOCOL = (
     "Wang et al. 2004 per channel of uint8 pictures, Gaussian window of 11×11 (σ 1.5; the largest odd size that fits "
     "smaller pictures), whole windows only, K 0.01 and 0.03, no shrinking beforehand; mean over windows and channels"
 )
+
+
+def average(values: Tensor, unit: str, protocol: str) -> Number:
+    """Mean of ``[N]`` numbers, one a picture, with its standard error ``std / √N`` where there are two or more."""
+    values = values.double()
+    stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+    return Number(value=float(values.mean()), stderr=stderr, n=len(values), unit=unit, protocol=protocol)
 
 
 def _checked(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unilat.files import read_json, read_safetensors
 from unilat.report import page, pictures, sheets
-from unilat.report.folder import Contents
-from unilat.report.text import entry, esc, figure, finite, gone, how, plural, plus_minus, pretty
+from unilat.report.folder import Contents, Tree
+from unilat.report.text import branch, entry, esc, figure, finite, gone, how, items, plural, plus_minus, pretty
 from unilat.types import UserError
 
 SECTIONS = (
@@ -29,7 +29,7 @@ SECTIONS = (
 class Found:
     """What lies in the folder of an audit."""
 
-    values: dict[str, Any]
+    values: Tree
     arrays: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -65,7 +65,7 @@ def whole(found: Found) -> str:
     body = "".join(page.section(key, title, parts[key], found) for key, title, _ in SECTIONS)
     links = [(key, name) for key, _, name in SECTIONS] + [("protocol", "Protocol")]
     title = f"{_name(found)}: audit of its latents by unilat"
-    footer = " · ".join(page.machine(entry(found.values, "manifest") or {}))
+    footer = " · ".join(page.machine(branch(found.values, "manifest")))
     return page.shell(title, page.guarded(_head, found), links, body + page.guarded(_protocol, found), footer)
 
 
@@ -81,8 +81,8 @@ def _amount(row: Any, places: str = "value") -> str:
 def _head(found: Found) -> str:
     """What was audited, its bits, and what is wrong."""
     values = found.values
-    about = entry(values, "subject") or {}
-    latent = " × ".join(str(side) for side in about.get("latent") or [])
+    about = branch(values, "subject")
+    latent = " × ".join(str(side) for side in items(about, "latent"))
     eyebrow = [f"unilat audit <strong>{esc(_name(found))}</strong>", esc(about.get("kind", ""))]
     source = entry(about, "pictures", "source")
     eyebrow += [esc(f"latents of {latent}"), *([esc(source)] if source else [])]
@@ -119,7 +119,7 @@ def _tiles(found: Found) -> str:
 
 
 def _faults(found: Found) -> str:
-    faults = [fault for fault in entry(found.values, "faults") or [] if isinstance(fault, dict)]
+    faults = [fault for fault in items(found.values, "faults") if isinstance(fault, dict)]
     looked = "Looked for: collapse, dead channels, scale, means, correlated channels, a decoder that learns nothing."
     if not faults:
         return f"<p>Nothing wrong found.</p>{how(esc(looked))}"
@@ -181,7 +181,7 @@ def _reconstructions(found: Found) -> str:
 
 def _channels(found: Found) -> str:
     """A table with mean, scale, bits and faults of every channel."""
-    rows = [row for row in entry(found.values, "channels") or [] if isinstance(row, dict)]
+    rows = [row for row in items(found.values, "channels") if isinstance(row, dict)]
     if not rows:
         return gone("There is no table of channels.")
     posterior = any(row.get("posterior_kl_bits") is not None for row in rows)
@@ -189,11 +189,11 @@ def _channels(found: Found) -> str:
     columns += [("scaled_mean", "mean, scaled"), ("scaled_std", "std, scaled")]
     columns += [("posterior_kl_bits", "KL, bits"), ("own_level", "own log-SNR")] if posterior else []
     head = "".join(f'<th scope="col" class="n">{esc(name)}</th>' for _, name in columns)
-    faults = entry(found.values, "faults") or []
+    faults = [fault for fault in items(found.values, "faults") if isinstance(fault, dict)]
     lines = ""
     for row in rows[:64]:
         index = row.get("channel")
-        kinds = [str(fault.get("kind")) for fault in faults if index in (fault.get("channels") or [])]
+        kinds = [str(fault.get("kind")) for fault in faults if index in items(fault, "channels")]
         cells = "".join(f'<td class="n">{pretty(finite(row.get(key)), 3)}</td>' for key, _ in columns)
         lines += f'<tr><th scope="row">{esc(index)}</th>{cells}<td class="note">{esc(", ".join(kinds))}</td></tr>'
     more = f" The first 64 of {len(rows)} are shown." if len(rows) > 64 else ""
@@ -229,13 +229,13 @@ def _bit_map(found: Found) -> str:
 
 
 def _unknown(found: Found) -> str:
-    lines = "".join(f"<li>{esc(line)}</li>" for line in entry(found.values, "unknown") or [])
+    lines = "".join(f"<li>{esc(line)}</li>" for line in items(found.values, "unknown"))
     return f"<ul>{lines}</ul>" if lines else gone("Nothing that is known to be unknown.")
 
 
 def _protocol(found: Found) -> str:
     """How each number was measured, and every number, folded away."""
-    lines = dict(entry(found.values, "protocol") or {})
+    lines = {name: str(line) for name, line in branch(found.values, "protocol").items()}
     if isinstance(line := entry(found.values, "kernel", "protocol"), str):
         lines["kernel distance"] = line
     entries = "".join(f"<dt>{esc(name.replace('.', ', '))}</dt><dd>{esc(line)}</dd>" for name, line in lines.items())

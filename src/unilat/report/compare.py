@@ -6,10 +6,10 @@ Made of plain data: the table of ``unilat compare --json`` and the runs' files. 
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from unilat.files import whole
 from unilat.report import overlays
+from unilat.report.comparison import Cell, Column, Comparison
 from unilat.report.folder import Contents
 from unilat.report.style import CSS
 from unilat.report.text import esc, flops, gone, how, plural, plus_minus, pretty
@@ -41,7 +41,7 @@ NAMES = {
 }
 
 
-def write(path: Path, table: dict[str, Any], runs: Sequence[Contents]) -> Path:
+def write(path: Path, table: Comparison, runs: Sequence[Contents]) -> Path:
     """Write the page to ``path``, whole or not at all; UserError where it cannot be written."""
     path = Path(path)
     try:
@@ -52,12 +52,12 @@ def write(path: Path, table: dict[str, Any], runs: Sequence[Contents]) -> Path:
     return path
 
 
-def page(table: dict[str, Any], runs: Sequence[Contents]) -> str:
+def page(table: Comparison, runs: Sequence[Contents]) -> str:
     """The whole page as text."""
-    names = [run["name"] for run in table["runs"]]
+    names = table.names
     tables = "".join(_table(table, group, title, words) for group, title, words in TABLES)
     charts = "".join(
-        f'<section id="{key}"><h2>{esc(title)}</h2>{overlays.chart(key, table["charts"][key], runs, names)}</section>'
+        f'<section id="{key}"><h2>{esc(title)}</h2>{overlays.chart(key, table.charts[key], runs, names)}</section>'
         for key, title in NAMES.items()
     )
     shown = f'<section id="pictures"><h2>The same pictures</h2>{overlays.pictures(runs, names)}</section>'
@@ -102,19 +102,18 @@ def _key(index: int) -> str:
     return f'<i class="key run{index % len(LIGHT)}"></i>'
 
 
-def _head(table: dict[str, Any]) -> str:
+def _head(table: Comparison) -> str:
     """What is compared, each run with its colour and, in one line, what is missing of it."""
     lines = []
-    for index, run in enumerate(table["runs"]):
-        missing = f"<small>not whole: {esc(run['missing'])}</small>" if run["missing"] else ""
-        source = f"<small>{esc(run['source'])}</small>" if run["source"] is not None else ""
-        lines.append(f"<li>{_key(index)}<strong>{esc(run['name'])}</strong>{source}{missing}</li>")
+    for index, run in enumerate(table.runs):
+        missing = f"<small>not whole: {esc(run.missing)}</small>" if run.missing else ""
+        source = f"<small>{esc(run.source)}</small>" if run.source is not None else ""
+        lines.append(f"<li>{_key(index)}<strong>{esc(run.name)}</strong>{source}{missing}</li>")
     apart = "".join(
-        f"<li><strong>{esc(', '.join(one['titles']))}</strong> in {len(one['columns'])} columns: "
-        f"{esc(_short(one['why']))}</li>"
-        for one in table["apart"]
+        f"<li><strong>{esc(', '.join(one.titles))}</strong> in {len(one.columns)} columns: {esc(_short(one.why))}</li>"
+        for one in table.apart
     )
-    count = sum(len(one["titles"]) for one in table["apart"])
+    count = sum(len(one.titles) for one in table.apart)
     words = f"Kept apart: {plural(count, 'quantity', 'quantities')} measured by more than one protocol"
     notes = f"<details><summary>{words}</summary><ul>{apart}</ul></details>" if apart else ""
     return (
@@ -129,18 +128,17 @@ def _short(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{20,}", r"\1…", text)
 
 
-def _table(table: dict[str, Any], group: str, title: str, words: str) -> str:
-    columns = [column for column in table["columns"] if column["group"] == group]
+def _table(table: Comparison, group: str, title: str, words: str) -> str:
+    columns = [column for column in table.columns if column.group == group]
     if not columns:
         return f'<section id="{group}"><h2>{esc(title)}</h2>{gone("None of the runs holds these numbers.")}</section>'
     heads = [
-        f'<th scope="col" class="n">{esc(column["title"])}<small>{esc(column["unit"])}</small></th>'
-        for column in columns
+        f'<th scope="col" class="n">{esc(column.title)}<small>{esc(column.unit)}</small></th>' for column in columns
     ]
     rows = []
-    for index, run in enumerate(table["runs"]):
-        cells = "".join(f'<td class="n">{_cell(column, column["values"][index])}</td>' for column in columns)
-        rows.append(f'<tr><th scope="row">{_key(index)}{esc(run["name"])}</th>{cells}</tr>')
+    for index, run in enumerate(table.runs):
+        cells = "".join(f'<td class="n">{_cell(column, column.values[index])}</td>' for column in columns)
+        rows.append(f'<tr><th scope="row">{_key(index)}{esc(run.name)}</th>{cells}</tr>')
     head = f'<tr><th scope="col">run</th>{"".join(heads)}</tr>'
     return (
         f'<section id="{group}"><h2>{esc(title)}</h2>{how(esc(words))}<div class="wide" tabindex="0"><table>'
@@ -148,19 +146,19 @@ def _table(table: dict[str, Any], group: str, title: str, words: str) -> str:
     )
 
 
-def _cell(column: dict[str, Any], cell: dict[str, Any] | None) -> str:
+def _cell(column: Column, cell: Cell | None) -> str:
     if cell is None:
         return "–"
-    if column["unit"] == "FLOPs":
-        return esc(flops(cell["value"]))
-    if column["key"].startswith("parameters"):
-        return f"{cell['value']:,.0f}"
-    return esc(plus_minus(cell["value"], cell["stderr"]) if cell["stderr"] else pretty(cell["value"], 3))
+    if column.unit == "FLOPs":
+        return esc(flops(cell.value))
+    if column.key.startswith("parameters"):
+        return f"{cell.value:,.0f}"
+    return esc(plus_minus(cell.value, cell.stderr) if cell.stderr else pretty(cell.value, 3))
 
 
-def _differences(table: dict[str, Any], names: list[str]) -> str:
+def _differences(table: Comparison, names: Sequence[str]) -> str:
     """The configuration's fields that are not equal in all runs."""
-    fields = table["differences"]
+    fields = table.differences
     title = '<section id="differences"><h2>What was set differently</h2>'
     if not fields:
         return title + gone("Nothing: the configurations are equal.") + "</section>"
@@ -180,18 +178,18 @@ def _differences(table: dict[str, Any], names: list[str]) -> str:
     return f"{title}{inner}</section>"
 
 
-def _protocols(table: dict[str, Any]) -> str:
+def _protocols(table: Comparison) -> str:
     """Every column's protocol in full, and the runs that have a number in it."""
-    names = [run["name"] for run in table["runs"]]
+    names = table.names
     found: dict[str, list[str]] = {}
-    for column in table["columns"]:
-        if not column["protocol"]:
+    for column in table.columns:
+        if not column.protocol:
             continue
-        own = [name for name, value in zip(names, column["values"], strict=True) if value is not None]
+        own = [name for name, value in zip(names, column.values, strict=True) if value is not None]
         parts = "; ".join(
-            f"{name}: {'not known' if v is None else v}" for name, v in column["protocol"].items() if v != ""
+            f"{name}: {'not known' if v is None else v}" for name, v in column.protocol.items() if v != ""
         )
-        found.setdefault(f"{', '.join(own)}. {parts}", []).append(column["title"])
+        found.setdefault(f"{', '.join(own)}. {parts}", []).append(column.title)
     entries = "".join(
         f"<dt>{esc(', '.join(titles))}</dt><dd>{esc(_short(line))}</dd>" for line, titles in found.items()
     )

@@ -1,14 +1,27 @@
 """What stands in a run folder, read once. What is missing or damaged is told in words and never stops the report."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from unilat.report.text import finite
+from unilat.results import Results
 from unilat.run.folder import RunFolder
 from unilat.types import UserError
+
+Tree = Mapping[str, object]
+"""A JSON file as it stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogRow:
+    """One logged step: its stage, and every finite number of it by name, ``samples`` seen among them."""
+
+    stage: str
+    numbers: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -16,19 +29,20 @@ class Contents:
     """The files of a run folder as they are. A missing file is an empty dictionary or list and a line in ``notes``."""
 
     name: str
-    config: dict[str, Any] = field(default_factory=dict)
-    manifest: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
+    config: Tree = field(default_factory=dict)
+    manifest: Tree = field(default_factory=dict)
+    data: Tree = field(default_factory=dict)
+    results: Results | None = None
+    """What metrics.json holds, or None where it is missing or damaged."""
+    log: list[LogRow] = field(default_factory=list)
     arrays: dict[str, Tensor] = field(default_factory=dict)
     finished: tuple[bool, bool] = (False, False)
     """Whether autoencoder.safetensors and base.safetensors stand in the folder."""
     notes: tuple[str, ...] = ()
 
-    def stage(self, name: str) -> list[dict[str, Any]]:
+    def stage(self, name: str) -> list[LogRow]:
         """The logged steps of ``stage1`` or ``stage2``."""
-        return [row for row in self.log if row.get("stage") == name]
+        return [row for row in self.log if row.stage == name]
 
     @property
     def classes(self) -> list[str]:
@@ -56,9 +70,10 @@ def read(folder: Path) -> Contents:
         raise UserError(f"{folder} is no run folder: none of {', '.join(_MISSING)} is in it")
     notes: list[str] = []
     files = RunFolder(folder)
-    trees = {name: _json(getattr(files, name), notes) for name in ("config", "manifest", "data", "metrics")}
+    trees = {name: _json(getattr(files, name), notes) for name in ("config", "manifest", "data")}
     return Contents(
         name=folder.resolve().name,
+        results=_results(files.metrics, notes),
         log=_lines(files.log, notes),
         arrays=_arrays(files.evaluation, notes),
         finished=(files.autoencoder.is_file(), files.base.is_file()),
@@ -77,7 +92,7 @@ def _bytes(path: Path, notes: list[str]) -> bytes | None:
     return None
 
 
-def _json(path: Path, notes: list[str]) -> dict[str, Any]:
+def _json(path: Path, notes: list[str]) -> Tree:
     content = _bytes(path, notes)
     if content is None:
         return {}
@@ -91,9 +106,26 @@ def _json(path: Path, notes: list[str]) -> dict[str, Any]:
     return tree
 
 
-def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def _results(path: Path, notes: list[str]) -> Results | None:
     content = _bytes(path, notes)
-    rows: list[dict[str, Any]] = []
+    try:
+        return None if content is None else Results.from_json(json.loads(content), path.name)
+    except (ValueError, RecursionError):
+        notes.append(f"{path.name} is damaged: {_MISSING[path.name]}.")
+    except UserError as problem:
+        notes.append(f"{problem}.")
+    return None
+
+
+def logged(row: Tree) -> LogRow:
+    """A line of log.jsonl; what is no finite number is left out."""
+    numbers = {name: number for name, value in row.items() if (number := finite(value)) is not None}
+    return LogRow(stage=str(row.get("stage")), numbers=numbers)
+
+
+def _lines(path: Path, notes: list[str]) -> list[LogRow]:
+    content = _bytes(path, notes)
+    rows: list[LogRow] = []
     broken = 0
     lines = (content or b"").splitlines()
     for line in lines:
@@ -102,7 +134,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(logged(row))
         else:
             broken += bool(line.strip())
     if broken:

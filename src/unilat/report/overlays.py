@@ -1,12 +1,12 @@
 """Curves of several runs in one chart, one chart for each protocol, and their pictures side by side."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from unilat.report import figures, sheets
+from unilat.report.comparison import Shared
 from unilat.report.folder import Contents
 from unilat.report.text import entry, esc, figure, finite, gone, how, plural
 from unilat.report.training import series
@@ -23,18 +23,17 @@ WORDS = {
 }
 
 
-def chart(key: str, groups: dict[str, Any], runs: Sequence[Contents], names: Sequence[str]) -> str:
+def chart(key: str, shared: Shared, runs: Sequence[Contents], names: Sequence[str]) -> str:
     """All charts of one kind: runs of one protocol share a chart, others get their own, and the reason is told."""
     draw = {"rate": _rate, "decoder": _decoder, "base": _base, "curve": _information, "scatter": _scatter}[key]
-    if not groups["groups"]:
+    if not shared.groups:
         return gone("None of the runs holds this curve.")
     parts = [how(esc(WORDS[key]))]
-    if groups["why"]:
-        parts.append(how(f"<strong>Kept apart:</strong> {esc(groups['why'])}"))
-    shared: list[list[int]] = groups["groups"]
-    for group in shared:
+    if shared.why:
+        parts.append(how(f"<strong>Kept apart:</strong> {esc(shared.why)}"))
+    for group in shared.groups:
         told = _guarded(draw, [(index, runs[index], names[index]) for index in group])
-        title = f"<h3>{esc(', '.join(names[index] for index in group))}</h3>" if len(shared) > 1 else ""
+        title = f"<h3>{esc(', '.join(names[index] for index in group))}</h3>" if len(shared.groups) > 1 else ""
         parts.append(title + told)
     return "".join(parts)
 
@@ -42,7 +41,7 @@ def chart(key: str, groups: dict[str, Any], runs: Sequence[Contents], names: Seq
 Rows = list[tuple[int, Contents, str]]
 
 
-def _guarded(draw: Any, rows: Rows) -> str:
+def _guarded(draw: Callable[[Rows], str], rows: Rows) -> str:
     """``draw(rows)``; files that hold something unforeseen cost this chart only."""
     try:
         return draw(rows)
@@ -118,12 +117,13 @@ def _scatter(rows: Rows) -> str:
         return gone("One run alone makes no scatter.")
     curves, spots = [], []
     for index, run, name in rows:
-        bits, psnr = entry(run.metrics, "bits"), entry(run.metrics, "psnr")
-        x = finite(entry(bits, "value"))
-        y = finite(entry(psnr, "value"))
+        if run.results is None:
+            continue
+        bits, psnr = run.results.bits, run.results.reconstruction.psnr
+        x, y = finite(bits.value), finite(psnr.value)
         if x is None or y is None:
             continue
-        dx, dy = 2 * (finite(entry(bits, "stderr")) or 0.0), 2 * (finite(entry(psnr, "stderr")) or 0.0)
+        dx, dy = 2 * (finite(bits.stderr) or 0.0), 2 * (finite(psnr.stderr) or 0.0)
         spots.append((x, y, dx, dy, name))
         curves.append(_curve(index, name, [(x, y)], "dots"))
         curves.append(_curve(index, name, [(x - dx, y), (x + dx, y)], legend=False))
@@ -164,12 +164,13 @@ def _block(originals: Tensor | None, rows: list[tuple[Contents, str]]) -> str:
     strips = [_strip("Originals", "held out", originals[:8], f"{len(originals[:8])} held-out originals")]
     for run, name in rows:
         made = _reconstructions(run)
-        calls = finite(entry(run.metrics, "psnr", "steps"))
-        steps = int(calls) if calls in made else min(made, default=None)
+        evaluated = run.results.reconstruction if run.results else None
+        calls = evaluated.steps if evaluated else None
+        steps = calls if calls in made else min(made, default=None)
         if steps is None:
             strips.append(gone(f"{name} holds no reconstructions."))
             continue
-        psnr = finite(entry(run.metrics, "psnr", "value")) if steps == calls else None
+        psnr = finite(evaluated.psnr.value) if evaluated and steps == calls else None
         words = plural(steps, "decoder call") + (f", {psnr:.1f} dB" if psnr is not None else "")
         strips.append(_strip(name, words, made[steps][:8], f"reconstructions of {name}, {words}"))
     return figure("".join(strips))

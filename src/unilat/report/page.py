@@ -9,9 +9,10 @@ from typing import Any
 
 from unilat.files import whole
 from unilat.report import pictures, sections, training
-from unilat.report.folder import Contents, read
+from unilat.report.folder import Contents, Tree, read
 from unilat.report.style import CSS
 from unilat.report.text import entry, esc, finite, gone, how
+from unilat.results import Results
 from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
@@ -88,13 +89,12 @@ def guarded(part: Callable[[Any], str], run: Any) -> str:
 
 
 def _protocol(run: Contents) -> str:
-    """How each number was measured: every protocol line found anywhere in metrics.json."""
+    """How each number was measured; numbers of one protocol share its line."""
     found: dict[str, list[str]] = {}
-    for path, line in _lines(run.metrics):
-        found.setdefault(line, []).append(path)
-    entries = "".join(
-        f"<dt>{esc(', '.join(_spoken(p) for p in paths))}</dt><dd>{esc(line)}</dd>" for line, paths in found.items()
-    )
+    for name, line in _lines(run.results) if run.results else []:
+        if line:
+            found.setdefault(line, []).append(name)
+    entries = "".join(f"<dt>{esc(', '.join(names))}</dt><dd>{esc(line)}</dd>" for line, names in found.items())
     shown = f"<dl>{entries}</dl>" if entries else gone("No protocol is recorded.")
     return (
         f'<section id="protocol"><h2>How the numbers were measured</h2>'
@@ -107,28 +107,26 @@ def _protocol(run: Contents) -> str:
     )
 
 
-def _lines(tree: Any, path: str = "") -> list[tuple[str, str]]:
-    """``(path, text)`` of every text called protocol, and of every text below a dictionary called protocol."""
-    found: list[tuple[str, str]] = []
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            own = f"{path}.{key}" if path else str(key)
-            inside = key == "protocol" or path.split(".")[0] == "protocol"
-            if inside and isinstance(value, str):
-                found.append((path if key == "protocol" else own, value))
-            else:
-                found += _lines(value, own)
-    return found
-
-
-def _spoken(path: str) -> str:
-    return path.removeprefix("protocol.").replace("frechet64", "Fréchet distance").replace(".", ", ").replace("_", " ")
+def _lines(found: Results) -> list[tuple[str, str]]:
+    """What was measured, and its protocol."""
+    made, judge = found.reconstruction, found.classifier
+    lines = [("bits", found.bits.protocol), ("base bits", found.base_bits.protocol if found.base_bits else "")]
+    for name, distance in (
+        *(("reconstruction", row.distance) for row in (made, *found.other_steps)),
+        ("generation", found.generation),
+    ):
+        if distance is not None:
+            lines.append((f"{name}, kernel", distance.kernel.protocol))
+            lines.append((f"{name}, Fréchet distance", distance.frechet64.protocol))
+    lines += [("classifier", judge.samples.protocol)] if judge else []
+    lines += [("pictures", found.pictures), ("psnr", made.psnr.protocol), ("ssim", made.ssim.protocol)]
+    return [*dict.fromkeys([*lines, ("features", found.features or "")])]
 
 
 def _origin(run: Contents) -> str:
     """Configuration, data, machine and every single number, folded away."""
     trees = (
-        ("Every number of metrics.json", _table(run.metrics)),
+        ("Every number of metrics.json", _table(run.results.to_json() if run.results else {})),
         ("Configuration (config.json)", _pre(run.config)),
         ("Pictures (data.json)", _pre(run.data)),
         ("Machine and versions (manifest.json)", _pre(run.manifest)),
@@ -138,11 +136,11 @@ def _origin(run: Contents) -> str:
     return f'<section id="origin"><h2>Configuration and origin</h2>{inner}</section>'
 
 
-def _pre(tree: dict[str, Any]) -> str:
+def _pre(tree: Tree) -> str:
     return f"<pre>{esc(json.dumps(tree, indent=2, ensure_ascii=False))}</pre>" if tree else ""
 
 
-def _table(tree: dict[str, Any]) -> str:
+def _table(tree: Tree) -> str:
     rows = "".join(
         f'<tr><th scope="row">{esc(path)}</th><td class="n">{esc(json.dumps(value))}</td></tr>'
         for path, value in flat(tree)
@@ -151,7 +149,7 @@ def _table(tree: dict[str, Any]) -> str:
     return f"<table><tbody>{rows}</tbody></table>" if rows else ""
 
 
-def flat(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+def flat(tree: object, path: str = "") -> list[tuple[str, object]]:
     """``(path, value)`` of every leaf of nested dictionaries and lists."""
     if isinstance(tree, dict):
         return [leaf for key, value in tree.items() for leaf in flat(value, f"{path}.{key}" if path else str(key))]
@@ -169,7 +167,7 @@ def _last_line(run: Contents) -> str:
     return " · ".join(known)
 
 
-def machine(manifest: dict[str, Any]) -> list[str]:
+def machine(manifest: Tree) -> list[str]:
     """Versions, commit, threads and processor, a few words each."""
     known = [f"{key} {manifest[key]}" for key in ("unilat", "torch", "python") if manifest.get(key)]
     if manifest.get("commit"):

@@ -1,13 +1,14 @@
 """Sections that show pictures: reconstructions, where the bits sit, samples."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from unilat.report import figures, sheets
 from unilat.report.folder import Contents
-from unilat.report.text import entry, esc, figure, finite, gone, how, percent, plural, pretty
+from unilat.report.text import esc, figure, finite, gone, how, percent, plural, pretty
+from unilat.results import Reconstruction
 
 SHOWN = 8
 MANY_CLASSES = 16
@@ -33,12 +34,9 @@ def reconstructions(run: Contents) -> str:
     assert originals is not None
     count = min(SHOWN, len(originals))
     strips = [strip("Originals", ["held out"], sheet(originals[:count], f"{count} held-out originals in a row"))]
-    measured = entry(run.metrics, "by_steps")
-    rows = [row for row in measured if isinstance(row, dict)] if isinstance(measured, list) else []
-    quality = {calls: row for row in rows if (calls := finite(row.get("steps"))) is not None}
+    quality = {row.steps: row for row in run.results.by_steps} if run.results else {}
     for steps, made in sorted(_by_steps(run).items()):
-        row = quality.get(steps, {})
-        psnr, ssim, kernel = (finite(row.get(key)) for key in ("psnr", "ssim", "kernel"))
+        psnr, ssim, kernel = _three(quality.get(steps))
         words = [f"{psnr:.1f} dB" if psnr is not None else "", f"SSIM {ssim:.3f}" if ssim is not None else ""]
         words.append(f"distance {pretty(kernel, 3)}" if kernel is not None else "")
         words = [word for word in words if word]
@@ -51,11 +49,18 @@ def reconstructions(run: Contents) -> str:
     return how(words + _best(list(quality.values()))) + figure("".join(strips))
 
 
-def _best(rows: list[dict[str, Any]]) -> str:
+def _three(row: Reconstruction | None) -> tuple[float | None, float | None, float | None]:
+    """PSNR, SSIM and kernel distance, each None where it is not known."""
+    if row is None:
+        return None, None, None
+    return finite(row.psnr.value), finite(row.ssim.value), finite(row.distance.kernel.value) if row.distance else None
+
+
+def _best(rows: Sequence[Reconstruction]) -> str:
     """Which number of calls did best by PSNR and by distance."""
-    steps = [(row, int(calls)) for row in rows if (calls := finite(row.get("steps"))) is not None]
-    psnr = [(value, calls) for row, calls in steps if (value := finite(row.get("psnr"))) is not None]
-    kernel = [(value, calls) for row, calls in steps if (value := finite(row.get("kernel"))) is not None]
+    known = [(_three(row), row.steps) for row in rows]
+    psnr = [(value, steps) for (value, _, _), steps in known if value is not None]
+    kernel = [(value, steps) for (_, _, value), steps in known if value is not None]
     if len(psnr) < 2:
         return ""
     near = f", the distance to real pictures smallest with {min(kernel)[1]}" if len(kernel) > 1 else ""

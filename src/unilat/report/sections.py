@@ -1,21 +1,18 @@
 """The head of the report: what was asked, what came out, and the table of numbers."""
 
-import math
-from typing import Any
-
 from unilat.report import figures
 from unilat.report.folder import Contents
 from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty
-
-DISTANCES = {"kernel": "kernel distance", "frechet64": "Fréchet distance, 64 components"}
+from unilat.results import Classifier, Number, Results
 
 
 def bits(run: Contents) -> tuple[float | None, float | None, float | None]:
-    """``(wanted, measured, stderr)`` in bits per pixel; what was wanted stands in the configuration too."""
-    row = entry(run.metrics, "bits")
-    wanted = finite(entry(row, "wanted")) or finite(entry(run.config, "stage1", "target_bpp"))
-    measured = finite(entry(row, "measured"))
-    return wanted, finite(entry(row, "value")) if measured is None else measured, finite(entry(row, "stderr"))
+    """``(target, measured, stderr)`` in bits per pixel; the target stands in the configuration too."""
+    target = finite(entry(run.config, "stage1", "target_bpp"))
+    if run.results is None:
+        return target, None, None
+    found = run.results.bits
+    return found.target or target, finite(found.value), finite(found.stderr)
 
 
 def _asked(value: float) -> str:
@@ -40,7 +37,7 @@ def headline(run: Contents) -> str:
 
 def last_rate(run: Contents) -> float | None:
     """Bits per pixel of the last logged steps of stage 1, averaged over up to 20 lines."""
-    values = [value for row in run.stage("stage1")[-20:] if (value := finite(row.get("bpp"))) is not None]
+    values = [row.numbers["bpp"] for row in run.stage("stage1")[-20:] if "bpp" in row.numbers]
     return sum(values) / len(values) if values else None
 
 
@@ -48,7 +45,7 @@ def lead(run: Contents) -> str:
     """Two sentences below the headline: the same in bytes, and on what."""
     wanted, measured, _ = bits(run)
     words = []
-    size, count = finite(run.data.get("size")), finite(entry(run.metrics, "bits", "n"))
+    size, count = finite(run.data.get("size")), run.results.bits.n if run.results else None
     if measured is not None and size:
         each = measured * size * size
         side = "above" if wanted and measured >= wanted else "below"
@@ -58,7 +55,7 @@ def lead(run: Contents) -> str:
             + (f", {percent(abs(measured / wanted - 1), 1)} {side} what was asked." if wanted else ".")
         )
     if count:
-        words.append(f"Measured on {plural(int(count), 'picture')} that training never saw; ± is one standard error.")
+        words.append(f"Measured on {plural(count, 'picture')} that training never saw; ± is one standard error.")
     return f'<p class="lead">{esc(" ".join(words))}</p>' if words else ""
 
 
@@ -80,20 +77,27 @@ def head(run: Contents) -> str:
 def _tiles(run: Contents) -> str:
     """The few numbers that sum the run up, each with a word on what is good."""
     tiles: list[tuple[str, str, str]] = []
-    psnr, steps = finite(entry(run.metrics, "psnr", "value")), finite(entry(run.metrics, "psnr", "steps"))
+    found = run.results
+    if found is None:
+        return ""
+    psnr = finite(found.reconstruction.psnr.value)
     if psnr is not None:
-        calls = f"; {plural(int(steps), 'decoder call')}" if steps else ""
+        calls = plural(found.reconstruction.steps, "decoder call")
         tiles.append(
-            ("Reconstruction, PSNR", f"{psnr:.1f} <small>dB</small>", f"more is closer to the original{calls}")
+            ("Reconstruction, PSNR", f"{psnr:.1f} <small>dB</small>", f"more is closer to the original; {calls}")
         )
-    for name, title in (("reconstruction", "Reconstructions"), ("generation", "New pictures")):
-        value = finite(entry(run.metrics, name, "kernel", "value"))
+    for distance, title in (
+        (found.reconstruction.distance, "Reconstructions"),
+        (found.generation, "New pictures"),
+    ):
+        value = finite(distance.kernel.value) if distance else None
         if value is not None:
             tiles.append((f"{title}, kernel distance", pretty(value, 3), "0 is indistinguishable from real ones"))
-    share = finite(entry(run.metrics, "classifier", "samples"))
-    real = finite(entry(run.metrics, "classifier", "real"))
-    if share is not None and real:
-        tiles.append(("Samples a classifier names", percent(share), f"of held-out real ones it names {percent(real)}"))
+    if judge := found.classifier:
+        share, real = finite(judge.samples.value), finite(judge.real.value)
+        if share is not None and real:
+            words = f"of held-out real ones it names {percent(real)}"
+            tiles.append(("Samples a classifier names", percent(share), words))
     if not tiles:
         return ""
     inner = "".join(f'<li class="tile"><span>{esc(a)}</span><b>{b}</b><span>{esc(c)}</span></li>' for a, b, c in tiles)
@@ -107,7 +111,7 @@ def _notes(run: Contents) -> str:
         notes.append("Stage 1 (encoder, prior and decoder) is not finished.")
     if run.config and not run.finished[1]:
         notes.append("Stage 2 (the base model that makes new latents) is not finished: no new pictures.")
-    if run.metrics and not entry(run.metrics, "reconstruction") and not entry(run.metrics, "generation"):
+    if run.results and not run.results.reconstruction.distance and not run.results.generation:
         notes.append(
             "No feature network was used, so there are no distances: install 'unilat[metrics]' and evaluate again."
         )
@@ -123,37 +127,22 @@ def _row(what: str, value: str, note: str) -> str:
     return f'<tr><th scope="row">{esc(what)}</th><td class="n">{esc(value)}</td><td class="note">{esc(note)}</td></tr>'
 
 
-def _on(row: dict[str, Any], *more: str) -> str:
-    count = finite(row.get("n"))
-    steps = finite(row.get("steps"))
-    words = [plural(int(count), "picture") if count else "", plural(int(steps), "decoder call") if steps else "", *more]
-    return ", ".join(word for word in words if word)
+def _on(row: Number, *more: str) -> str:
+    """How many pictures stand behind a number, and with what."""
+    return ", ".join(word for word in (plural(row.n, "picture") if row.n else "", *more) if word)
 
 
 def numbers(run: Contents) -> str:
     """The table: bits, PSNR, SSIM, distances, classifier."""
     rows: list[str] = []
-    wanted, measured, stderr = bits(run)
-    if wanted is not None:
-        rows.append(_row("Bits per pixel, asked for", _asked(wanted), ""))
-    if measured is not None:
-        rows.append(
-            _row("Bits per pixel, held out", plus_minus(measured, stderr), _on(entry(run.metrics, "bits") or {}))
-        )
-    for key, name, unit in (("psnr", "PSNR", " dB"), ("ssim", "SSIM", "")):
-        row = entry(run.metrics, key)
-        value = finite(entry(row, "value"))
-        if value is not None:
-            rows.append(_row(name, plus_minus(value, finite(row.get("stderr"))) + unit, _on(row)))
-    for key, whose in (("reconstruction", "Reconstructions"), ("generation", "New pictures")):
-        for kind, name in DISTANCES.items():
-            row = entry(run.metrics, key, kind)
-            if not isinstance(row, dict):
-                continue
-            value, reason = finite(row.get("value")), row.get("reason")
-            note = str(reason) if value is None and reason else _on(row, "to real held-out ones")
-            rows.append(_row(f"{whose}, {name}", plus_minus(value, finite(row.get("stderr"))), note))
-    rows += _judged(run)
+    target, measured, stderr = bits(run)
+    if target is not None:
+        rows.append(_row("Bits per pixel, asked for", _asked(target), ""))
+    if run.results is not None:
+        if measured is not None:
+            on = _on(run.results.bits.measured)
+            rows.append(_row("Bits per pixel, held out", plus_minus(measured, stderr), on))
+        rows += _measured(run.results)
     if not rows:
         return gone("Nothing has been measured yet.")
     table = "".join(rows)
@@ -163,16 +152,34 @@ def numbers(run: Contents) -> str:
     )
 
 
-def _judged(run: Contents) -> list[str]:
+def _measured(found: Results) -> list[str]:
+    """Rows of quality, distances and the classifier."""
+    rows, made = [], found.reconstruction
+    calls = plural(made.steps, "decoder call")
+    for row, name, unit in ((made.psnr, "PSNR", " dB"), (made.ssim, "SSIM", "")):
+        if (value := finite(row.value)) is not None:
+            rows.append(_row(name, plus_minus(value, finite(row.stderr)) + unit, _on(row, calls)))
+    for distance, whose in ((made.distance, "Reconstructions"), (found.generation, "New pictures")):
+        if distance is None:
+            continue
+        for row, name in (
+            (distance.kernel, "kernel distance"),
+            (distance.frechet64, "Fréchet distance, 64 components"),
+        ):
+            value = finite(row.value)
+            note = distance.reason if value is None and distance.reason else _on(row, "to real held-out ones")
+            rows.append(_row(f"{whose}, {name}", plus_minus(value, finite(row.stderr)), note))
+    return rows + (_judged(found.classifier) if found.classifier else [])
+
+
+def _judged(judge: Classifier) -> list[str]:
     """What a classifier of the real pictures makes of the samples."""
-    judge = entry(run.metrics, "classifier")
     rows = []
-    for key, name in (("real", "Held-out pictures named rightly"), ("samples", "Samples named rightly")):
-        share, error = finite(entry(judge, key)), finite(entry(judge, f"{key}_stderr"))
+    for row, name in ((judge.real, "Held-out pictures named rightly"), (judge.samples, "Samples named rightly")):
+        share, error = finite(row.value), finite(row.stderr)
         if share is not None:
             shown = plus_minus(100 * share, None if error is None else 100 * error)
             rows.append(_row(name, f"{shown}\u00a0%", "by a small classifier trained on the real pictures"))
-    ratio = finite(entry(judge, "ratio"))
-    if ratio is not None and math.isfinite(ratio):
+    if (ratio := finite(judge.ratio)) is not None:
         rows.append(_row("Samples against real ones, named rightly", percent(ratio, 1), "the one over the other"))
     return rows

@@ -2,15 +2,15 @@
 
 import html
 import math
-from typing import Any
+from collections.abc import Mapping
 
 
-def esc(value: Any) -> str:
+def esc(value: object) -> str:
     """Any value as text that HTML cannot mistake for markup, also inside quoted attributes."""
     return html.escape(str(value), quote=True)
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """``value`` as a float, or None where it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -21,13 +21,25 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def entry(tree: Any, *path: str) -> Any:
+def entry(tree: object, *path: str) -> object:
     """``tree[path[0]][path[1]]…``, or None where a step is missing or is no dictionary."""
     for key in path:
-        if not isinstance(tree, dict) or key not in tree:
+        if not isinstance(tree, Mapping) or key not in tree:
             return None
         tree = tree[key]
     return tree
+
+
+def branch(tree: object, *path: str) -> Mapping[str, object]:
+    """:func:`entry` where it is a dictionary; an empty one else."""
+    inner = entry(tree, *path)
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def items(tree: object, *path: str) -> list[object]:
+    """:func:`entry` where it is a list; an empty one else."""
+    inner = entry(tree, *path)
+    return inner if isinstance(inner, list) else []
 
 
 def pretty(value: float | None, digits: int = 4) -> str:

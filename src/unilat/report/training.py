@@ -1,13 +1,12 @@
 """Sections about the way there: the rate against its target, losses, time, memory and size."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from unilat.report import figures
-from unilat.report.folder import Contents
+from unilat.report.folder import Contents, LogRow
 from unilat.report.sections import bits
 from unilat.report.text import (
     duration,
-    entry,
     esc,
     figure,
     finite,
@@ -20,6 +19,7 @@ from unilat.report.text import (
     pretty,
     short,
 )
+from unilat.results import Costs, Phase
 
 PARTS = {
     "encoder": "encoder",
@@ -29,14 +29,10 @@ PARTS = {
 }
 
 
-def series(rows: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """``(samples seen, value)`` where both are finite numbers."""
-    points = []
-    for row in rows:
-        x, y = finite(row.get("samples")), finite(row.get(key))
-        if x is not None and y is not None:
-            points.append((x, y))
-    return points
+def series(rows: Sequence[LogRow], key: str) -> list[tuple[float, float]]:
+    """``(samples seen, value)`` where both were logged."""
+    known = (row.numbers for row in rows if "samples" in row.numbers and key in row.numbers)
+    return [(numbers["samples"], numbers[key]) for numbers in known]
 
 
 def rate(run: Contents) -> str:
@@ -45,10 +41,8 @@ def rate(run: Contents) -> str:
     points = series(rows, "bpp")
     if len(points) < 2:
         return gone("Stage 1 has left no log.")
-    wanted = (
-        next((value for row in reversed(rows) if (value := finite(row.get("target"))) is not None), None)
-        or bits(run)[0]
-    )
+    held_at = [row.numbers["target"] for row in rows if "target" in row.numbers]
+    wanted = (held_at[-1] if held_at else None) or bits(run)[0]
     mean, high, low = figures.thin(points, min(240, max(60, len(points) // 3)))
     checks = series(rows, "calibration_bpp")
     across = figures.axis(0.0, points[-1][0], most=6)
@@ -99,7 +93,7 @@ def _held(points: list[tuple[float, float]], wanted: float | None) -> str:
     return words + f"{since} it stayed within 10\u00a0% of it; single batches were {percent(error, 1)} off on average."
 
 
-def _factor(rows: list[dict[str, Any]], across: figures.Axis) -> str:
+def _factor(rows: Sequence[LogRow], across: figures.Axis) -> str:
     points = [(x, y) for x, y in series(rows, "loss_factor") if y > 0]
     if len(points) < 2:
         return ""
@@ -141,7 +135,7 @@ def losses(run: Contents) -> str:
     return how(words) + f'<div class="pair">{"".join(kept)}</div>{told}'
 
 
-def _loss(rows: list[dict[str, Any]], key: str, title: str, unit: str) -> str:
+def _loss(rows: Sequence[LogRow], key: str, title: str, unit: str) -> str:
     points = series(rows, key)
     if len(points) < 2:
         return ""
@@ -167,16 +161,12 @@ def _loss(rows: list[dict[str, Any]], key: str, title: str, unit: str) -> str:
 
 def costs(run: Contents) -> str:
     """Seconds and peak memory by phase; parameters and training FLOPs by part."""
-    parts = [_phases(entry(run.metrics, "phases")), _parts(run)]
-    text = "".join(part for part in parts if part)
+    text = _phases(run.results.costs.phases) + _parts(run.results.costs) if run.results else ""
     return text or gone("Time, memory and size are not known.")
 
 
-def _phases(phases: Any) -> str:
-    rows = [row for row in phases if isinstance(row, dict)] if isinstance(phases, list) else []
-    timed = [
-        (str(row.get("name", "?")), finite(row.get("seconds")), finite(row.get("peak_memory_mib"))) for row in rows
-    ]
+def _phases(phases: Sequence[Phase]) -> str:
+    timed = [(row.name, finite(row.seconds), finite(row.peak_memory_mib)) for row in phases]
     known = [(name, seconds, peak) for name, seconds, peak in timed if seconds is not None]
     if not known:
         return ""
@@ -191,10 +181,8 @@ def _phases(phases: Any) -> str:
     return how(esc(f"{duration(total)} in all{most}. Beside each phase: its time, and its peak of memory.")) + drawn
 
 
-def _parts(run: Contents) -> str:
-    parameters, work = entry(run.metrics, "parameters") or {}, entry(run.metrics, "training_flops") or {}
-    if not isinstance(parameters, dict) or not isinstance(work, dict):
-        return ""
+def _parts(spent_on: Costs) -> str:
+    parameters, work = spent_on.parameters, spent_on.training_flops
     names = list(dict.fromkeys([*PARTS, *parameters, *work]))
     rows = []
     for name in names:
@@ -219,7 +207,7 @@ def seen(run: Contents) -> str:
     """How far each stage has come, for the footer."""
     words = []
     for stage, name in (("stage1", "stage 1"), ("prior", "prior alone"), ("stage2", "stage 2")):
-        counts = [value for row in run.stage(stage) if (value := finite(row.get("samples"))) is not None]
+        counts = [row.numbers["samples"] for row in run.stage(stage) if "samples" in row.numbers]
         if counts:
             words.append(f"{name}: {plural(int(max(counts)), 'example')} seen")
     return ", ".join(words)

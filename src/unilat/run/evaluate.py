@@ -1,23 +1,26 @@
 """What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
 
-import math
+import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from unilat.files import read_json, write_json, write_safetensors
+from unilat import results
+from unilat.files import read_json, write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
-from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, psnr, ssim
+from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, ssim
 from unilat.recipe.build import describe
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
 from unilat.run.rate import measure_rate
 from unilat.run.trained import Run, Source, read_pictures
 from unilat.signals import Pictures
+from unilat.training.machine import peak_memory
 from unilat.types import UserError
 
 CURVE_BINS = 30
@@ -29,15 +32,15 @@ Say = Callable[[str], object]
 
 def evaluate(
     run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
-) -> dict[str, Any]:
+) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
     ``pictures``: what the run was trained from, where it is at hand already.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone.
-    Returns the metrics: each number with its standard error, count and protocol.
     """
+    begun = time.perf_counter()
     if source is None and pictures is None:
         pictures = own_pictures(run)
     given = None if source is None else run.read(source)
@@ -50,28 +53,35 @@ def evaluate(
     features = feature_network(run.config.evaluation.features)
     real = features(test) if features else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
-    metrics: dict[str, Any] = {"bits": _bits(run, test, arrays)}
-    if run.base is not None:
-        metrics["base_bits"] = _base_bits(run, test, labels if source is None else None)
-    metrics |= _reconstructions(run, test, features, real, arrays)
+    bits = _bits(run, test, arrays)
+    base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
+    reconstruction, other_steps = _reconstructions(run, test, features, real, arrays)
+    generation, classifier = None, None
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
-        metrics |= _generations(run, features, real, arrays, pictures if source is None else None)
+        sampled = run.sample(run.config.evaluation.samples)
+        arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
+        generation = _generation(run, sampled.images, features, real)
+        classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
     measured = f"held out of {run.data['source']}, never trained on" if given is None else given.source or "in memory"
-    metrics |= _costs(run)
-    metrics["protocol"] = {
-        "pictures": measured,
-        "psnr": PSNR_PROTOCOL,
-        "ssim": SSIM_PROTOCOL,
-        "features": features.protocol if features else None,
-    }
+    found = Results(
+        pictures=measured,
+        features=features.protocol if features else None,
+        bits=bits,
+        base_bits=base_bits,
+        reconstruction=reconstruction,
+        other_steps=other_steps,
+        generation=generation,
+        classifier=classifier,
+        costs=_costs(run, begun),
+    )
     files = RunFolder(run.folder)
     if source is None and run.distilled:
-        write_json(files.metrics_fast, metrics)
+        results.write(files.metrics_fast, found)
     elif source is None:
         write_safetensors(files.evaluation, arrays, {})
-        write_json(files.metrics, metrics)
-    return metrics
+        results.write(files.metrics, found)
+    return found
 
 
 def own_pictures(run: Run) -> Pictures:
@@ -97,13 +107,13 @@ def chosen(rows: Tensor, wanted: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
 
 
-def _mean(values: Tensor, unit: str) -> dict[str, Any]:
-    values = values.double()
-    stderr = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
-    return {"value": float(values.mean()), "stderr": stderr, "n": len(values), "unit": unit}
+def _bound(run: Run, under: str) -> str:
+    """The protocol of bits: what they bound, and at how many noise levels they were measured."""
+    levels = run.config.evaluation.rate_levels
+    return f"upper bound on what a latent tells of its picture, {under}, {levels} noise levels a picture"
 
 
-def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
+def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> Bits:
     """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
     ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
     z, entropy = run.encoded(test)
@@ -122,13 +132,11 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> dict[str, Any]:
     each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
-    return {
-        "wanted": run.config.stage1.target_bpp,
-        "measured": (row := _mean(bits / run.pixels, "bits per pixel"))["value"],
-    } | row
+    measured = average(bits / run.pixels, "bits per pixel", _bound(run, "under the run's prior"))
+    return Bits(target=run.config.stage1.target_bpp, measured=measured)
 
 
-def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
+def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     """The same bound under the base model, which knows the class where there are any (UL Table 5, "bpd, base").
 
     Its weighted training spends less on fine levels than the bound does, so this may lie above the prior's bits.
@@ -140,82 +148,75 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> dict[str, Any]:
     cond = base.unlabelled(len(z)) if labels is None else base.condition(labels)
     found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
-    return _mean(nats / LN2 / run.pixels, "bits per pixel")
+    return average(nats / LN2 / run.pixels, "bits per pixel", _bound(run, "under the base model"))
 
 
 def _reconstructions(
     run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
-) -> dict[str, Any]:
-    """PSNR, SSIM and distance at each step count; the headline numbers are those of ``decoder_steps``."""
+) -> tuple[Reconstruction, tuple[Reconstruction, ...]]:
+    """PSNR, SSIM and distance with ``decoder_steps`` calls, and with the other step counts."""
     once = run.config.autoencoder.decoder_loss == "mse" or run.few_decoder is not None  # its own number of calls
     chosen = run.decoder_steps
-    rows, head = [], {}
+    rows: dict[int, Reconstruction] = {}
     for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
-        made = run.reconstruct(test, steps=steps).images
-        quality = {
-            "psnr": _mean(psnr(test, made), "dB") | {"steps": steps},
-            "ssim": _mean(ssim(test, made), "") | {"steps": steps},
-        }
-        rows.append(
-            {"steps": steps, "psnr": quality["psnr"]["value"], "ssim": quality["ssim"]["value"], "kernel": None}
-        )
+        made, distance = run.reconstruct(test, steps=steps).images, None
         if features is not None and real is not None:
             some = made if steps == chosen else made[:OTHER_COUNTS]
             distance = compare(real, features(some), protocol=features.protocol)
-            rows[-1]["kernel"] = distance["kernel"]["value"]
-            quality["reconstruction"] = {**distance, "steps": steps}
-        if steps == chosen:
-            head = quality
+        rows[steps] = Reconstruction(
+            steps=steps,
+            psnr=average(psnr(test, made), "dB", PSNR_PROTOCOL),
+            ssim=average(ssim(test, made), "", SSIM_PROTOCOL),
+            distance=distance,
+        )
         arrays[f"reconstructions_{steps}"] = made[:SHOWN]
-    return {**head, "by_steps": rows}
+    return rows.pop(chosen), tuple(rows.values())
 
 
-def _generations(
-    run: Run,
-    features: FeatureNetwork | None,
-    real: Tensor | None,
-    arrays: dict[str, Tensor],
-    pictures: Pictures | None,
-) -> dict[str, Any]:
-    """Distance of samples to held-out pictures, and the share whose class a classifier of real pictures names.
+def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: Tensor | None) -> Distance | None:
+    """Distance of samples to held-out pictures."""
+    if features is None or real is None:
+        return None
+    how = run.config.evaluation
+    calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
+    start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
+    protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
+    return compare(real, features(made), protocol=protocol)
+
+
+def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | None) -> Classifier | None:
+    """The share of samples, and of held-out pictures, whose class a classifier of the training pictures names.
 
     ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
     """
-    sampled = run.sample(run.config.evaluation.samples)
-    made, labels = sampled.images, sampled.labels
-    arrays["samples"], arrays["sample_labels"] = made[:64], labels[:64]
-    found: dict[str, Any] = {"generation": None, "classifier": None}
-    if features is not None and real is not None:
-        how = run.config.evaluation
-        calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
-        start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
-        protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
-        found["generation"] = compare(real, features(made), protocol=protocol)
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1
-    if pictures is not None and named and seen > 0:
-        train, _, test = run.split(pictures)
-        test = chosen(test, run.config.evaluation.pictures)
-        judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
-        samples = judge.accuracy(made, labels)
-        truth = judge.accuracy(pictures.images[test], pictures.labels[test])
-        found["classifier"] = {
-            "samples": samples.value,
-            "samples_stderr": samples.stderr,
-            "real": truth.value,
-            "real_stderr": truth.stderr,
-            "ratio": samples.value / max(truth.value, 1e-9),
-            "n": samples.n,
-            "protocol": judge.protocol,
-        }
-    return found
+    if pictures is None or not named or seen <= 0:
+        return None
+    train, _, test = run.split(pictures)
+    test = chosen(test, run.config.evaluation.pictures)
+    judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
+    samples = judge.accuracy(made, labels)
+    truth = judge.accuracy(pictures.images[test], pictures.labels[test])
+    return Classifier(samples=samples, real=truth)
 
 
-def _costs(run: Run) -> dict[str, Any]:
+def _costs(run: Run, begun: float) -> Costs:
+    """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
     parts = describe(run.config, run.data["channels"], len(run.classes))["parts"]
-    phases = RunFolder(run.folder).phases
-    return {
-        "parameters": {name: part["parameters"] for name, part in parts.items()},
-        "training_flops": {name: part["training_flops"] for name, part in parts.items()},
-        "phases": read_json(phases) if phases.is_file() else [],
-    }
+    phases = {phase.name: phase for phase in _phases(RunFolder(run.folder).phases)}
+    seconds = round(time.perf_counter() - begun, 2)
+    phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
+    return Costs(
+        parameters={name: part["parameters"] for name, part in parts.items()},
+        training_flops={name: part["training_flops"] for name, part in parts.items()},
+        phases=tuple(phases.values()),
+    )
+
+
+def _phases(path: Path) -> list[Phase]:
+    """What training has timed."""
+    try:
+        return [Phase(**row) for row in read_json(path)] if path.is_file() else []
+    except TypeError:
+        raise UserError(f"{path} is damaged: delete it, and evaluate again") from None

@@ -116,11 +116,8 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
     if rank > 0:
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
-        metrics = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
-    files = RunFolder(folder)
-    metrics["phases"] = read_json(files.phases) if files.phases.is_file() else []
-    write_json(files.metrics, metrics)
-    return metrics | {"report": str(page.write(folder))}
+        results = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
+    return results.to_json() | {"report": str(page.write(folder))}
 
 
 def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:

@@ -29,6 +29,8 @@ from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
+from unilat.results import Results
+from unilat.results import read as read_results
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
@@ -90,10 +92,6 @@ class Run:
         """Where the parts of the run folder lie."""
         return RunFolder(self.folder)
 
-    def metrics(self) -> dict[str, Any]:
-        """What was measured at the end of the run, and where the report lies."""
-        return read_json(self.files.metrics) | {"report": str(self.files.report)}
-
     @property
     def distilled(self) -> bool:
         """Whether any network is one that `unilat distill` made."""
@@ -114,6 +112,11 @@ class Run:
     def classes(self) -> list[str]:
         """Names of the classes, empty where there are none."""
         return self.data["classes"]
+
+    @property
+    def results(self) -> Results:
+        """What the run was measured to be worth, from ``metrics.json``; UserError where it was not measured yet."""
+        return read_results(self.files.metrics)
 
     @functools.cached_property
     def latent_shape(self) -> tuple[int, ...]:

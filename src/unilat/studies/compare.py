@@ -7,51 +7,51 @@ columns, and a note names what differs. What is not known equals nothing.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from unilat.recipe import config as configuration
 from unilat.report import compare as page
-from unilat.report.folder import Contents, read
+from unilat.report.comparison import Apart, Cell, Column, Comparison, Member, Parts, Shared
+from unilat.report.folder import Contents, Tree, read
 from unilat.report.text import entry, finite
-from unilat.studies.protocols import CHARTS, QUANTITIES, Number, Parts
+from unilat.studies.protocols import CHARTS, QUANTITIES, Compared
 from unilat.types import UserError
 
 MOST = 8
 """Runs on one page: as many colours as can be told apart."""
 
 
-def compare(folders: Sequence[Path], out: Path | None = None) -> dict[str, Any]:
-    """The table of the runs in ``folders`` as JSON has it; with ``out`` the page is written there too.
+def compare(folders: Sequence[Path], out: Path | None = None) -> Comparison:
+    """The runs in ``folders`` side by side; with ``out`` the page is written there too.
 
-    ``runs``: name, folder and what is missing of each. ``columns``: ``key, title, unit, group, protocol`` and
-    ``values``, one a run, ``{"value", "stderr", "n"}`` or None. ``apart``: which quantities have several columns, and
-    why. ``charts``: which runs share a chart. ``differences``: configuration fields with the value of each run.
     UserError for fewer than two runs, more than eight, or where fewer than two hold anything to compare.
     """
     if not 2 <= len(folders) <= MOST:
         raise UserError(f"name two to {MOST} runs to compare, not {len(folders)}")
     runs = [read(Path(folder)) for folder in folders]
     notes = [_missing(run) for run in runs]
-    if sum(bool(run.metrics or run.log) for run in runs) < 2:
+    if sum(bool(run.results or run.log) for run in runs) < 2:
         told = "; ".join(f"{run.name}: {note or 'complete'}" for run, note in zip(runs, notes, strict=True))
         raise UserError(f"fewer than two of these runs hold anything to compare ({told}): finish them first")
     names = _names([run.name for run in runs])
     sources = {str(entry(run.data, "sha256")): str(entry(run.data, "source")) for run in runs}
     columns, apart = _columns(runs, names, sources)
-    table: dict[str, Any] = {
-        "runs": [
-            {"name": name, "folder": str(folder), "source": entry(run.data, "source"), "missing": note}
+    table = Comparison(
+        runs=tuple(
+            Member(name=name, folder=str(folder), source=_text(entry(run.data, "source")), missing=note)
             for name, folder, run, note in zip(names, folders, runs, notes, strict=True)
-        ],
-        "columns": columns,
-        "apart": apart,
-        "charts": {key: _chart([parts(run) for run in runs], names, sources) for key, parts in CHARTS.items()},
-        "differences": _differences(runs),
-    }
-    if out is not None:
-        table["page"] = str(page.write(out, table, runs))
-    return table
+        ),
+        columns=tuple(columns),
+        apart=tuple(apart),
+        charts={key: _chart([parts(run) for run in runs], names, sources) for key, parts in CHARTS.items()},
+        differences=_differences(runs),
+    )
+    return table if out is None else replace(table, page=str(page.write(out, table, runs)))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _missing(run: Contents) -> str:
@@ -87,47 +87,45 @@ def groups(parts: Sequence[Parts | None]) -> list[list[int]]:
     return found
 
 
-def _columns(runs: list[Contents], names: list[str], sources: dict[str, str]) -> tuple[list[dict[str, Any]], list]:
-    columns: list[dict[str, Any]] = []
-    apart: dict[str, dict[str, Any]] = {}
+def _columns(runs: list[Contents], names: list[str], sources: dict[str, str]) -> tuple[list[Column], list[Apart]]:
+    columns: list[Column] = []
+    apart: dict[str, Apart] = {}
     for quantity in QUANTITIES:
-        numbers: list[Number | None] = [quantity.read(run) for run in runs]
+        numbers: list[Compared | None] = [quantity.read(run) for run in runs]
         parts = [None if number is None else number.protocol for number in numbers]
         found = groups(parts)
         for place, group in enumerate(found):
             letter = f" ({chr(97 + place)})" if len(found) > 1 else ""
-            values = [
-                {"value": number.value, "stderr": number.stderr, "n": number.n}
+            cells = (
+                Cell(value=number.value, stderr=number.stderr, n=number.n)
                 if index in group and number is not None
                 else None
                 for index, number in enumerate(numbers)
-            ]
-            columns.append(
-                {
-                    "key": quantity.key,
-                    "title": quantity.title + letter,
-                    "unit": quantity.unit,
-                    "group": quantity.group,
-                    "protocol": parts[group[0]],
-                    "values": values,
-                }
             )
+            column = Column(
+                key=quantity.key,
+                title=quantity.title + letter,
+                unit=quantity.unit,
+                group=quantity.group,
+                protocol=parts[group[0]] or {},
+                values=tuple(cells),
+            )
+            columns.append(column)
         if len(found) > 1:
             why = _why([parts[group[0]] or {} for group in found], sources)
-            same = apart.setdefault(why, {"keys": [], "titles": [], "columns": _named(found, names), "why": why})
-            same["keys"].append(quantity.key)
-            same["titles"].append(quantity.title)
+            same = apart.get(why, Apart(keys=(), titles=(), columns=_named(found, names), why=why))
+            apart[why] = replace(same, keys=(*same.keys, quantity.key), titles=(*same.titles, quantity.title))
     return columns, list(apart.values())
 
 
-def _chart(parts: list[Parts | None], names: list[str], sources: dict[str, str]) -> dict[str, Any]:
+def _chart(parts: list[Parts | None], names: list[str], sources: dict[str, str]) -> Shared:
     found = groups(parts)
     why = _why([parts[group[0]] or {} for group in found], sources) if len(found) > 1 else ""
-    return {"groups": found, "names": _named(found, names), "why": why}
+    return Shared(groups=tuple(map(tuple, found)), names=_named(found, names), why=why)
 
 
-def _named(found: list[list[int]], names: list[str]) -> list[list[str]]:
-    return [[names[index] for index in group] for group in found]
+def _named(found: list[list[int]], names: list[str]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(names[index] for index in group) for group in found)
 
 
 def _why(parts: list[Parts], sources: dict[str, str]) -> str:
@@ -153,17 +151,17 @@ def _clauses(values: list[str | None], sources: dict[str, str]) -> list[str]:
     return told
 
 
-def _differences(runs: list[Contents]) -> dict[str, list[Any]]:
+def _differences(runs: list[Contents]) -> dict[str, tuple[object, ...]]:
     """Fields of the configuration in which any two runs differ, with every run's value; unreadable ones have None."""
-    trees: list[dict[str, Any]] = []
+    trees: list[Tree] = []
     known: list[configuration.RunConfig] = []
     for run in runs:
         try:
-            one = configuration.from_json(json.dumps(run.config)) if run.config else None
+            one = configuration.from_json(json.dumps(dict(run.config))) if run.config else None
         except UserError:  # of another version of unilat: its fields still have names
             one = None
         trees.append(configuration.to_dict(one) if one else run.config)
         known += [one] if one else []
     lines = [line for other in known[1:] for line in configuration.differences(known[0], other)]
     fields = dict.fromkeys(line.split(": ", 1)[0] for line in lines)
-    return {name: [entry(tree, *name.split(".")) for tree in trees] for name in fields}
+    return {name: tuple(entry(tree, *name.split(".")) for tree in trees) for name in fields}

@@ -219,4 +219,5 @@ def reconstructions(subject: Subject, means: Means, into: Measured) -> None:
         into.unknown.append("No feature network was used, so the reconstructions have no distance: 'unilat[metrics]'.")
         return
     means.say(f"features of {len(original)} pictures")
-    into.values["kernel"] = compare(network(original), network(pictures), protocol=network.protocol)["kernel"]
+    kernel = compare(network(original), network(pictures), protocol=network.protocol).kernel
+    into.values["kernel"] = dataclasses.asdict(kernel)

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from unilat.report.comparison import Parts
 from unilat.report.folder import Contents
 from unilat.report.text import entry, finite
-
-Parts = dict[str, str | None]
-"""Parts of a protocol by name; None where the run folder does not tell, which equals nothing."""
+from unilat.results import Number
 
 
 @dataclass(frozen=True)
-class Number:
-    """A measured number with the protocol it was measured by."""
+class Compared:
+    """A number with the parts of its protocol."""
 
     value: float
     stderr: float | None
@@ -30,7 +29,7 @@ class Quantity:
     title: str
     unit: str
     group: str
-    read: Callable[[Contents], Number | None]
+    read: Callable[[Contents], Compared | None]
 
 
 def _told(tree: Any, *path: str) -> str | None:
@@ -48,9 +47,9 @@ def pictures(run: Contents, count: float | None) -> Parts:
     """Which pictures a number was measured on: data, how they were held out, and how many."""
     split = [_told(run.config, *path) for path in (("seed",), ("data", "held_out"), ("data", "held_out_at_most"))]
     how = None if None in split else "seed {}, share {}, at most {}".format(*split)
-    which = entry(run.metrics, "protocol", "pictures")
+    which = run.results.pictures if run.results else None
     source = _told(run.data, "source")
-    line = str(which).replace(source, "the data") if which and source else None
+    line = which.replace(source, "the data") if which and source else None
     return data(run) | {
         "held-out split": how,
         "pictures": line,
@@ -58,57 +57,66 @@ def pictures(run: Contents, count: float | None) -> Parts:
     }
 
 
-def _number(run: Contents, row: Any, protocol: Parts, value: str = "value", stderr: str = "stderr") -> Number | None:
-    """``row[value]`` with its error and count; the row's own protocol line is a part like any other."""
-    found, count = finite(entry(row, value)), finite(entry(row, "n"))
-    if found is None:
+def _number(run: Contents, row: Number, protocol: Parts) -> Compared | None:
+    """A measured number, held by the pictures it was measured on, ``protocol`` and the number's own line."""
+    value = finite(row.value)
+    if value is None:
         return None
-    own = pictures(run, count) | protocol
-    if entry(row, "protocol") is not None:
-        own["protocol"] = str(row["protocol"])
-    return Number(found, finite(entry(row, stderr)), None if count is None else int(count), own)
+    line: Parts = {"protocol": row.protocol or None}
+    return Compared(value, finite(row.stderr), row.n, pictures(run, row.n) | protocol | line)
 
 
-def _bits(run: Contents, what: str) -> Number | None:
-    """Bits wanted, bits measured, or how far the one is from the other."""
-    row = entry(run.metrics, "bits")
-    normal = entry(run.config, "autoencoder", "price") == "normal"
+def _bits(run: Contents, what: str) -> Compared | None:
+    """Bits aimed at, bits measured, or how far the one is from the other."""
+    if run.results is None:
+        target = finite(entry(run.config, "stage1", "target_bpp"))
+        return None if target is None or what != "target" else Compared(target, None, None, data(run))
+    row, normal = run.results.bits, entry(run.config, "autoencoder", "price") == "normal"
+    target = finite(row.target)
+    if what == "target":
+        return None if target is None else Compared(target, None, None, data(run))
     how: Parts = {
         "noise levels a picture": _told(run.config, "evaluation", "rate_levels"),
         "price": "KL to N(0, I)" if normal else "diffusion prior",
         "log-SNR of the fixed noise": _told(run.config, "autoencoder", "lambda_0"),
     }
-    found = _number(run, row, how)
-    wanted = finite(entry(row, "wanted")) if row else finite(entry(run.config, "stage1", "target_bpp"))
-    if what == "measured" or (what == "off" and (found is None or not wanted)):
-        return found if what == "measured" else None
-    if what == "wanted":
-        return None if wanted is None else Number(wanted, None, None, data(run))
-    assert found is not None and wanted
-    error = None if found.stderr is None else 100 * found.stderr / wanted
-    return Number(100 * (found.value / wanted - 1), error, found.n, found.protocol)
+    measured = _number(run, row.measured, how)
+    if measured is None:
+        return None
+    del measured.protocol["protocol"]  # its line says no more than these parts do
+    if what == "measured" or not target:
+        return measured if what == "measured" else None
+    error = None if measured.stderr is None else 100 * measured.stderr / target
+    return Compared(100 * (measured.value / target - 1), error, measured.n, measured.protocol)
 
 
-def _quality(run: Contents, key: str) -> Number | None:
+def _quality(run: Contents, key: str) -> Compared | None:
     """PSNR or SSIM with the decoder's calls and range."""
-    row, line = entry(run.metrics, key), _told(run.metrics, "protocol", key)
-    return _number(run, row, _calls(run, row) | {"protocol": line})
+    if run.results is None:
+        return None
+    made = run.results.reconstruction
+    return _number(run, made.psnr if key == "psnr" else made.ssim, _calls(run, made.steps))
 
 
-def _calls(run: Contents, row: Any) -> Parts:
-    steps = finite(entry(row, "steps"))
+def _calls(run: Contents, steps: int) -> Parts:
     how = {f"decoder {name}": _told(run.config, "evaluation", f"decoder_{name}") for name in ("range", "temperature")}
-    return {"decoder calls": None if steps is None else f"{steps:.0f}", **how}
+    return {"decoder calls": f"{steps}", **how}
 
 
-def _distance(run: Contents, what: str, kind: str) -> Number | None:
-    row = entry(run.metrics, what, kind)
-    how = _calls(run, entry(run.metrics, what)) if what == "reconstruction" else _sampling(run)
-    parts = finite(entry(row, "components"))
-    found = _number(run, row, how | ({"components": f"{parts:.0f}"} if parts else {}))
-    if found is not None:
-        found.protocol.setdefault("protocol", None)  # no feature network named: comparable with nothing
-    return found
+def _distance(run: Contents, what: str, kind: str) -> Compared | None:
+    if run.results is None:
+        return None
+    made = run.results.reconstruction
+    distance, how = (
+        (made.distance, _calls(run, made.steps))
+        if what == "reconstruction"
+        else (run.results.generation, _sampling(run))
+    )
+    if distance is None:
+        return None
+    if kind == "frechet64" and distance.components:
+        how = how | {"components": f"{distance.components}"}
+    return _number(run, distance.kernel if kind == "kernel" else distance.frechet64, how)
 
 
 def _sampling(run: Contents) -> Parts:
@@ -116,39 +124,41 @@ def _sampling(run: Contents) -> Parts:
     return {name.replace("_", " "): _told(run.config, "evaluation", name) for name in names}
 
 
-def _classifier(run: Contents, key: str) -> Number | None:
-    row = entry(run.metrics, "classifier")
-    how = {} if key == "real" else _sampling(run)
-    found = _number(run, row, how, key, f"{key}_stderr")
-    if found is None:
+def _classifier(run: Contents, key: str) -> Compared | None:
+    judge = run.results.classifier if run.results else None
+    if judge is None:
         return None
-    error = None if found.stderr is None else 100 * found.stderr
-    found.protocol.setdefault("protocol", None)
-    return Number(100 * found.value, error, found.n, found.protocol)
+    row, how = (judge.real, {}) if key == "real" else (judge.samples, _sampling(run))
+    share = _number(run, row, how)
+    if share is None:
+        return None
+    error = None if share.stderr is None else 100 * share.stderr
+    return Compared(100 * share.value, error, share.n, share.protocol)
 
 
-def _cost(run: Contents, tree: str, part: str) -> Number | None:
+def _cost(run: Contents, tree: str, part: str) -> Compared | None:
     """Counted, not measured, by the same rule in every run: no protocol but the rule."""
-    values = entry(run.metrics, tree)
-    values = values if isinstance(values, dict) else {}
+    if run.results is None:
+        return None
+    costs = run.results.costs
+    values = costs.parameters if tree == "parameters" else costs.training_flops
     known = [value for one in values.values() if (value := finite(one)) is not None]
     value = (sum(known) if known else None) if part == "all" else finite(values.get(part))
-    return None if value is None else Number(value, None, None, {})
+    return None if value is None else Compared(value, None, None, {})
 
 
-def _minutes(run: Contents, phase: str) -> Number | None:
-    phases = entry(run.metrics, "phases")
-    rows = [row for row in phases if isinstance(row, dict)] if isinstance(phases, list) else []
-    seconds = [finite(row.get("seconds")) for row in rows if phase in ("all", row.get("name"))]
+def _minutes(run: Contents, phase: str) -> Compared | None:
+    phases = run.results.costs.phases if run.results else ()
+    seconds = [finite(row.seconds) for row in phases if phase in ("all", row.name)]
     known = [value for value in seconds if value is not None]
     machine = {name: _told(run.manifest, name) for name in ("cpu", "threads", "device", "torch")}
-    return Number(sum(known) / 60, None, None, machine) if known else None
+    return Compared(sum(known) / 60, None, None, machine) if known else None
 
 
 def _quantities() -> tuple[Quantity, ...]:
     cut = functools.partial
     rows = [
-        Quantity("bits_wanted", "wanted", "bits per pixel", "bits", cut(_bits, what="wanted")),
+        Quantity("bits_target", "wanted", "bits per pixel", "bits", cut(_bits, what="target")),
         Quantity("bits", "measured", "bits per pixel", "bits", cut(_bits, what="measured")),
         Quantity("bits_off", "measured against wanted", "%", "bits", cut(_bits, what="off")),
         Quantity("psnr", "PSNR", "dB", "quality", cut(_quality, key="psnr")),
@@ -171,7 +181,7 @@ def _quantities() -> tuple[Quantity, ...]:
 
 
 def _logged(run: Contents, stage: str, key: str) -> bool:
-    return sum(finite(row.get(key)) is not None for row in run.stage(stage)) > 1
+    return sum(key in row.numbers for row in run.stage(stage)) > 1
 
 
 def _rate_chart(run: Contents) -> Parts | None:
@@ -200,7 +210,7 @@ def _base_chart(run: Contents) -> Parts | None:
 
 def _curve_chart(run: Contents) -> Parts | None:
     known = "curve_edges" in run.arrays and "curve_bits" in run.arrays
-    return pictures(run, finite(entry(run.metrics, "bits", "n"))) if known else None
+    return pictures(run, run.results.bits.n if run.results else None) if known else None
 
 
 def _scatter_chart(run: Contents) -> Parts | None:

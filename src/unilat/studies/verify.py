@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unilat.files import read_json, write_json
+from unilat.files import write_json
 from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
@@ -193,10 +193,8 @@ def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
 
 def _reported(run: Run, held: HeldOut) -> float:
     """Bits per pixel in ``metrics.json``; measured as ``evaluate`` does where there is none or of other pictures."""
-    path = RunFolder(run.folder).metrics
-    bits = read_json(path).get("bits") if path.is_file() else None
-    if bits and bits.get("n") == len(held.z):
-        return bits["measured"]
+    if RunFolder(run.folder).metrics.is_file() and run.results.bits.n == len(held.z):
+        return run.results.bits.value
     found = run.rate(held.z, run.config.evaluation.rate_levels, entropy=held.entropy)
     return float(torch.stack([terms.nats().double().mean() for terms in found]).mean()) / (LN2 * run.pixels)
 

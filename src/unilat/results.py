@@ -1,0 +1,309 @@
+"""What a finished run is worth: every measured number with its standard error, count, unit and protocol.
+
+``metrics.json`` of a run folder is the JSON of :class:`Results`, written once by `unilat evaluate`.
+
+    >>> run.results.bits.value, run.results.bits.stderr, run.results.bits.protocol
+    >>> run.results.reconstruction.psnr.value
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from unilat.files import read_json, write_json
+from unilat.types import UserError
+
+FORMAT = "unilat results 1"
+BEFORE = "fe3ecef"
+"""The commit to read older files with, where this one cannot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """One measured number. ``value`` is NaN where it could not be measured, which JSON has as null."""
+
+    value: float
+    stderr: float | None = None
+    """Standard error over the ``n`` pictures, or None where there is none."""
+    n: int | None = None
+    """Pictures (of each set, where two sets are compared)."""
+    unit: str = ""
+    """Empty for what has no unit."""
+    protocol: str = ""
+    """How it was measured, in a line; numbers of different protocols do not compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits:
+    """Bits of held-out pictures' latents: an upper bound, and what was aimed at."""
+
+    target: float | None
+    """Bits per pixel that training held, or None where a loss factor was fixed."""
+    measured: Number
+    """Bits per pixel of pictures that training never saw."""
+
+    @property
+    def value(self) -> float:
+        """Measured bits per pixel."""
+        return self.measured.value
+
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of :attr:`value` over pictures."""
+        return self.measured.stderr
+
+    @property
+    def n(self) -> int | None:
+        """Pictures measured."""
+        return self.measured.n
+
+    @property
+    def unit(self) -> str:
+        """``bits per pixel``."""
+        return self.measured.unit
+
+    @property
+    def protocol(self) -> str:
+        """How :attr:`value` was measured."""
+        return self.measured.protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """How far a set of pictures is from real ones, by two distances (``metrics/distances.py``)."""
+
+    kernel: Number
+    frechet64: Number
+    components: int | None = None
+    """Principal components that ``frechet64`` stands on."""
+    reason: str = ""
+    """Why a distance without a value has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """What one number of decoder calls makes of the latents of held-out pictures."""
+
+    steps: int
+    psnr: Number
+    """Decibels."""
+    ssim: Number
+    distance: Distance | None = None
+    """None where no feature network was at hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """Shares in [0, 1] that a small classifier of real pictures names rightly."""
+
+    samples: Number
+    real: Number
+    """Of held-out real pictures."""
+
+    @property
+    def ratio(self) -> float:
+        """Samples named rightly over real ones."""
+        return self.samples.value / max(self.real.value, 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Seconds and largest memory of one phase of a run, interrupted attempts counted too."""
+
+    name: str
+    seconds: float
+    peak_memory_mib: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a run cost: counted by part (``encoder``, ``prior``, ``decoder``, ``base``), timed by phase."""
+
+    parameters: dict[str, int]
+    training_flops: dict[str, float]
+    phases: tuple[Phase, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases."""
+        return sum(phase.seconds for phase in self.phases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Every number of an evaluation."""
+
+    pictures: str
+    """Which pictures were measured."""
+    features: str | None
+    """Protocol line of the feature network that distances stand on, or None without one."""
+    bits: Bits
+    base_bits: Number | None = None
+    """The same bound under the base model, where there is one."""
+    reconstruction: Reconstruction
+    """With the decoder calls that the run was evaluated with."""
+    other_steps: tuple[Reconstruction, ...] = ()
+    """With other numbers of calls."""
+    generation: Distance | None = None
+    """Of samples, where there are any and a feature network was at hand."""
+    classifier: Classifier | None = None
+    """None where samples have no classes, or nobody was asked to judge them."""
+    costs: Costs
+
+    @property
+    def by_steps(self) -> tuple[Reconstruction, ...]:
+        """Reconstructions with every number of calls, fewest first."""
+        return tuple(sorted((self.reconstruction, *self.other_steps), key=lambda one: one.steps))
+
+    def to_json(self) -> dict[str, object]:
+        """The tree that ``metrics.json`` holds, NaN as null; :meth:`from_json` reads it back."""
+        return {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_json(cls, tree: object, name: str = "results", run: str | Path = "RUN") -> "Results":
+        """Read what :meth:`to_json` made, or a metrics.json of before; ``name`` and ``run`` are for its messages.
+
+        Raises :class:`UserError` that names the file, the first key that does not fit and the way out.
+        """
+        out = f"measure again with `unilat evaluate {run}`"
+        if not isinstance(tree, dict):
+            raise UserError(f"{name} holds no results: {out}")
+        if tree.get("format", FORMAT) != FORMAT:
+            raise UserError(f"{name} is of the format {tree['format']!r}, not {FORMAT!r}: {out}")
+        before = "format" not in tree
+        try:
+            inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
+            return _built(cls, inner, "")
+        except _Unfit as problem:
+            if before:
+                out = f"read it with commit {BEFORE}, which wrote it, or {out}"
+            raise UserError(f"{name} is damaged or of another unilat ({problem}): {out}") from None
+
+
+def write(path: Path, results: Results) -> None:
+    """Write ``results`` as JSON, whole or not at all; raises :class:`UserError` where that fails."""
+    write_json(path, results.to_json())
+
+
+def read(path: Path) -> Results:
+    """Read the ``metrics.json`` of a run folder; raises :class:`UserError` where it is missing or does not fit."""
+    if not path.is_file():
+        raise UserError(f"{path} is not there: measure the run with `unilat evaluate {path.parent}`")
+    return Results.from_json(read_json(path), str(path), path.parent)
+
+
+class _Unfit(Exception):
+    """A key, and what is wrong with it."""
+
+
+def _plain(tree: Any) -> Any:
+    """Tuples as lists, NaN and infinity as None: what JSON gives back."""
+    if isinstance(tree, dict):
+        return {name: _plain(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_plain(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _built(kind: Any, tree: object, key: str) -> Any:
+    """``tree`` as an object of the annotation ``kind``; raises :class:`_Unfit` with the first key that is not one."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(tree, dict):
+            raise _Unfit(f"{key or 'the file'} must be an object")
+        inside = f"{key}." if key else ""
+        hints = get_type_hints(kind)
+        for name in (*hints, *tree):
+            if name not in tree or name not in hints:
+                raise _Unfit(f"{inside}{name} is {'missing' if name in hints else 'not known'}")
+        return kind(**{name: _built(hint, tree[name], f"{inside}{name}") for name, hint in hints.items()})  # pyright: ignore[reportCallIssue]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return None if tree is None else _built(inner[0], tree, key)
+    if origin is tuple and isinstance(tree, list):
+        return tuple(_built(inner[0], value, f"{key}[{index}]") for index, value in enumerate(tree))
+    if origin is dict and isinstance(tree, dict):
+        return {str(name): _built(inner[1], value, f"{key}.{name}") for name, value in tree.items()}
+    if kind is float and tree is None:
+        return math.nan
+    if isinstance(tree, int) and tree.bit_length() > 1000:
+        raise _Unfit(f"{key} is larger than any number")
+    fits = int | float if kind is float else origin or kind
+    if isinstance(tree, bool) or not isinstance(tree, fits):
+        word = {float: "a number", int: "a whole number", str: "a text", tuple: "a list"}.get(
+            origin or kind, "an object"
+        )
+        raise _Unfit(f"{key} must be {word}")
+    return tree
+
+
+def _of_before(tree: Mapping[str, object]) -> dict[str, object]:
+    """A metrics.json of before November 2026, without a format mark, as the tree of this format."""
+    lines, bits, psnr = _object(tree, "protocol"), _object(tree, "bits"), _object(tree, "psnr")
+    head = {
+        "steps": psnr.get("steps"),
+        "psnr": _number(psnr, lines.get("psnr")),
+        "ssim": _number(_object(tree, "ssim"), lines.get("ssim")),
+        "distance": _distance(tree, "reconstruction"),
+    }
+    others = []
+    for row in _rows(tree, "by_steps"):
+        if row.get("steps") != head["steps"]:
+            few = {name: _number({"value": row.get(name)}, lines.get(name)) for name in ("psnr", "ssim")}
+            kernel = None if row.get("kernel") is None else _number({"value": row["kernel"]}, None)
+            nothing = {"frechet64": _number({}, None), "components": None, "reason": ""}
+            distance = kernel and {"kernel": kernel, **nothing}
+            others.append({"steps": row.get("steps"), **few, "distance": distance})
+    judge = _object(tree, "classifier") if tree.get("classifier") else None
+    counts = {"samples": judge and judge.get("n"), "real": None}  # of the real ones it was not kept
+    shares = judge and {
+        name: _number({**judge, "value": judge.get(name), "stderr": judge.get(f"{name}_stderr"), "n": n}, None)
+        for name, n in counts.items()
+    }
+    return {
+        "pictures": lines.get("pictures"),
+        "features": lines.get("features"),
+        "bits": {"target": bits.get("wanted"), "measured": _number(bits, None)},
+        "base_bits": _number(_object(tree, "base_bits"), None) if tree.get("base_bits") else None,
+        "reconstruction": head,
+        "other_steps": others,
+        "generation": _distance(tree, "generation"),
+        "classifier": shares,
+        "costs": {
+            "parameters": tree.get("parameters"),
+            "training_flops": tree.get("training_flops"),
+            "phases": _rows(tree, "phases"),
+        },
+    }
+
+
+def _object(tree: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = tree.get(key)
+    if not isinstance(value, dict):
+        raise _Unfit(f"{key} is {'missing' if value is None else 'no object'}")
+    return value
+
+
+def _rows(tree: Mapping[str, object], key: str) -> list[dict[str, object]]:
+    value = tree.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise _Unfit(f"{key} is no list of objects")
+    return value
+
+
+def _number(row: Mapping[str, object], line: object) -> dict[str, object]:
+    plain = {name: row.get(name) for name in ("value", "stderr", "n")}
+    return {**plain, "unit": row.get("unit", ""), "protocol": row.get("protocol", line) or ""}
+
+
+def _distance(tree: Mapping[str, object], key: str) -> dict[str, object] | None:
+    if not tree.get(key):
+        return None
+    found = _object(tree, key)
+    kernel, frechet = _object(found, "kernel"), _object(found, "frechet64")
+    reason = frechet.get("reason") or kernel.get("reason") or ""
+    numbers = {"kernel": _number(kernel, None), "frechet64": _number(frechet, None)}
+    return {**numbers, "components": frechet.get("components"), "reason": reason}

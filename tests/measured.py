@@ -1,0 +1,60 @@
+"""Results made by hand, for the tests of what reads them."""
+
+import math
+from pathlib import Path
+
+from unilat import results
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+
+
+def number(value: float, stderr: float | None = None, n: int | None = None, protocol: str = "") -> Number:
+    """A number without a unit."""
+    return Number(value=value, stderr=stderr, n=n, protocol=protocol)
+
+
+def distance(kernel: float, frechet64: float = math.nan) -> Distance:
+    """Both distances, without errors."""
+    return Distance(kernel=number(kernel), frechet64=number(frechet64))
+
+
+def shares(samples: float, real: float = 1.0, *, stderr: float | None = None, n: int | None = None) -> Classifier:
+    """What a classifier names; ``stderr`` and ``n`` are those of the samples."""
+    return Classifier(samples=number(samples, stderr, n), real=number(real))
+
+
+def measured(
+    bits: float = 0.2,
+    *,
+    target: float | None = 0.3,
+    base_bits: float | None = None,
+    psnr: Number | float = 20.0,
+    near: Distance | float | None = 0.5,
+    generation: Distance | float | None = None,
+    classifier: Classifier | None = None,
+    flops: float = 0.0,
+    phases: tuple[Phase, ...] = (),
+    stderr: float | None = None,
+    n: int | None = None,
+) -> Results:
+    """What a benchmark reads of a run; ``near`` is the reconstructions' distance. Decoder and base take ``flops``
+    more."""
+    near, generation = (distance(one) if isinstance(one, float | int) else one for one in (near, generation))
+    parts = ("encoder", "prior", "decoder", "base")
+    work = {"encoder": 1e15, "prior": 2e15, "decoder": 4e15 + flops, "base": 8e15 + flops}
+    decibels = psnr if isinstance(psnr, Number) else number(psnr)
+    return Results(
+        pictures="held out",
+        features=None,
+        bits=Bits(target=target, measured=number(bits, stderr, n)),
+        base_bits=None if base_bits is None else number(base_bits),
+        reconstruction=Reconstruction(steps=2, psnr=decibels, ssim=number(0.5), distance=near),
+        generation=generation,
+        classifier=classifier,
+        costs=Costs(parameters=dict.fromkeys(parts, 5), training_flops=work, phases=phases),
+    )
+
+
+def written(folder: Path, found: Results) -> None:
+    """``metrics.json`` of a run that holds nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write(folder / "metrics.json", found)
