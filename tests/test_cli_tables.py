@@ -15,6 +15,7 @@ from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
+from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 
 
 def words(text: str) -> list[str]:
@@ -42,14 +43,25 @@ def test_the_oracles_table_tells_measured_and_known_bits_apart() -> None:
 
 def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
     """Kills one noise for another, the difference's error as the estimate's, and verdicts that are swapped."""
-    found = {
-        "unit": "bits per pixel",
-        "other_seeds": {"value": 0.40123, "noise": 0.00012, "each": [1, 2, 3, 4, 5], "n": 9},
-        "reported": {"value": 0.40234, "noise": 0.00034, "stderr": 0.00036, "holds": True},
-        "placing": {"value": 0.41345, "noise": 0.00056, "stderr": 0.00057, "holds": False},
-        "slack": {"value": 0.01234, "stderr": 0.00321, "limit": 0.02, "refitted": 0.39678, "run": 0.4, "holds": True},
-        "words": ["One sentence.", "Another."],
-    }
+    found = Verification(
+        run="r",
+        seed=0,
+        unit="bits per pixel",
+        other_seeds=Repeated(value=0.40123, noise=0.00012, each=(1, 2, 3, 4, 5), n=9),
+        reported=Agreement(value=0.40234, noise=0.00034, difference=9.0, stderr=0.00036, holds=True),
+        placing=Agreement(value=0.41345, noise=0.00056, difference=0.00171, stderr=0.00057, holds=False),
+        slack=Slack(
+            value=0.01234,
+            stderr=0.00321,
+            n=9,
+            run=0.4,
+            refitted=0.39678,
+            parameters=Sizes(run=10, refitted=20),
+            samples=5,
+            limit=0.02,
+            holds=True,
+        ),
+    )
     assert words(verify_table(found)) == [
         "bits per pixel noise allowed verdict",
         "5 other seeds 0.40123 0.00012",
@@ -57,9 +69,9 @@ def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
         "levels placed uniformly 0.41345 0.00056 3 × 0.00057 apart FAILS",
         "larger refitted prior 0.39678",
         "slack 1.23% 0.32% at most 2% holds",
-        "One sentence.",
-        "Another.",
+        *found.words,
     ]
+    assert len(found.words) == 3 and "3.0 standard errors" in found.words[-1]
 
 
 def test_bench_tells_parts_stages_and_the_machine() -> None:

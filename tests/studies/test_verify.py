@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,41 +28,41 @@ def run_folder(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def found(run_folder: Path) -> dict[str, Any]:
+def found(run_folder: Path) -> verify.Verification:
     """What verifying the untouched run finds."""
     return verify.verify_run(unilat.load(run_folder), samples=640)
 
 
-def test_a_run_agrees_with_itself(run_folder: Path, found: dict[str, Any]):
+def test_a_run_agrees_with_itself(run_folder: Path, found: verify.Verification):
     """Kills another unit, another placing that is biased, and seeds that are all the same."""
     reported = unilat.load(run_folder).results.bits
-    assert found["reported"]["value"] == reported.value
-    assert found["reported"]["holds"]
-    assert found["placing"]["holds"]
-    assert found["other_seeds"]["n"] == reported.n
-    assert len(set(found["other_seeds"]["each"])) == verify.SEEDS
-    apart = 4 * math.hypot(found["placing"]["stderr"], found["reported"]["stderr"])
-    assert found["placing"]["value"] == pytest.approx(reported.value, abs=apart)
+    assert found.reported.value == reported.value
+    assert found.reported.holds
+    assert found.placing.holds
+    assert found.other_seeds.n == reported.n
+    assert len(set(found.other_seeds.each)) == verify.SEEDS
+    apart = 4 * math.hypot(found.placing.stderr, found.reported.stderr)
+    assert found.placing.value == pytest.approx(reported.value, abs=apart)
     assert apart < 0.3 * reported.value
-    assert read_json(run_folder / "verify.json") == json.loads(json.dumps(found))
+    assert read_json(run_folder / "verify.json") == json.loads(json.dumps(found.to_json()))
 
 
-def test_the_refit_is_larger_better_and_resumed(run_folder: Path, found: dict[str, Any]):
+def test_the_refit_is_larger_better_and_resumed(run_folder: Path, found: verify.Verification):
     """Kills a refit of the run's own size, one that changes the run's prior, and one that is made again each time."""
-    slack = found["slack"]
-    assert slack["parameters"]["refitted"] > 3 * slack["parameters"]["run"]
-    assert slack["run"] > slack["refitted"]  # 256 pictures leave a prior much to learn
+    slack = found.slack
+    assert slack.parameters.refitted > 3 * slack.parameters.run
+    assert slack.run > slack.refitted  # 256 pictures leave a prior much to learn
     notes: list[dict[str, Any]] = []
     again = verify.verify_run(unilat.load(run_folder), samples=640, tell=notes.append)
     assert again == found
     assert all("note" in told for told in notes)
 
 
-def test_a_false_report_is_found(run_folder: Path, found: dict[str, Any], capsys: Capture):
+def test_a_false_report_is_found(run_folder: Path, found: verify.Verification, capsys: Capture):
     """Kills a check that does not look at what was reported, and an exit code without it."""
     metrics = read_json(run_folder / "metrics.json")
     true = metrics["bits"]["measured"]["value"]
-    off = 10 * found["reported"]["stderr"]
+    off = 10 * found.reported.stderr
     metrics["bits"]["measured"]["value"] = true - off
     write_json(run_folder / "metrics.json", metrics)
     try:
@@ -74,12 +75,12 @@ def test_a_false_report_is_found(run_folder: Path, found: dict[str, Any], capsys
     assert any("reported" in line and "standard errors" in line for line in told["failures"])
 
 
-def test_the_table_says_what_it_means(run_folder: Path, found: dict[str, Any], capsys: Capture):
+def test_the_table_says_what_it_means(run_folder: Path, found: verify.Verification, capsys: Capture):
     """Kills a table without the slack, and sentences that are not printed."""
-    assert main(["verify", str(run_folder), "--samples", "640"]) == int(not found["holds"])
+    assert main(["verify", str(run_folder), "--samples", "640"]) == int(not found.holds)
     out = capsys.readouterr().out
-    assert f"{found['slack']['value']:.2%}" in out
-    assert all(sentence in out for sentence in found["words"])
+    assert f"{found.slack.value:.2%}" in out
+    assert all(sentence in out for sentence in found.words)
 
 
 def test_paired_slack_is_a_ratio_with_a_small_error():
@@ -87,33 +88,39 @@ def test_paired_slack_is_a_ratio_with_a_small_error():
     generator = torch.Generator().manual_seed(0)
     refitted = 5 + torch.randn(4000, generator=generator)
     own = 1.03 * refitted + 0.01 * torch.randn(4000, generator=generator)
-    slack = verify.paired_slack(own, refitted)
-    assert slack["value"] == pytest.approx(0.03, abs=4 * slack["stderr"])
-    assert slack["stderr"] == pytest.approx(0.01 / 5 / math.sqrt(4000), rel=0.1)
+    slack = verify.paired_slack(own, refitted, verify.Sizes(run=1, refitted=2), 3)
+    assert slack.value == pytest.approx(0.03, abs=4 * slack.stderr)
+    assert slack.stderr == pytest.approx(0.01 / 5 / math.sqrt(4000), rel=0.1)
 
 
 @pytest.mark.parametrize(("apart", "holds"), [(2.9, True), (-2.9, True), (3.1, False), (-3.1, False)])
 def test_agreement_is_three_standard_errors_of_the_difference(apart: float, holds: bool):
     """Kills one side's error alone, and a difference with a sign."""
-    assert verify.agreement(1.0 + apart * 0.5, 0.3, 1.0, 0.4)["holds"] is holds
+    assert verify.agreement(1.0 + apart * 0.5, 0.3, 1.0, 0.4).holds is holds
 
 
-def _found(slack: float, reported: bool = True, placing: bool = True) -> dict[str, Any]:
-    sizes = {"samples": 640, "parameters": {"run": 10, "refitted": 50}}
-    one = {"difference": 0.5, "stderr": 0.1}
-    return {
-        "reported": one | {"holds": reported},
-        "placing": one | {"holds": placing},
-        "slack": {
-            "value": slack,
-            "stderr": 0.001,
-            "run": 0.3,
-            "refitted": 0.29,
-            "limit": 0.02,
-            "holds": slack <= 0.02,
-        }
-        | sizes,
-    }
+def _found(slack: float, reported: bool = True, placing: bool = True) -> verify.Verification:
+    one = verify.Agreement(value=0.5, noise=0.1, difference=0.5, stderr=0.1, holds=True)
+    found = verify.Slack(
+        value=slack,
+        stderr=0.001,
+        n=9,
+        run=0.3,
+        refitted=0.29,
+        parameters=verify.Sizes(run=10, refitted=50),
+        samples=640,
+        limit=0.02,
+        holds=slack <= 0.02,
+    )
+    return verify.Verification(
+        run="r",
+        seed=0,
+        unit="bits per pixel",
+        other_seeds=verify.Repeated(value=0.0, noise=0.1, each=(0.0,), n=9),
+        reported=replace(one, holds=reported),
+        placing=replace(one, holds=placing),
+        slack=found,
+    )
 
 
 def test_each_failure_is_told_by_name():
@@ -123,11 +130,11 @@ def test_each_failure_is_told_by_name():
         (_found(0.0, reported=False), "reported"),
         (_found(0.0, True, False), "placings"),
     ):
-        (line,) = verify.failures(found)
-        assert word in line
-        assert any(f"FAILED: {line}" == told for told in verify.words(found | {"failures": [line]}))
-    assert verify.failures(_found(0.01)) == []
-    assert any("by heart" in told for told in verify.words(_found(-0.01) | {"failures": []}))
+        (line,) = found.failures
+        assert word in line and not found.holds
+        assert any(f"FAILED: {line}" == told for told in found.words)
+    assert _found(0.01).failures == () and _found(0.01).holds
+    assert any("by heart" in told for told in _found(-0.01).words)
 
 
 def test_what_is_gone_is_told_in_one_line(run_folder: Path, tmp_path: Path, capsys: Capture):
@@ -148,4 +155,4 @@ def test_what_is_gone_is_told_in_one_line(run_folder: Path, tmp_path: Path, caps
     with pytest.raises(UserError, match="safetensors"):
         verify.verify_run(unilat.load(gone), samples=640)
     shutil.rmtree(gone / "latents")
-    assert verify.verify_run(unilat.load(gone), samples=640)["slack"]["n"] > 0
+    assert verify.verify_run(unilat.load(gone), samples=640).slack.n > 0

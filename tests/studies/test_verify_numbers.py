@@ -2,7 +2,7 @@
 marked."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,34 +110,37 @@ def test_noise_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 3 * math.hypot(noise, own)
     for apart, holds in ((0.99, True), (-0.99, True), (1.01, False), (-1.01, False)):
         monkeypatch.setattr(verify, "_reported", lambda run, held, at=2 + apart * limit: at)
-        found = verify._noise(run, held, 3)
-        assert found["reported"]["holds"] is holds
-    assert found["reported"] == pytest.approx(
+        others, reported, placing = verify._noise(run, held, 3)
+        assert reported.holds is holds
+    assert asdict(reported) == pytest.approx(
         {"value": 2 - 1.01 * limit, "noise": own, "difference": -1.01 * limit, "stderr": limit / 3, "holds": False}
     )
-    assert found["other_seeds"]["value"] == pytest.approx(2.0) and found["other_seeds"]["n"] == 400
-    assert found["other_seeds"]["noise"] == pytest.approx(noise)
-    assert found["other_seeds"]["each"] == pytest.approx((2 + 0.4 * shape).mean(1).tolist())
-    assert found["placing"]["value"] == pytest.approx(2.1) and found["placing"]["difference"] == pytest.approx(0.1)
-    assert found["placing"]["noise"] == pytest.approx(2 * noise)
-    assert found["placing"]["stderr"] == pytest.approx(noise * math.sqrt(5)) and found["placing"]["holds"]
-    (_, seeds), (flat, others) = asked[-2:]
-    assert len({*seeds, *others}) == 8
+    assert others.value == pytest.approx(2.0) and others.n == 400
+    assert others.noise == pytest.approx(noise)
+    assert others.each == pytest.approx(tuple((2 + 0.4 * shape).mean(1).tolist()))
+    assert placing.value == pytest.approx(2.1) and placing.difference == pytest.approx(0.1)
+    assert placing.noise == pytest.approx(2 * noise)
+    assert placing.stderr == pytest.approx(noise * math.sqrt(5)) and placing.holds
+    (_, seeds), (flat, more) = asked[-2:]
+    assert len({*seeds, *more}) == 8
     assert torch.equal(flat.mass, torch.ones(1)) and [float(edge) for edge in flat.edges] == [-8.0, 4.0]
 
 
 def test_paired_slack_by_hand() -> None:
     """Three pictures. Kills: the spread for its error, residuals of the plain difference, an error that is no share,
     and the run's bits told as the refit's."""
-    found = verify.paired_slack(torch.tensor([3.0, 5.0, 4.0]), torch.tensor([2.0, 4.0, 4.0]))
+    sizes = verify.Sizes(run=10, refitted=53)
+    found = verify.paired_slack(torch.tensor([3.0, 5.0, 4.0]), torch.tensor([2.0, 4.0, 4.0]), sizes, 640)
     error = math.sqrt((0.6**2 + 0.2**2 + 0.8**2) / 2) / math.sqrt(3) / (10 / 3)
-    assert found == pytest.approx({"value": 0.2, "stderr": error, "n": 3, "run": 4.0, "refitted": 10 / 3})
+    told = (found.value, found.stderr, found.n, found.run, found.refitted)
+    assert told == pytest.approx((0.2, error, 3, 4.0, 10 / 3))
+    assert (found.parameters, found.samples, found.limit, found.holds) == (sizes, 640, 0.02, False)
 
 
 def test_agreement_by_hand() -> None:
     """Kills: a difference with the other sign, and an error that is not the root of two squares."""
     found = verify.agreement(1.5, 0.3, 1.0, 0.4)
-    assert found == pytest.approx({"value": 1.5, "noise": 0.3, "difference": 0.5, "stderr": 0.5, "holds": True})
+    assert asdict(found) == pytest.approx({"value": 1.5, "noise": 0.3, "difference": 0.5, "stderr": 0.5, "holds": True})
 
 
 def test_the_refit_is_twice_as_wide() -> None:
@@ -150,26 +153,42 @@ def test_the_refit_is_twice_as_wide() -> None:
     assert verify.refit_plan(vit, 40, 9).batch == 40
 
 
-def slack_of(value: float, reported: float = 0.0) -> dict[str, Any]:
+def slack_of(value: float, reported: float = 0.0) -> verify.Verification:
     """What verifying found: a slack, and a report that lies this many standard errors off."""
-    one = {"difference": -0.1 * reported, "stderr": 0.1, "holds": abs(reported) <= 3}
-    sizes = {"samples": 640, "parameters": {"run": 10, "refitted": 53}, "limit": 0.02, "holds": value <= 0.02}
-    slack = {"value": value, "stderr": 0.001, "run": 0.3123, "refitted": 0.2987} | sizes
-    return {"reported": one, "placing": one | {"holds": True}, "slack": slack}
+    one = verify.Agreement(value=0.3, noise=0.1, difference=-0.1 * reported, stderr=0.1, holds=abs(reported) <= 3)
+    slack = verify.Slack(
+        value=value,
+        stderr=0.001,
+        n=9,
+        run=0.3123,
+        refitted=0.2987,
+        parameters=verify.Sizes(run=10, refitted=53),
+        samples=640,
+        limit=0.02,
+        holds=value <= 0.02,
+    )
+    return verify.Verification(
+        run="r",
+        seed=0,
+        unit="bits per pixel",
+        other_seeds=verify.Repeated(value=0.3, noise=0.1, each=(0.3,), n=9),
+        reported=one,
+        placing=replace(one, holds=True),
+        slack=slack,
+    )
 
 
 def test_sentences_carry_the_numbers() -> None:
     """Kills: the run's bits and the refit's changed over, the sizes' ratio upside down, a gap in bits, and a warning of
     a refit that learned by heart where the slack is within its noise."""
     found = slack_of(0.0312, reported=4.2)
-    found["failures"] = verify.failures(found)
-    told = verify.words(found)
+    told = found.words
     assert "0.3123 per pixel under the run's prior" in told[0]
     assert "5.3 times as large" in told[1] and "(640 seen), needs 0.2987" in told[1] and "3.12% ± 0.10%" in told[1]
-    assert "disagree by 4.2 standard errors" in found["failures"][0]
-    assert "3.12% is above 2%" in found["failures"][1] and len(found["failures"]) == 2
+    assert "disagree by 4.2 standard errors" in found.failures[0]
+    assert "3.12% is above 2%" in found.failures[1] and len(found.failures) == 2
     for value, warned in ((-0.0021, True), (-0.0019, False), (0.0021, False)):
-        assert any("by heart" in line for line in verify.words(slack_of(value) | {"failures": []})) is warned
+        assert any("by heart" in line for line in slack_of(value).words) is warned
 
 
 def divergence(lambda_t: float) -> float:
@@ -215,13 +234,10 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(fitted) == 1 and torch.equal(fitted[0], held.z[:150])
     rows = {tuple(row) for row in held.z[180:].flatten(1).tolist()}
     assert all({tuple(row) for row in z.flatten(1).tolist()} == rows for z in measured) and len(measured) == 10
-    slack, extra = found["slack"], divergence(4.0) - divergence(-8.0)
+    slack, extra = found.slack, divergence(4.0) - divergence(-8.0)
     truth = TRUTH - 24 * ENTROPY
-    assert (
-        slack["value"] == pytest.approx(extra / truth, abs=4 * slack["stderr"])
-        and slack["stderr"] < 0.1 * extra / truth
-    )
-    assert slack["run"] > slack["refitted"] and slack["n"] == 220
-    assert slack["parameters"] == {"run": 10, "refitted": 53} and slack["samples"] == 32
-    assert slack["limit"] == 0.02 and slack["holds"] is False and slack["value"] < 0.2 and not found["holds"]
-    assert found["unit"] == "bits per pixel" and read_json(tmp_path / "verify.json")["slack"] == slack
+    assert slack.value == pytest.approx(extra / truth, abs=4 * slack.stderr) and slack.stderr < 0.1 * extra / truth
+    assert slack.run > slack.refitted and slack.n == 220
+    assert slack.parameters == verify.Sizes(run=10, refitted=53) and slack.samples == 32
+    assert slack.limit == 0.02 and slack.holds is False and slack.value < 0.2 and not found.holds
+    assert found.unit == "bits per pixel" and read_json(tmp_path / "verify.json")["slack"] == asdict(slack)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import DisallowNone, Positional, arg
 
@@ -118,9 +118,9 @@ def _verify_run(options: Verify, folder: Path, output: "Output") -> bool:
     from unilat.studies.verify import verify_run
 
     with TrainingProgress(output.console) as progress:
-        found: dict[str, Any] = verify_run(unilat.load(folder), options.samples, options.seed, progress)
-    output.result(found, verify_table(found))
-    return found["holds"]
+        found = verify_run(unilat.load(folder), options.samples, options.seed, progress)
+    output.result(found.to_json(), verify_table(found))
+    return found.holds
 
 
 @dataclass(frozen=True, kw_only=True)

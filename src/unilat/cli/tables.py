@@ -8,6 +8,7 @@ from typing import Any
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
+from unilat.studies.verification import Verification
 
 _PARTS = ("encoder", "prior", "decoder", "base")
 
@@ -64,25 +65,24 @@ def oracle_table(found: Mapping[str, Any]) -> str:
     return f"{_align(rows)}\n\n{last}"
 
 
-def verify_table(found: Mapping[str, Any]) -> str:
+def verify_table(found: Verification) -> str:
     """What `verify RUN` ends with: the estimates, the slack and what they mean."""
-    reported, others, placing, slack = (found[name] for name in ("reported", "other_seeds", "placing", "slack"))
+    others, slack = found.other_seeds, found.slack
 
-    def verdict(row: Mapping[str, Any]) -> str:
-        return "holds" if row["holds"] else "FAILS"
+    def verdict(holds: bool) -> str:
+        return "holds" if holds else "FAILS"
 
     rows: list[Sequence[str]] = [
-        ("", found["unit"], "noise", "allowed", "verdict"),
-        (f"{len(others['each'])} other seeds", f"{others['value']:.5f}", f"{others['noise']:.5f}", "", ""),
+        ("", found.unit, "noise", "allowed", "verdict"),
+        (f"{len(others.each)} other seeds", f"{others.value:.5f}", f"{others.noise:.5f}", "", ""),
     ]
-    for name, row in (("reported", reported), ("levels placed uniformly", placing)):
-        allowed = f"3 × {row['stderr']:.5f} apart"
-        rows.append((name, f"{row['value']:.5f}", f"{row['noise']:.5f}", allowed, verdict(row)))
-    rows.append(("larger refitted prior", f"{slack['refitted']:.5f}", "", "", ""))
-    rows.append(
-        ("slack", f"{slack['value']:.2%}", f"{slack['stderr']:.2%}", f"at most {slack['limit']:.0%}", verdict(slack))
-    )
-    return "\n".join([_align(rows), "", *found["words"]])
+    for name, row in (("reported", found.reported), ("levels placed uniformly", found.placing)):
+        allowed = f"3 × {row.stderr:.5f} apart"
+        rows.append((name, f"{row.value:.5f}", f"{row.noise:.5f}", allowed, verdict(row.holds)))
+    rows.append(("larger refitted prior", f"{slack.refitted:.5f}", "", "", ""))
+    allowed = f"at most {slack.limit:.0%}"
+    rows.append(("slack", f"{slack.value:.2%}", f"{slack.stderr:.2%}", allowed, verdict(slack.holds)))
+    return "\n".join([_align(rows), "", *found.words])
 
 
 def bench_table(found: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from unilat.run.folder import RunFolder
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
+from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 from unilat.types import Denoiser, UserError
 
 SEEDS, LEVELS = 4, 8
@@ -46,11 +47,11 @@ class HeldOut:
     entropy: Tensor | None
 
 
-def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = lambda numbers: None) -> dict[str, Any]:
+def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = lambda numbers: None) -> Verification:
     """Measure ``run`` again and write ``RUN/verify.json``; the refit goes on from ``RUN/verify/``.
 
-    ``samples``: latents seen by the refitted prior. Returns estimates, verdicts, slack and sentences; ``holds`` is all
-    of them. Raises :class:`UserError` where the run's pictures or latents are gone or are no longer what they were.
+    ``samples``: latents seen by the refitted prior. Raises :class:`UserError` where the run's pictures or latents are
+    gone or are no longer what they were.
     """
     if samples < 1:
         raise UserError(f"--samples must be 1 or more, not {samples}")
@@ -58,18 +59,23 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
     train_indices, _, test_indices = run.split(pictures)
     held = HeldOut(*run.encoded(chosen(pictures.images[test_indices], run.config.evaluation.pictures)))
     tell({"note": f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"})
-    found = {"run": str(run.folder), "seed": seed, "unit": "bits per pixel"} | _noise(run, held, seed)
+    others, reported, placing = _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
     tell({"note": f"refitting a larger prior on {len(latents):,} training latents, {samples:,} seen"})
-    found["slack"] = _slack(run, latents, held, samples, seed, tell)
-    found["failures"] = failures(found)
-    found["holds"] = not found["failures"]
-    found["words"] = words(found)
-    write_json(RunFolder(run.folder).verified, found)
+    found = Verification(
+        run=str(run.folder),
+        seed=seed,
+        unit="bits per pixel",
+        other_seeds=others,
+        reported=reported,
+        placing=placing,
+        slack=_slack(run, latents, held, samples, seed, tell),
+    )
+    write_json(RunFolder(run.folder).verified, found.to_json())
     return found
 
 
-def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, tell: Progress) -> dict[str, Any]:
+def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, tell: Progress) -> Slack:
     """Refit on the training ``latents``, and compare on the held-out ``z``."""
     ae, start = run.config.autoencoder, run.autoencoder.prior
     prior = fit_prior(
@@ -85,9 +91,7 @@ def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, te
     table, again = run.autoencoder.rate_levels.table, key(seed, "slack")
     own, refitted = (_bits(run, held, each, again, table).mean(0) for each in (start, prior))
     sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (start, prior)]
-    slack = paired_slack(own, refitted)
-    slack |= {"parameters": dict(zip(("run", "refitted"), sizes, strict=True)), "samples": samples}
-    return slack | {"limit": SLACK_LIMIT, "holds": slack["value"] <= SLACK_LIMIT}
+    return paired_slack(own, refitted, Sizes(run=sizes[0], refitted=sizes[1]), samples)
 
 
 def refit_plan(vit: ViTConfig, samples: int, seed: int) -> PriorPlan:
@@ -111,71 +115,31 @@ def estimates(run: Run, held: HeldOut, table: Table, seeds: list[int]) -> Tensor
     return torch.stack([_bits(run, held, run.autoencoder.prior, seed, table).mean(1) for seed in seeds])
 
 
-def agreement(one: float, one_error: float, other: float, other_error: float) -> dict[str, Any]:
+def agreement(one: float, one_error: float, other: float, other_error: float) -> Agreement:
     """Whether two estimates of one number lie within ``AGREE`` standard errors of their difference."""
     apart, error = one - other, math.hypot(one_error, other_error)
-    return {
-        "value": one,
-        "noise": one_error,
-        "difference": apart,
-        "stderr": error,
-        "holds": abs(apart) <= AGREE * error,
-    }
+    return Agreement(value=one, noise=one_error, difference=apart, stderr=error, holds=abs(apart) <= AGREE * error)
 
 
-def paired_slack(run_bits: Tensor, refitted_bits: Tensor) -> dict[str, Any]:
+def paired_slack(run_bits: Tensor, refitted_bits: Tensor, parameters: Sizes, samples: int) -> Slack:
     """``mean(a) / mean(b) − 1``, both ``[N]`` of the same pictures and noise; s.e. by residuals a − (1 + slack) b."""
     a, b = run_bits.double(), refitted_bits.double()
     ratio = float(a.mean() / b.mean())
     stderr = float((a - ratio * b).std() / math.sqrt(len(a)) / b.mean())
-    return {"value": ratio - 1.0, "stderr": stderr, "n": len(a), "run": float(a.mean()), "refitted": float(b.mean())}
+    return Slack(
+        value=ratio - 1.0,
+        stderr=stderr,
+        n=len(a),
+        run=float(a.mean()),
+        refitted=float(b.mean()),
+        parameters=parameters,
+        samples=samples,
+        limit=SLACK_LIMIT,
+        holds=ratio - 1.0 <= SLACK_LIMIT,
+    )
 
 
-def words(found: dict[str, Any]) -> list[str]:
-    """What the numbers mean, in sentences."""
-    slack = found["slack"]
-    grown = slack["parameters"]["refitted"] / slack["parameters"]["run"]
-    sure = f"{slack['value']:.2%} ± {slack['stderr']:.2%}"
-    told = [
-        f"The bits are an upper bound on what a latent tells of its picture: {slack['run']:.4g} per pixel under the "
-        "run's prior.",
-        f"A prior {grown:.1f} times as large, refitted on the same latents ({slack['samples']:,} seen), needs "
-        f"{slack['refitted']:.4g}: the run's prior pays at least {sure} too much (its slack; a longer refit, "
-        "--samples, may find more).",
-    ]
-    if slack["value"] < -2 * slack["stderr"]:
-        told.append(
-            "The refitted prior is the worse one on held-out pictures: it has learned its training latents by heart, "
-            "so this slack is no lower limit of what better priors could save."
-        )
-    if found["failures"]:
-        told += [f"FAILED: {failure}" for failure in found["failures"]]
-    else:
-        told.append("Seeds and placings agree within their noise, and the slack is within its limit.")
-    return told
-
-
-def failures(found: dict[str, Any]) -> list[str]:
-    """What does not hold, one line each."""
-    told = []
-    for name, what in (
-        ("reported", "the reported bits and other seeds"),
-        ("placing", "the two placings of noise levels"),
-    ):
-        one = found[name]
-        if not one["holds"]:
-            gap = abs(one["difference"]) / max(one["stderr"], 1e-30)
-            told.append(f"{what} disagree by {gap:.1f} standard errors: the estimate is broken or not of this run")
-    slack = found["slack"]
-    if not slack["holds"]:
-        told.append(
-            f"the slack {slack['value']:.2%} is above {slack['limit']:.0%}: the run's prior is undertrained or too "
-            "small; a longer --stage1.settle (the prior alone, at the end) or a wider --autoencoder.prior helps"
-        )
-    return told
-
-
-def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
+def _noise(run: Run, held: HeldOut, seed: int) -> tuple[Repeated, Agreement, Agreement]:
     """The reported bits, and those under another placing, against the mean over other seeds; bits per pixel."""
     ae, importance = run.config.autoencoder, run.autoencoder.rate_levels.table
     uniform = uniform_table(ae.lambda_min, ae.lambda_0)
@@ -184,11 +148,11 @@ def _noise(run: Run, held: HeldOut, seed: int) -> dict[str, Any]:
     spread, mean, error = float(others.std()), float(others.mean()), float(others.std()) / math.sqrt(others.numel())
     count = run.config.evaluation.rate_levels
     told = _reported(run, held)
-    return {
-        "other_seeds": {"value": mean, "noise": error, "each": others.mean(1).tolist(), "n": len(held.z)},
-        "reported": agreement(told, spread / math.sqrt(count), mean, error),
-        "placing": agreement(float(flat.mean()), float(flat.std()) / math.sqrt(flat.numel()), mean, error),
-    }
+    return (
+        Repeated(value=mean, noise=error, each=tuple(others.mean(1).tolist()), n=len(held.z)),
+        agreement(told, spread / math.sqrt(count), mean, error),
+        agreement(float(flat.mean()), float(flat.std()) / math.sqrt(flat.numel()), mean, error),
+    )
 
 
 def _reported(run: Run, held: HeldOut) -> float:
