@@ -17,8 +17,9 @@ from unilat.cli.parse import parse
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EQUATIONS = (ROOT / "docs" / "rate.md").read_text(encoding="utf-8")
 ROWS = re.findall(
-    r"^\|.*\| `((?:maths|nets|models|training)\.[\w.]+)` \| `(tests/[\w/.]+)::(\w+)` \|$", README, flags=re.M
+    r"^\|.*\| `((?:maths|nets|models|training)\.[\w.]+)` \| `(tests/[\w/.]+)::(\w+)` \|$", EQUATIONS, flags=re.M
 )
 
 
@@ -54,7 +55,7 @@ def test_equations_have_their_functions_and_tests(function: str, file: str, test
 
 def test_the_table_is_read():
     """Kills a table whose rows the pattern above misses: the first column's rule and head are the only others."""
-    table = README.split("| what | equation | function | test |\n|---|---|---|---|\n")[1].split("\n\n")[0]
+    table = EQUATIONS.split("| what | equation | function | test |\n|---|---|---|---|\n")[1].split("\n\n")[0]
     assert len(ROWS) == len(table.splitlines()) > 10
 
 
@@ -64,6 +65,51 @@ def test_links_lead_somewhere(page: Path):
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_readme_begins_with_one_screen():
+    """What, why, a picture and how to call it; the figures are elsewhere. Kills: a first page that grows into a report
+    again."""
+    first = README.splitlines()[:40]
+    assert first[0] == "# unilat" and "## Why" in first and "## Use" in first
+    assert any(line.startswith("![") for line in first) and any(".venv/bin/unilat" in line for line in first)
+    assert "benchmarks/results" not in README.split("## How to read the bits")[0]
+
+
+def test_every_measured_claim_has_its_file():
+    """Each row of docs/results.md is a claim, a figure and a link to a file of results, and no file is left out. Kills:
+    a claim without its file, results that nobody is told of."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    table = text.split("| claim | figure | file |\n|---|---|---|\n")[1].split("\n\n")[0].splitlines()
+    rows = [
+        re.fullmatch(r"\| (.+) \| (.+) \| \[(\w+)\]\(\.\./benchmarks/results/(\w+)\.md\) \|", line) for line in table
+    ]
+    assert len(rows) > 15 and all(one and one[3] == one[4] for one in rows)
+    known = {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.md")}
+    assert {one[3] for one in rows if one} == known
+
+
+def test_contributing_has_a_map_of_all_rooms():
+    """Every room that the map names is there, and every room that is there stands on it. Kills: a map of the house that
+    was."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = re.search(r"```\nsrc/unilat/\n(.*?)```", text, flags=re.DOTALL)
+    assert drawn is not None
+    named = set(re.findall(r"^  ([\w.]+/?)", drawn[1], flags=re.MULTILINE))
+    source = ROOT / "src" / "unilat"
+    rooms = {f"{path.name}/" for path in source.iterdir() if (path / "__init__.py").is_file()}
+    alone = {path.name for path in source.glob("*.py") if not path.name.startswith("__")}
+    assert named == rooms | alone
+
+
+def test_the_log_is_read_on_any_screen():
+    """It begins with what we believe, in ten sentences with dates, and no line is longer than 120. Kills: a belief
+    without a date, a line that runs out of the window."""
+    lines = (ROOT / "LOG.md").read_text(encoding="utf-8").splitlines()
+    assert max(map(len, lines)) <= 120
+    beliefs = "\n".join(lines).split("## What we believe now")[1].split("\n## ")[0]
+    points = re.split(r"^\d+\. ", beliefs, flags=re.MULTILINE)[1:]
+    assert len(points) == 10 and all(re.search(r"20\d\d-\d\d-\d\d", point) for point in points)
 
 
 def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: pytest.CaptureFixture[str]):
