@@ -12,7 +12,7 @@ model that is kept: averaging the weights lowers it, overfitting raises it.
 import math
 from dataclasses import dataclass
 
-from unilat.types import UserError
+from unilat.types import FieldError, UserError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,12 @@ class ControlConfig:
     """The loss factor at the first step."""
     limit: float = 1e4
     """Largest loss factor, and one over the smallest."""
+
+    def check(self, name: str) -> None:
+        """Raise :class:`~unilat.types.FieldError` for what cannot steer; ``name`` is the field it stands under."""
+        check_fields(self, name, positive=("smoothing", "start"), finite=("gain", "proportional"))
+        if not 1 < self.limit < math.inf:
+            raise FieldError(f"{name}.limit must be more than 1, not {self.limit}")
 
 
 class RateController:

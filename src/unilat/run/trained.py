@@ -27,7 +27,7 @@ from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import DataConfig, RunConfig
-from unilat.signals import Pictures, split, to_bytes, to_unit
+from unilat.signals import Pictures, held_out_fit, split, to_bytes, to_unit
 from unilat.signals import load as load_pictures
 from unilat.training.machine import pick_device
 from unilat.types import Denoiser, UserError
@@ -109,18 +109,17 @@ class Run:
     @property
     def pixels(self) -> int:
         """Pixels of one picture."""
-        return self.config.data.size**2
+        return math.prod(self.config.data.size)
 
     def pictures(self, source: str | Tensor) -> tuple[Tensor, Tensor]:
         """uint8 pictures and labels of a source, or of a tensor as it is, brought to this run's size and channels."""
         size, channels = self.config.data.size, self.data["channels"]
         if isinstance(source, Tensor):
-            if source.dtype != torch.uint8 or tuple(source.shape[1:]) != (channels, size, size):
-                raise UserError(
-                    f"pictures must be uint8 [N, {channels}, {size}, {size}], not {source.dtype} {list(source.shape)}"
-                )
+            if source.dtype != torch.uint8 or tuple(source.shape[1:]) != (channels, *size):
+                wanted = f"[N, {channels}, {size[0]}, {size[1]}]"
+                raise UserError(f"pictures must be uint8 {wanted}, not {source.dtype} {list(source.shape)}")
             return source, torch.zeros(len(source), dtype=torch.int64)
-        loaded = load_pictures(source, size=size, channels=channels)
+        loaded = load_pictures(source, size=size, channels=channels, fit=held_out_fit(self.config.data.fit))
         return loaded.images, loaded.labels
 
     def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
@@ -177,7 +176,7 @@ class Run:
             makers = generators(seed, "decode", first, len(z))
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
-            x_1 = noise_of(makers, (self.data["channels"], self.config.data.size, self.config.data.size))
+            x_1 = noise_of(makers, (self.data["channels"], *self.config.data.size))
             z_0, x_1 = z.to(self.device), x_1.to(self.device)
             if self.few_decoder:
                 x = self.few_decoder.sample(x_1, self.autoencoder.condition(z_0))
@@ -313,7 +312,7 @@ def read_config(folder: Path) -> RunConfig:
 
 def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
     """The pictures that a configuration names, in its size."""
-    return load_pictures(config.source, size=config.size, channels=channels, limit=config.at_most)
+    return load_pictures(config.source, size=config.size, channels=channels, fit=config.fit, limit=config.at_most)
 
 
 def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:

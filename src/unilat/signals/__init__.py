@@ -4,7 +4,7 @@ from unilat.signals.catalogue import CATALOGUE, get
 from unilat.signals.load import load
 from unilat.signals.look import Look, look
 from unilat.signals.pictures import Pictures, Progress, to_bytes, to_unit
-from unilat.signals.split import split
+from unilat.signals.split import held_out_fit, split
 
 __all__ = [
     "CATALOGUE",
@@ -12,6 +12,7 @@ __all__ = [
     "Pictures",
     "Progress",
     "get",
+    "held_out_fit",
     "load",
     "look",
     "split",
