@@ -38,7 +38,7 @@ def stage_of(spec: dict[str, Any]) -> tuple[Stage, Schedule]:
     fixed = {"levels": "fixed", "calibrate_every": 10**9}  # the plain side has nobody to tell it what was seen
     one = replace(config.stage1, optimizer=spec.get("optimizer", "adamw"), **fixed)
     one = replace(one, batch=spec.get("batch", one.batch))
-    pictures = torch.randint(0, 256, (PICTURES, CHANNELS, config.data.size, config.data.size), dtype=torch.uint8)
+    pictures = torch.randint(0, 256, (PICTURES, CHANNELS, *config.data.size), dtype=torch.uint8)
     model = build_autoencoder(config, CHANNELS)
     model.start_at_unit_scale(pictures[:64].float() / 127.5 - 1)
     return AutoencoderStage(model, pictures, pictures[:0], one).stage(), schedule(one)

@@ -26,7 +26,7 @@ def test_the_preset_is_the_start():
 def test_overrides_win_over_dials():
     """Kills the order of the two: a field's own option has the last word."""
     settings = _settings("--bpp", "0.2", "--stage1.target_bpp", "0.4", "--size", "64", "--data.source", "elsewhere")
-    assert (settings.stage1.target_bpp, settings.data.size, settings.data.source) == (0.4, 64, "elsewhere")
+    assert (settings.stage1.target_bpp, settings.data.size, settings.data.source) == (0.4, (64, 64), "elsewhere")
 
 
 def test_dials_reach_their_fields():

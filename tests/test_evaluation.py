@@ -184,5 +184,7 @@ def test_five_lines_of_python(tiny_run: Path, tiny_source: Path) -> None:
 
 def test_a_run_is_read_back_as_it_was_configured(run: Run) -> None:
     """Kills: a resolved configuration that is not the one in the folder."""
-    assert isinstance(run.config, RunConfig) and run.config.data.size == 16 and run.config.stage1.target_bpp == 0.4
+    assert (
+        isinstance(run.config, RunConfig) and run.config.data.size == (16, 16) and run.config.stage1.target_bpp == 0.4
+    )
     assert json.loads((run.folder / "config.json").read_text())["stage1"]["samples"] == 256

@@ -76,9 +76,11 @@ def test_stage_1_is_given_its_own_pictures(pictures: Pictures, fits: list[Any], 
     one = call.stage.batch.__self__  # the object whose methods these are
     assert isinstance(one, AutoencoderStage) and torch.equal(one.pictures, pictures.images[10:70])
     assert torch.equal(one.calibration, pictures.images[3:10])
-    assert one.config == config.stage1 and one.aim == 0.35
+    assert one.config == config.stage1 and one.aim == 0.35 and not one.flip
     assert (call.plan, call.seed) == (schedule(config.stage1), 7)
     assert (call.folder, call.log, call.device) == (tmp_path / "stage1", tmp_path / "log.jsonl", "cpu")
+    stage1(replace(config, data=replace(config.data, flip=True)), tmp_path / "flipped", pictures)
+    assert fits[1].stage.batch.__self__.flip
 
 
 def test_pixel_statistics_and_unit_scale_are_of_training_pictures(
@@ -238,7 +240,15 @@ def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
     (copies of test pictures, say) left out of the count of all."""
     told = replace(pictures, skipped=(("a", "b"), ("c", "d")), converted={"resized": 5})
     job._remember(tmp_path, told, (PARTS[0][:-3], *PARTS[1:]))
-    facts = {"source": "planted", "count": 72, "train": 57, "calibration": 7, "test": 5, "size": 16, "channels": 3}
+    facts = {
+        "source": "planted",
+        "count": 72,
+        "train": 57,
+        "calibration": 7,
+        "test": 5,
+        "size": [16, 16],
+        "channels": 3,
+    }
     facts |= {"classes": ["red", "green", "blue"], "sha256": pictures.sha256, "skipped": 2, "converted": {"resized": 5}}
     assert read_json(tmp_path / "data.json") == facts
 

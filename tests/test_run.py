@@ -94,7 +94,7 @@ def test_a_run_leaves_every_file(whole: Path, source: Path) -> None:
     assert wanted <= files and not [name for name in files if name.endswith((".part", ".tmp"))]
     assert (whole / "config.json").read_text("utf-8").strip() == to_json(small(source))
     data = read_json(whole / "data.json")
-    assert (data["count"], data["channels"], data["size"], len(data["classes"])) == (60, 1, 16, 3)
+    assert (data["count"], data["channels"], data["size"], len(data["classes"])) == (60, 1, [16, 16], 3)
     assert data["train"] + data["calibration"] + data["test"] == 60 and data["calibration"] > 0
     assert {"unilat", "torch", "python", "threads", "cpu", "date", "commit"} <= read_json(
         whole / "manifest.json"

@@ -275,8 +275,8 @@ def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: 
         monkeypatch.setattr(room, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
     assert run.pictures("elsewhere")[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
     read_pictures(DataConfig(source="here", size=24, at_most=11), 1)
-    assert asked[0] == (("elsewhere",), {"size": 16, "channels": 3})
-    assert asked[1] == (("here",), {"size": 24, "channels": 1, "limit": 11})
+    assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop"})
+    assert asked[1] == (("here",), {"size": (24, 24), "channels": 1, "fit": "crop", "limit": 11})
 
 
 def test_calibration_is_an_eighth_of_training_at_most_and_a_choice_of_the_seed() -> None:

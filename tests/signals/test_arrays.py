@@ -125,7 +125,7 @@ def test_npz_with_labels_and_names(tmp_path):
     np.savez(path, arr_0=RGB, y=np.array([[1], [0], [1], [1], [0]]))
     assert load(str(path)).classes == ("0", "1")
     thin = load(str(path), limit=2, size=5)
-    assert len(thin) == 2 and thin.labels.tolist() == [1, 1] and thin.size == 5
+    assert len(thin) == 2 and thin.labels.tolist() == [1, 1] and thin.size == (5, 5)
 
 
 def test_keras_names_carry_the_official_split(tmp_path):
@@ -211,7 +211,7 @@ def test_damaged_and_lying_files(tmp_path):
 
 def test_smaller_than_wanted_names_the_way_out(tmp_path):
     """Kills: pictures that are enlarged, or advice that is the longer side."""
-    with pytest.raises(UserError, match="--size 10"):
+    with pytest.raises(UserError, match=r"data\.size 10 or less"):
         load(saved(tmp_path / "a.npy", RGB), size=32)
 
 

@@ -104,9 +104,9 @@ def test_some_smaller_are_skipped_all_smaller_is_an_error(tmp_path):
     write(tmp_path, "small.png", size=(20, 9))
     with pytest.raises(UserError) as error:
         load(str(tmp_path), size=16)
-    one_line(error, str(tmp_path), "smaller than 16", "--size 9")
+    one_line(error, str(tmp_path), "smaller than 16", "data.size 9")
     write(tmp_path, "large.png", size=(40, 30))
-    assert load(str(tmp_path), size=16).skipped == (("small.png", "smaller than 16: 20 x 9"),)
+    assert load(str(tmp_path), size=16).skipped == (("small.png", "smaller than 16: 9 x 20"),)
 
 
 def test_empty_and_unreadable_folders_say_so(tmp_path):
@@ -155,7 +155,7 @@ def test_sets_larger_than_memory_are_refused_before_they_are_read(tmp_path, monk
     monkeypatch.setattr(pictures_module, "available_bytes", lambda: 1000)
     with pytest.raises(UserError) as error:
         load(str(tmp_path), size=64)
-    one_line(error, "GiB are free", "--size")
+    one_line(error, "GiB are free", "data.size")
 
 
 def test_one_process_many_files_in_order(tmp_path):

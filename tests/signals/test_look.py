@@ -91,7 +91,7 @@ def test_look_without_classes_or_sheet(tmp_path):
     """Kills: classes or a sheet that nobody asked for, a sheet that needs classes."""
     write(tmp_path, "a.png", (1, 1, 1))
     seen = look(str(tmp_path), size=16)
-    assert seen.sheet is None and seen.json()["classes"] == [] and len(seen.lines()) == 2
+    assert seen.sheet is None and seen.json()["classes"] == [] and len(seen.lines()) == 3
     look(str(tmp_path), size=16, out=tmp_path / "sheet.png")
 
 

@@ -15,7 +15,7 @@ from unilat.types import UserError
 @pytest.fixture(scope="module")
 def drawn():
     """Drawn here, not taken from a cache that an older drawing may have filled."""
-    return glyphs.assemble(glyphs.draw_all(32, None))
+    return glyphs.assemble(glyphs.draw_all((32, 32), None))
 
 
 def on_this_machine(name):
@@ -143,15 +143,20 @@ def test_idx_files(tmp_path):
             named.read_idx(path)
 
 
-def test_fit_square_pads_and_averages():
-    """Kills: a white or one-sided border, pixels picked where means are told."""
+def test_around_pads_and_averages():
+    """By axis. Kills: a white or one-sided border, pixels picked where means are told, height for width."""
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), np.uint8)
-    larger, told = named.fit_square(images, 32)
+    larger, told = named.around(images, (32, 32))
     np.testing.assert_array_equal(larger[:, :, 2:30, 2:30], images)
     assert larger.sum() == images.sum() and told == {"padded from 28": 2}
-    smaller, _ = named.fit_square(images, 14)
+    smaller, told = named.around(images, (14, 14))
+    assert told == {"resized": 2}
     means = images.reshape(2, 1, 14, 2, 14, 2).mean((3, 5))
     assert np.abs(smaller - means).max() <= 0.5
+    both, told = named.around(images, (14, 33))
+    np.testing.assert_array_equal(both[..., 9:23], smaller)
+    assert both.sum() == smaller.sum() and both.shape == (2, 1, 14, 33)
+    assert told == {"resized": 2, "padded from 14": 2}
 
 
 @pytest.mark.skipif(not on_this_machine("fashion-mnist"), reason="dataset-fashion-mnist is not installed")

@@ -70,9 +70,14 @@ def test_sizes_and_sets_do_not_share_a_place_in_the_cache(tmp_path, laid, monkey
         for size in (16, 8):
             pictures = load(f"emoji-{vendor}", size=size)
             same = pictures.images[pictures.names.index("1f602"), :, 0, 0].tolist() == [1, 2, 3]
-            assert pictures.size == size and same == (vendor == "twitter")
+            assert pictures.size == (size, size) and same == (vendor == "twitter")
     monkeypatch.setattr(glyphs, "faces", lambda: (("Sans", "DejaVuSans.ttf"),))
-    assert [load("glyphs", size=size).size for size in (16, 24, 16)] == [16, 24, 16]
+    assert [load("glyphs", size=size).size for size in (16, 24, (16, 24), 16)] == [
+        (16, 16),
+        (24, 24),
+        (16, 24),
+        (16, 16),
+    ]
 
 
 def test_the_cache_keeps_what_was_made(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

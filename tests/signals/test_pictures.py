@@ -56,7 +56,7 @@ def test_json_counts_what_there_is() -> None:
     held_out = np.array([False, False, False, False, False, True, True])
     told = pack(images, [2, 2, 0, 2, 0, 0, 2], "made", classes=("a", "b", "c"), held_out=held_out).json()
     assert told["class_counts"] == {"a": 3, "b": 0, "c": 4}
-    assert (told["count"], told["size"], told["channels"]) == (7, 2, 3)
+    assert (told["count"], told["size"], told["channels"]) == (7, [2, 2], 3)
     assert told["groups"] == 6 and told["held_out"] == 2
     assert pack(images, None, "made").json()["held_out"] is None
 
@@ -93,7 +93,7 @@ def test_reasons_are_counted_by_kind() -> None:
     assert reasons(skipped) == "2 smaller than 16, 1 truncated"
     many = [(f"{k}", kind) for k, kind in enumerate("aaaabbbccdef")]
     assert reasons(many) == "4 a, 3 b, 2 c, 1 d, 2 other"
-    assert nothing_left("x", skipped, 16).endswith("choose --size 12 or less")
+    assert nothing_left("x", skipped, (16, 16)).endswith("choose data.size 12 or less")
 
 
 def test_held_out_are_drawn_and_not_the_first() -> None:

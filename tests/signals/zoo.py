@@ -195,7 +195,7 @@ def skipped() -> dict[str, tuple[bytes, str]]:
         "pickle.png": (pickle.dumps({"a": [1, 2, 3]}), "not a picture"),
         "notes.txt": (b"remember the milk", "not a picture"),
         "1x1.png": (saved(Image.new("L", (1, 1)), "PNG"), "smaller than 16: 1 x 1"),
-        "1x500.png": (saved(Image.new("RGB", (1, 500)), "PNG"), "smaller than 16: 1 x 500"),
+        "1x500.png": (saved(Image.new("RGB", (1, 500)), "PNG"), "smaller than 16: 500 x 1"),
         "float-wide.tif": (saved(Image.fromarray(nan * 0 + 7), "TIFF"), "float pixels"),
         "float-beyond.tif": (saved(Image.fromarray(np.full((16, 16), 7, np.float32)), "TIFF"), "float pixels from 7"),
         "nan.tif": (saved(Image.fromarray(nan), "TIFF"), "float pixels"),

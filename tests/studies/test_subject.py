@@ -19,7 +19,7 @@ from unilat.types import UserError
 WHO = {"seed": 4}
 
 
-def of_array(z: Tensor, folder: Path, seed: int = 4, size: int | None = None) -> subject.Subject:
+def of_array(z: Tensor, folder: Path, seed: int = 4, size: tuple[int, int] | None = None) -> subject.Subject:
     """Latents in memory as an audit takes them."""
     return subject.of_array(z, folder / str(seed), {"seed": seed}, size, None)
 
@@ -28,8 +28,8 @@ def test_an_array_is_measured_on_what_its_prior_never_saw(tmp_path: Path) -> Non
     """A tenth is held out, the seed says which. Kills: one set for the other, sets that share latents, latents that
     stand in none, the first tenth of an ordered file, and pixels that are a side."""
     z = torch.randn(230, 2, 3, generator=torch.Generator().manual_seed(0))
-    found, other = of_array(z, tmp_path, size=12), of_array(z, tmp_path, seed=5)
-    assert (len(found.train), len(found.test)) == (207, 23) and found.pixels == 144
+    found, other = of_array(z, tmp_path, size=(12, 10)), of_array(z, tmp_path, seed=5)
+    assert (len(found.train), len(found.test)) == (207, 23) and found.pixels == 120
     assert torch.equal(torch.cat([found.train, found.test]).sort().values, torch.arange(230))
     assert not torch.equal(found.test, torch.arange(23)) and not torch.equal(found.test, other.test)
     assert torch.equal(found.test, found.test.sort().values) and torch.equal(found.train, found.train.sort().values)

@@ -42,9 +42,13 @@ def _failed(error: Exception) -> int:
     """Say on standard error, in one line, what went wrong; the exit code."""
     if os.environ.get("UNILAT_TRACEBACK") == "1":
         raise error
-    from unilat.types import UserError
+    from unilat.types import FieldError, UserError
 
     text = " ".join(str(error).split())
+    if isinstance(error, FieldError):
+        from unilat.cli.naming import options_named
+
+        text = options_named(text)
     if isinstance(error, UserError):
         print(f"error: {text}", file=sys.stderr)
         return 2

@@ -64,8 +64,9 @@ class Train:
     """Instead of wanted bits: hold the decoder's loss factor here, and see which bits come out."""
     bias: Annotated[DisallowNone[float | None], arg(metavar="BIAS")] = None
     """Log-SNR around which the decoder's weight falls; lower leaves more of the detail to the decoder."""
-    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
-    """Side of the square pictures; networks gain a level for each doubling. By default the preset's."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128; networks gain a level for each doubling of the shorter
+    side. By default the preset's."""
     preset: Annotated[DisallowNone[str | None], arg(metavar="NAME")] = None
     """Complete configuration to start from. By default the one named like DATA, or else `small`."""
     config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
@@ -123,8 +124,10 @@ class DataLook:
 
     data: DataSource
     """The pictures, as for `unilat train`."""
-    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
-    """Side of the square pictures. By default the source's own."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128. By default the source's own."""
+    fit: Literal["crop", "pad"] = "crop"
+    """What is done to pictures of another shape: the centre is cut out, or the whole is fitted and padded."""
     out: Annotated[Path, arg(metavar="PNG")] = Path("sheet.png")
     """Where the contact sheet goes."""
     json: Json = False
@@ -135,7 +138,7 @@ class DataLook:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            seen = signals.look(self.data, size=self.size, out=self.out, progress=output.note)
+            seen = signals.look(self.data, size=self.size, fit=self.fit, out=self.out, progress=output.note)
             output.result(seen.json(), "\n".join(seen.lines()))
 
 

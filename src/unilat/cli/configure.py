@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 from tyro.conf import arg
@@ -21,7 +21,7 @@ from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, from_json, to_json
-from unilat.types import UserError
+from unilat.types import Size, UserError, as_size, spelled
 
 if TYPE_CHECKING:
     from unilat.training.fast import Choices
@@ -43,6 +43,20 @@ def _sizes(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Primi
         instance_from_str=lambda words: tuple(tuple(int(part) for part in word.split("x")) for word in words),
         is_instance=lambda value: isinstance(value, tuple) and all(isinstance(item, tuple) for item in value),
         str_from_instance=lambda value: ["x".join(map(str, item)) for item in value],
+    )
+
+
+@_registry.primitive_rule
+def _size(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A size is one word, ``64`` or ``96x128``, as ``--size`` takes it."""
+    if get_args(info.type) != get_args(Size):  # tyro spells the tuple in another way
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PIXELS",
+        instance_from_str=lambda words: as_size(words[0]),
+        is_instance=lambda value: isinstance(value, tuple) and all(isinstance(side, int) for side in value),
+        str_from_instance=lambda value: [spelled(value)],
     )
 
 
@@ -144,7 +158,7 @@ def _start(options: Train) -> RunConfig:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--config {options.config} cannot be read: {error}") from None
         if options.size is not None:
-            config = replace(config, data=replace(config.data, size=options.size))
+            config = replace(config, data=replace(config.data, size=as_size(options.size)))
     else:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)

@@ -175,8 +175,9 @@ class Audit:
     """The pictures."""
     out: Annotated[DisallowNone[Path | None], arg(metavar="FOLDER")] = None
     """Folder to write or to go on with. By default runs/audit- and the name of MODEL."""
-    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
-    """Side of the square pictures; with latents alone, of those they were made of, for bits per pixel."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128; with latents alone, of those they were made of, for bits
+    per pixel."""
     limit: Annotated[int, arg(metavar="N")] = 10_000
     """Pictures that are encoded at most, evenly spread over DATA."""
     samples: Annotated[DisallowNone[int | None], arg(metavar="N")] = None
@@ -229,8 +230,8 @@ class Bench:
     config: Positional[
         Annotated[str, arg(metavar="CONFIG", help="A preset, a run folder, or a config.json. By default `small`.")]
     ] = "small"
-    size: Annotated[DisallowNone[int | None], arg(metavar="PIXELS")] = None
-    """Side of the square pictures, with a preset; networks gain a level for each doubling."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128, with a preset; networks gain a level for each doubling."""
     channels: int = 3
     """1 for grey pictures, 3 for colour; a run folder's own."""
     json: Json = False

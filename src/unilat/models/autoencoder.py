@@ -12,6 +12,7 @@
 The encoder's noise is the prior's lowest noise, so R is an upper bound in nats on what z_0 carries of x.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,6 +35,7 @@ from unilat.nets.encoder import Encoder, EncoderConfig
 from unilat.nets.gaussian import denoiser_of
 from unilat.nets.uvit import UViT, UViTConfig
 from unilat.nets.vit import ViT, ViTConfig
+from unilat.types import FieldError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,25 @@ class AutoencoderConfig:
     """The diffusion prior, trained with the encoder."""
     decoder: UViTConfig = field(default_factory=UViTConfig)
     """The diffusion decoder."""
+
+    def check(self, name: str) -> None:
+        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        check_fields(
+            self, name, least={"latent_channels": 1, "covariance_up_to": 0}, positive=("kl_weight",), finite=("bias",)
+        )
+        self.encoder.check(f"{name}.encoder")
+        self.decoder.check(f"{name}.decoder")
+        self.prior.check(f"{name}.prior")
+        if not 0 <= self.perceptual < math.inf:
+            raise FieldError(f"{name}.perceptual must be 0 or a positive number, not {self.perceptual}")
+        if self.perceptual and self.decoder_loss != "mse":
+            raise FieldError(f"{name}.perceptual stands beside a squared error: add {name}.decoder_loss mse")
+        end = self.random_end
+        if end is not None and not (math.isfinite(end[0]) and 0 < end[1] < math.inf):
+            raise FieldError(f"{name}.random_end is a log-SNR and a positive scale, 0 1 for example, not {end}")
+        if not -math.inf < self.lambda_min < self.lambda_0 <= self.lambda_max < math.inf:
+            levels = f"{self.lambda_min}, {self.lambda_0}, {self.lambda_max}"
+            raise FieldError(f"lambda_min < lambda_0 <= lambda_max must hold, not {levels}")
 
 
 @dataclass(frozen=True)

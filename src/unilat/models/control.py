@@ -17,7 +17,7 @@ logarithms and per sample seen; the ratio g is ours.
 import math
 from dataclasses import dataclass
 
-from unilat.types import UserError
+from unilat.types import FieldError, UserError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,12 @@ class ControlConfig:
     """The loss factor at the first step."""
     limit: float = 1e4
     """Largest loss factor, and one over the smallest."""
+
+    def check(self, name: str) -> None:
+        """Raise :class:`~unilat.types.FieldError` for what cannot steer; ``name`` is the field it stands under."""
+        check_fields(self, name, positive=("smoothing", "start"), finite=("gain", "proportional"))
+        if not 1 < self.limit < math.inf:
+            raise FieldError(f"{name}.limit must be more than 1, not {self.limit}")
 
 
 class RateController:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.checks import check_cells, check_levels
 from unilat.nets.denoiser import call
 from unilat.nets.layers import Stack, convolution, merge_patches, normalisation, zero_
 
@@ -27,6 +28,11 @@ class EncoderConfig:
     """How many samples each axis folds between two levels; one entry fewer than levels."""
     patch: tuple[int, ...] = (2, 2)
     """Patch folded into channels at the input."""
+
+    def check(self, name: str) -> None:
+        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        check_cells(name, (self.patch, *self.strides))
+        check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels) - 1)
 
     @property
     def factor(self) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.nets.checks import check_cells, check_heads, check_levels
 from unilat.nets.layers import (
     Embedding,
     Positions,
@@ -18,6 +19,7 @@ from unilat.nets.layers import (
     to_grid,
     zero_,
 )
+from unilat.types import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,13 @@ class UViTConfig:
     """Channels of one attention head."""
     dropout: float = 0.0
     """Dropout in the residual and transformer blocks."""
+
+    def check(self, name: str) -> None:
+        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        check_fields(self, name, least={"width": 1, "depth": 0, "head_width": 1}, shares=("dropout",))
+        check_cells(name, (self.patch, *self.strides))
+        check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels))
+        check_heads(name, (self.width,), self.head_width)
 
 
 class UViT(nn.Module):

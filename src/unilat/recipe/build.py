@@ -39,18 +39,12 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
     configuration.check(config)
     channels = channels or config.data.channels or 3
-    ae, size = config.autoencoder, config.data.size
+    ae = config.autoencoder
     with torch.device("meta"):
         autoencoder = build_autoencoder(config, channels)
         base = build_base(config, [""] * classes)
-    patch = ae.encoder.patch
-    frames = 1 if len(patch) == 2 else 16
-    grid = (size,) * len(patch) if len(patch) < 3 else (frames, size, size)
-    x = torch.empty(1, channels, *grid, device="meta")
-    factor = ae.encoder.factor
-    z = torch.empty(
-        1, ae.latent_channels, *(side // step for side, step in zip(grid, factor, strict=True)), device="meta"
-    )
+    x = torch.empty(1, channels, *(configuration.FRAMES, *config.data.size)[-len(ae.encoder.patch) :], device="meta")
+    z = torch.empty(1, ae.latent_channels, *configuration.latent_grid(config), device="meta")
     level, cond = torch.empty(1, device="meta"), Condition(torch.zeros(1, dtype=torch.int64)) if classes else None
     costs: dict[str, tuple[Cost, int, int]] = {
         "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),

@@ -1,8 +1,8 @@
 """Complete configurations, and the one dial.
 
-The dial is the side of the pictures: :func:`get` adds a level to encoder and decoder for each doubling beyond 32 pixels, so
-that the latent grid of the small presets stays 8×8, and four times the latent channels, so that the bits per pixel a latent
-can carry stay the same. The paper's presets keep their own levels.
+The dial is the shorter side of the pictures: :func:`get` adds a level to encoder and decoder for each doubling beyond 32
+pixels, so that the latent grid of the small presets stays 8×8 (8×12 for pictures half as wide again), and four times the
+latent channels, so that the bits per pixel a latent can carry stay the same. The paper's presets keep their own levels.
 """
 
 from dataclasses import replace
@@ -13,11 +13,11 @@ from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.recipe.config import DataConfig, EvaluationConfig, RunConfig, Stage1Config, Stage2Config
-from unilat.types import UserError
+from unilat.types import Size, UserError, as_size
 
 # fmt: off
 _IMAGENET = RunConfig(
-    data        = DataConfig(source="imagenet", size=512, channels=3),
+    data        = DataConfig(source="imagenet", size=(512, 512), channels=3),
     autoencoder = AutoencoderConfig(
         latent_channels = 32,
         encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2),) * 3),
@@ -32,7 +32,7 @@ _IMAGENET = RunConfig(
 )
 _KINETICS = replace(
     _IMAGENET,
-    data        = DataConfig(source="kinetics-600", size=128, channels=3),
+    data        = DataConfig(source="kinetics-600", size=(128, 128), channels=3),
     autoencoder = AutoencoderConfig(
         latent_channels = 32,
         encoder = EncoderConfig(channels=(128, 256, 512, 512), blocks=(2, 2, 2, 3), strides=((2, 2, 2), (2, 2, 2), (1, 1, 1)), patch=(1, 2, 2)),
@@ -57,7 +57,7 @@ _KL_VAE = replace(  # latent diffusion's baseline: the same networks, KL weight 
     stage1      = replace(_SMALL.stage1, target_bpp=None, loss_factor=100.0, settle=0),
 )
 _TINY = RunConfig(
-    data        = DataConfig(size=16, calibration=32),
+    data        = DataConfig(size=(16, 16), calibration=32),
     autoencoder = AutoencoderConfig(
         latent_channels = 4,
         encoder = EncoderConfig(channels=(16, 16), blocks=(1, 1)),
@@ -79,20 +79,24 @@ PRESETS = {"small": _SMALL, "kl-vae": _KL_VAE, "tiny": _TINY, "imagenet-512": _I
 """
 
 
-def get(name: str, *, size: int | None = None) -> RunConfig:
-    """The preset ``name`` for pictures of ``size`` pixels: one more level for each doubling beyond 32 pixels."""
+def get(name: str, *, size: int | str | Size | None = None) -> RunConfig:
+    """The preset ``name`` for pictures of ``size``, a number or ``(height, width)``; ``None`` is the preset's own.
+
+    One more level for each doubling of the shorter side beyond 32 pixels. Raises :class:`UserError` for another name.
+    """
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
-    if size is None or size == config.data.size:
+    wanted = config.data.size if size is None else as_size(size)
+    if wanted == config.data.size:
         return config
-    config = replace(config, data=replace(config.data, size=size))
-    return config if name in ("imagenet-512", "kinetics-600") else _with_levels(config, size)
+    config = replace(config, data=replace(config.data, size=wanted))
+    return config if name in ("imagenet-512", "kinetics-600") else _with_levels(config, min(wanted))
 
 
-def _with_levels(config: RunConfig, size: int) -> RunConfig:
+def _with_levels(config: RunConfig, side: int) -> RunConfig:
     extra = 0
-    while size > 32 << extra:
+    while side > 32 << extra:
         extra += 1
     if not extra:
         return config

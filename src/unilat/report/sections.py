@@ -41,17 +41,23 @@ def last_rate(run: Contents) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _size(stored: object) -> tuple[float, float] | None:
+    """Height and width as data.json has them; one number was a square before November 2026."""
+    sides = [finite(side) for side in (stored if isinstance(stored, list) else [stored, stored])]
+    return (sides[0], sides[1]) if len(sides) == 2 and sides[0] and sides[1] else None
+
+
 def lead(run: Contents) -> str:
     """Two sentences below the headline: the same in bytes, and on what."""
     wanted, measured, _ = bits(run)
     words = []
-    size, count = finite(run.data.get("size")), run.results.bits.n if run.results else None
+    size, count = _size(run.data.get("size")), run.results.bits.n if run.results else None
     if measured is not None and size:
-        each = measured * size * size
+        each = measured * size[0] * size[1]
         side = "above" if wanted and measured >= wanted else "below"
         words.append(
-            f"That is {pretty(each, 3)} bits, or {pretty(each / 8, 3)} bytes, for a picture of {size:.0f} × "
-            f"{size:.0f} pixels"
+            f"That is {pretty(each, 3)} bits, or {pretty(each / 8, 3)} bytes, for a picture of {size[0]:.0f} × "
+            f"{size[1]:.0f} pixels"
             + (f", {percent(abs(measured / wanted - 1), 1)} {side} what was asked." if wanted else ".")
         )
     if count:

@@ -15,9 +15,9 @@ from unilat.signals import Pictures
 from unilat.signals import load as load_pictures
 from unilat.signals.arrays import from_memory
 from unilat.signals.collect import Item, collect
-from unilat.signals.decode import flatten, shrink
+from unilat.signals.decode import changes, flatten, shrink
 from unilat.signals.pictures import pack, with_channels
-from unilat.types import UserError
+from unilat.types import Fit, Size, UserError, spelled
 
 TAKES = (
     "pictures are a path, a list of paths or of single pictures (PIL, NumPy, tensors), an array or a tensor, "
@@ -97,7 +97,7 @@ class PictureSet:
         return {"skipped": skipped, "converted": dict(self.converted)}
 
 
-def read(source: Any, *, size: int, channels: int, classes: Sequence[str]) -> PictureSet:
+def read(source: Any, *, size: Size, channels: int, classes: Sequence[str], fit: Fit = "crop") -> PictureSet:
     """Whatever holds pictures as a set in a run's shape and classes; UserError in one line where it is no such thing.
 
     A path or name is read as for training, and classes are taken over by their names. In a list of paths the class is
@@ -108,19 +108,19 @@ def read(source: Any, *, size: int, channels: int, classes: Sequence[str]) -> Pi
     if isinstance(source, PictureSet):
         if source.classes != classes:
             raise UserError(f"these pictures are labelled with other classes ({source.classes}, not {classes})")
-        return replace(read(source.images, size=size, channels=channels, classes=()), **_facts(source))
-    if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape[1:]) == (channels, size, size):
+        return replace(read(source.images, size=size, channels=channels, classes=(), fit=fit), **_facts(source))
+    if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape[1:]) == (channels, *size):
         return PictureSet(images=source, labels=_unknown(len(source), classes), classes=classes)
     if isinstance(source, str | Path):
-        found = load_pictures(str(source), size=size, channels=channels)
+        found = load_pictures(str(source), size=size, channels=channels, fit=fit)
     elif isinstance(source, Tensor | np.ndarray):
-        found = from_memory(_plain(_array(source)), "the array", size=size, channels=channels)
+        found = from_memory(_plain(_array(source)), "the array", size=size, channels=channels, fit=fit)
     elif isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
         items = [Item(str(one), Path(one), Path(one).absolute().parent.name) for one in source]
-        found = collect(items, len(items), "the list", size=size, channels=channels)
+        found = collect(items, len(items), "the list", size=size, channels=channels, fit=fit)
         return _in_classes(found, classes, strict=False)
     elif isinstance(source, list | tuple) and source:
-        found = _each(source, size, channels)
+        found = _each(source, size, channels, fit)
     else:
         raise UserError(f"{TAKES}; not {type(source).__name__ if source else 'an empty ' + type(source).__name__}")
     return _in_classes(found, classes)
@@ -170,16 +170,16 @@ def _plain(values: np.ndarray) -> np.ndarray:
     return values[None, :, :, None] if values.ndim == 2 else values
 
 
-def _each(source: Sequence[Any], size: int, channels: int) -> Pictures:
+def _each(source: Sequence[Any], size: Size, channels: int, fit: Fit) -> Pictures:
     """Single pictures of any sizes, one by one."""
     images, converted = [], {}
     for index, one in enumerate(source):
         if isinstance(one, Image.Image):
-            found, done = _pillow(one, size, f"picture {index}")
+            found, done = _pillow(one, size, fit, f"picture {index}")
         elif isinstance(one, Tensor | np.ndarray) and one.ndim in (2, 3):
             values = _array(one)
             row = values[None] if values.ndim == 3 else _plain(values)
-            alone = from_memory(row, f"picture {index}", size=size)
+            alone = from_memory(row, f"picture {index}", size=size, fit=fit)
             found, done = alone.images.numpy()[0], list(alone.converted)
         else:
             raise UserError(f"{TAKES}; picture {index} is {type(one).__name__}")
@@ -191,11 +191,12 @@ def _each(source: Sequence[Any], size: int, channels: int) -> Pictures:
     return pack(np.stack(images), None, "the list", converted=converted)
 
 
-def _pillow(picture: Image.Image, size: int, name: str) -> tuple[np.ndarray, list[str]]:
-    """A picture of Pillow's as uint8 ``[1 or 3, size, size]``, and what was done to it."""
-    if min(picture.size) < size:
-        raise UserError(f"{name} is {picture.width} x {picture.height}, smaller than {size} x {size}: leave it out")
+def _pillow(picture: Image.Image, size: Size, fit: Fit, name: str) -> tuple[np.ndarray, list[str]]:
+    """A picture of Pillow's as uint8 ``[1 or 3, *size]``, and what was done to it."""
     flat, done = flatten(ImageOps.exif_transpose(picture))
-    done += ["cropped"] * (flat.width != flat.height) + ["resized"] * (min(flat.size) != size)
-    pixels = np.asarray(shrink(flat, size))
+    shape = (flat.height, flat.width)
+    if fit != "pad" and (shape[0] < size[0] or shape[1] < size[1]):
+        raise UserError(f"{name} is {spelled(shape)}, smaller than {spelled(size)}: leave it out")
+    done += changes(shape, size, fit)
+    pixels = np.asarray(shrink(flat, size, fit))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done

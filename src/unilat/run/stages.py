@@ -31,7 +31,8 @@ class AutoencoderStage:
     """Stage 1 on uint8 pictures ``[N, C, H, W]``; the controller holds the rate at the wanted bits per pixel.
 
     ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
-    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled.
+    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled. With ``flip``
+    training sees each picture or its mirror image; whatever is measured is of the pictures as they are.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class AutoencoderStage:
         calibration: Tensor,
         config: Stage1Config,
         aim: float | None = None,
+        flip: bool = False,
     ):
-        self.aim = config.target_bpp if aim is None else aim
+        self.aim, self.flip = config.target_bpp if aim is None else aim, flip
         self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
         self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
         self.dimensions = math.prod(pictures.shape[1:])
@@ -74,7 +76,8 @@ class AutoencoderStage:
     def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
-        terms = self.model.losses(to_unit(batch[0]), draws, rate_share=share)
+        x = to_unit(batch[0])
+        terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, rate_share=share)
         total = terms.total(self.controller.factor) / self.dimensions
         told = {"bpp": terms.rate.nats().detach() / (LN2 * self.pixels), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":
@@ -187,6 +190,12 @@ class AutoencoderStage:
         """Go on from :meth:`state`."""
         self.controller.load_state(state["controller"])
         self.samples, self.stuck = state["samples"], state["stuck"]
+
+
+def mirrored(x: Tensor, draws: Draws) -> Tensor:
+    """``x [B, C, H, W]``, each picture mirrored left and right or not, by the toss of a coin."""
+    chosen = draws.uniform(len(x)).to(x.device) < 0.5
+    return torch.where(chosen[:, None, None, None], x.flip(-1), x)
 
 
 def base_stage(model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed") -> Stage:

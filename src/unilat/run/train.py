@@ -153,7 +153,7 @@ def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, T
         "calibration": len(indices[1]),
         "test": len(indices[2]),
         "classes": list(pictures.classes),
-        "size": pictures.images.shape[-1],
+        "size": list(pictures.size),
         "channels": pictures.images.shape[1],
         "sha256": pictures.sha256,
         "skipped": len(pictures.skipped),
@@ -187,7 +187,8 @@ def _stage1(
         model = build_autoencoder(config, images.shape[1], mean, std, charge)
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
-    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, configuration.aim(config))
+    aim = configuration.aim(config)
+    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1])["parts"]
     flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
     samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops)
@@ -204,10 +205,9 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
     """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
     other = load(Path(config.stage1.autoencoder or ""), "cpu")
     differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
-    if pictures.images.shape[1:] != (other.data["channels"], other.config.data.size, other.config.data.size):
-        differs.append(
-            f"pictures: {other.data['channels']}×{other.config.data.size}² and {list(pictures.images.shape[1:])}"
-        )
+    shape = (other.data["channels"], *other.config.data.size)
+    if tuple(pictures.images.shape[1:]) != shape:
+        differs.append(f"pictures: {list(shape)} and {list(pictures.images.shape[1:])}")
     if differs:
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder

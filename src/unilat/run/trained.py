@@ -34,7 +34,7 @@ from unilat.results import read as read_results
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
-from unilat.signals import Pictures, split, to_bytes
+from unilat.signals import Pictures, held_out_fit, split, to_bytes
 from unilat.signals import load as load_pictures
 from unilat.training.machine import pick_device
 from unilat.types import UserError
@@ -126,11 +126,12 @@ class Run:
     @property
     def pixels(self) -> int:
         """Pixels of one picture."""
-        return self.config.data.size**2
+        return math.prod(self.config.data.size)
 
     def read(self, source: Source) -> PictureSet:
         """Pictures with their names, in this run's size, channels and classes; ``run/given.py`` says what it takes."""
-        return read(source, size=self.config.data.size, channels=self.data["channels"], classes=self.classes)
+        data, channels = self.config.data, self.data["channels"]
+        return read(source, size=data.size, channels=channels, classes=self.classes, fit=held_out_fit(data.fit))
 
     def pictures(self, source: Source) -> tuple[Tensor, Tensor]:
         """Images and labels of :meth:`read`."""
@@ -197,7 +198,7 @@ class Run:
             makers = generators(seed, "decode", first, len(z))
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
-            x_1 = noise_of(makers, (self.data["channels"], self.config.data.size, self.config.data.size))
+            x_1 = noise_of(makers, (self.data["channels"], *self.config.data.size))
             z_0, x_1 = z.to(self.device), x_1.to(self.device)
             if self.few_decoder:
                 x = self.few_decoder.sample(x_1, self.autoencoder.condition(z_0))
@@ -305,7 +306,7 @@ def read_config(folder: Path) -> RunConfig:
 
 def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
     """The pictures that a configuration names, in its size."""
-    return load_pictures(config.source, size=config.size, channels=channels, limit=config.at_most)
+    return load_pictures(config.source, size=config.size, channels=channels, fit=config.fit, limit=config.at_most)
 
 
 def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ from unilat.signals.load import load
 from unilat.signals.look import Look, look
 from unilat.signals.pictures import Pictures, Progress, to_bytes, to_unit
 from unilat.signals.source import Source, open_source
-from unilat.signals.split import split
+from unilat.signals.split import held_out_fit, split
 
 __all__ = [
     "CATALOGUE",
@@ -16,6 +16,7 @@ __all__ = [
     "Progress",
     "Source",
     "get",
+    "held_out_fit",
     "load",
     "look",
     "open_source",

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unilat.signals.collect import even_positions
-from unilat.signals.decode import printable, shrink
+from unilat.signals.collect import even_positions, largest_inside, shape_changed
+from unilat.signals.decode import changes, printable, shrink
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
-from unilat.types import UserError
+from unilat.types import FieldError, Fit, Size, UserError, spelled
 
 IMAGE_NAMES = ("images", "image", "x", "X", "data", "arr_0")
 LABEL_NAMES = ("labels", "label", "y", "Y", "targets")
@@ -40,18 +40,19 @@ DAMAGED = (
 def load_array(
     path: Path,
     *,
-    size: int | None,
+    size: Size | None,
     channels: int | None = None,
+    fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> Pictures:
-    """A ``.npy`` or ``.npz`` file; ``size`` None keeps the shorter side of its pictures."""
+    """A ``.npy`` or ``.npz`` file; ``size`` None is a square of its pictures' shorter side."""
     source = printable(str(path))
     arrays = read_npz(path, source) if path.suffix == ".npz" else {"images": read_npy(path, source)}
     images, labels, held_out = _find(arrays, source)
     names = _class_names(arrays, labels, source)
     chosen = np.array(even_positions(len(images), limit, None if held_out is None else held_out.tolist()))
-    pixels, converted = _pixels(images, chosen, size, channels, source, progress)
+    pixels, converted, shapes = _pixels(images, chosen, size, fit, channels, source, progress)
     return pack(
         pixels,
         None if labels is None else labels[chosen],
@@ -59,33 +60,38 @@ def load_array(
         classes=names,
         held_out=None if held_out is None else held_out[chosen],
         converted=converted,
+        shapes=shapes,
     )
 
 
-def from_memory(images: np.ndarray, source: str, *, size: int | None, channels: int | None = None) -> Pictures:
+def from_memory(
+    images: np.ndarray, source: str, *, size: Size | None, channels: int | None = None, fit: Fit = "crop"
+) -> Pictures:
     """Pictures of an array of any layout and values as above, without labels; ``source`` is its name in errors."""
-    pixels, converted = _pixels(images, np.arange(len(images)), size, channels, source, None)
-    return pack(pixels, None, source, converted=converted)
+    pixels, converted, shapes = _pixels(images, np.arange(len(images)), size, fit, channels, source, None)
+    return pack(pixels, None, source, converted=converted, shapes=shapes)
 
 
 def _pixels(
     images: np.ndarray,
     chosen: np.ndarray,
-    size: int | None,
+    size: Size | None,
+    fit: Fit,
     channels: int | None,
     source: str,
     progress: Progress | None,
-) -> tuple[np.ndarray, dict[str, int]]:
-    """uint8 ``[n, C, size, size]`` of the chosen ones, and what was converted."""
+) -> tuple[np.ndarray, dict[str, int], dict[str, int]]:
+    """uint8 ``[n, C, *size]`` of the chosen ones, what was converted, and what became of their shapes."""
     images, layout = _as_nhwc(images, source)
-    pixels, converted = _squares(images, chosen, size, source, progress)
+    pixels, converted = _sized(images, chosen, size, fit, source, progress)
+    shapes = {shape_changed(images.shape[1:3], pixels.shape[2:], fit): len(chosen)}
     if layout:
         converted[layout] = len(chosen)
     if channels is None:
         channels = 1 if pixels.shape[1] == 1 or is_grey(pixels) else 3
     elif channels != pixels.shape[1]:
         converted["colour to grey" if channels == 1 else "grey to colour"] = len(chosen)
-    return with_channels(pixels, channels), converted
+    return with_channels(pixels, channels), converted, shapes
 
 
 def read_npy(path: Path, source: str) -> np.ndarray:
@@ -226,22 +232,24 @@ def _value_map(images: np.ndarray, source: str) -> tuple[Callable[[np.ndarray], 
     )
 
 
-def _squares(
-    images: np.ndarray, chosen: np.ndarray, size: int | None, source: str, progress: Progress | None
+def _sized(
+    images: np.ndarray, chosen: np.ndarray, size: Size | None, fit: Fit, source: str, progress: Progress | None
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """``[N, H, W, C]`` of any accepted values -> ``uint8 [n, 1 or 3, size, size]`` of the chosen ones."""
+    """``[N, H, W, C]`` of any accepted values -> ``uint8 [n, 1 or 3, *size]`` of the chosen ones."""
     count, height, width, depth = (int(number) for number in images.shape)
     if count == 0 or min(height, width) == 0:
         raise UserError(f"{source}: the array of pictures is empty, shape {list(images.shape)}")
-    shorter = int(min(height, width))
-    size = size or shorter
-    if shorter < size:
-        small = f"its pictures are {height} x {width}, smaller than {size} x {size}"
-        raise UserError(f"{source}: {small}; choose --size {shorter} or less")
+    size = size or (min(height, width), min(height, width))
+    if fit != "pad" and (height < size[0] or width < size[1]):
+        small = f"its pictures are {height} x {width}, smaller than {size[0]} x {size[1]}"
+        raise FieldError(
+            f"{source}: {small}; choose data.size {spelled(largest_inside((height, width), size))} or less"
+        )
     channels = 1 if depth == 1 else 3
-    require_memory(2 * len(chosen) * channels * size * size, source, len(chosen), f"{channels} x {size} x {size}")
+    each = channels * size[0] * size[1]
+    require_memory(2 * len(chosen) * each, source, len(chosen), f"{channels} x {size[0]} x {size[1]}")
     to_byte, name = _value_map(images, source)
-    out = np.empty((len(chosen), channels, size, size), np.uint8)
+    out = np.empty((len(chosen), channels, *size), np.uint8)
     for row, index in enumerate(chosen):
         pixels = np.ascontiguousarray(to_byte(np.asarray(images[index])))
         picture = Image.fromarray(pixels[..., 0] if depth == 1 else pixels)
@@ -249,10 +257,9 @@ def _squares(
             white = Image.new("RGBA", picture.size, "white")
             white.alpha_composite(picture)
             picture = white.convert("RGB")
-        small = np.asarray(shrink(picture, size))
+        small = np.asarray(shrink(picture, size, fit))
         out[row] = small[None] if depth == 1 else small.transpose(2, 0, 1)
         if progress and row % 1024 == 0:
             progress(row, len(chosen), "reading pictures")
-    done = {name, "composited on white" if depth == 4 else ""}
-    done |= {"cropped" if height != width else "", "resized" if shorter != size else ""}
+    done = {name, "composited on white" if depth == 4 else "", *changes((height, width), size, fit)}
     return out, {what: len(chosen) for what in done if what}

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unilat.signals.decode import Decoded, Unreadable, decode, printable
+from unilat.signals.decode import Decoded, Unreadable, changes, decode, printable
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
-from unilat.types import UserError
+from unilat.types import FieldError, Fit, Size, UserError, spelled
 
 BLOCK = 64  # pictures handed to the threads at once; bounds what waits in memory
 
@@ -39,6 +39,7 @@ class Tally:
     converted: Counter[str] = field(default_factory=Counter)
     colour: int = 0
     labels: set[str] = field(default_factory=set)  # of all items that were tried
+    shapes: Counter[str] = field(default_factory=Counter)
 
 
 def even_positions(count: int, limit: int | None, held_out: Sequence[bool] | None = None) -> list[int]:
@@ -66,8 +67,9 @@ def collect(
     count: int,
     source: str,
     *,
-    size: int,
+    size: Size,
     channels: int | None,
+    fit: Fit = "crop",
     progress: Progress | None = None,
     class_order: tuple[str, ...] | None = None,
     one_class: bool = False,
@@ -78,10 +80,11 @@ def collect(
     ``channels`` None means 1 if every picture is grey, else 3. Raises :class:`UserError` if nothing is left.
     """
     depth = 1 if channels == 1 else 3
-    require_memory(count * size * size * (depth + 1), source, count, f"{depth} x {size} x {size}")
-    images = np.empty((count, depth, size, size), np.uint8)
+    height, width = size
+    require_memory(count * height * width * (depth + 1), source, count, f"{depth} x {height} x {width}")
+    images = np.empty((count, depth, height, width), np.uint8)
     tally = Tally()
-    for done, (item, result) in enumerate(_decoded(items, size), start=1):
+    for done, (item, result) in enumerate(_decoded(items, size, fit), start=1):
         if not item.problem:
             tally.labels.add(item.label)
         if isinstance(result, Unreadable):
@@ -91,10 +94,11 @@ def collect(
             tally.colour += result.pixels.shape[0] == 3
             tally.kept.append(item)
             tally.converted.update(result.converted)
+            tally.shapes[shape_changed(result.shape, size, fit)] += 1
         if progress and done % BLOCK == 0:
             progress(done, count, "reading pictures")
     if not tally.kept:
-        raise UserError(nothing_left(source, tally.skipped, size))
+        raise FieldError(nothing_left(source, tally.skipped, size))
     images = images[: len(tally.kept)]
     images = _settle_channels(images, channels, tally)
     return _assemble(images, tally, source, class_order, one_class)
@@ -145,8 +149,14 @@ def _assemble(
         held_out=held_out if held_out.any() else None,
         skipped=tuple(tally.skipped),
         converted=dict(tally.converted),
+        shapes=dict(tally.shapes),
         notes=notes,
     )
+
+
+def shape_changed(shape: Size, size: Size, fit: Fit) -> str:
+    """``"480x640 cropped, resized"``: a shape and what is done to it, as counted in ``Pictures.shapes``."""
+    return f"{shape[0]}x{shape[1]} {', '.join(changes(shape, size, fit))}".strip()
 
 
 def in_order(names: set[str]) -> tuple[str, ...]:
@@ -162,28 +172,34 @@ def reasons(skipped: list[tuple[str, str]] | tuple[tuple[str, str], ...], most: 
     return shown + (f", {sum(number for _, number in counts[most:])} other" if len(counts) > most else "")
 
 
-def nothing_left(source: str, skipped: list[tuple[str, str]], size: int) -> str:
+def largest_inside(shape: Size, size: Size) -> Size:
+    """The largest size of the shape of ``size`` that a picture of ``shape`` can be cut to."""
+    return min((shape[0], shape[0] * size[1] // size[0]), (shape[1] * size[0] // size[1], shape[1]))
+
+
+def nothing_left(source: str, skipped: list[tuple[str, str]], size: Size) -> str:
     """The line for a source of which no picture could be used, with the way out."""
     if not skipped:
         return f"{source}: there is no picture in it; name a folder or file that holds pictures"
     small = [reason for _, reason in skipped if reason.startswith("smaller than")]
     if small:
-        largest = max((min(map(int, reason.split(": ")[1].split(" x "))) for reason in small), default=0)
-        way_out = f"choose --size {largest} or less" if largest > 0 else "name larger pictures"
-        return f"{source}: every readable picture is smaller than {size} x {size}; {way_out}"
+        seen = [tuple(map(int, reason.split(": ")[1].split(" x "))) for reason in small]
+        largest = max(largest_inside((high, wide), size) for high, wide in seen)
+        way_out = f"choose data.size {spelled(largest)} or less" if min(largest) > 0 else "name larger pictures"
+        return f"{source}: every readable picture is smaller than {size[0]} x {size[1]}; {way_out}"
     return (
         f"{source}: none of {len(skipped)} can be used ({reasons(skipped)}); name a folder or file that holds pictures"
     )
 
 
-def _decoded(items: Iterable[Item], size: int) -> Iterator[tuple[Item, Decoded | Unreadable]]:
+def _decoded(items: Iterable[Item], size: Size, fit: Fit) -> Iterator[tuple[Item, Decoded | Unreadable]]:
     """Each item with its picture or the reason why not, in the order of the items."""
 
     def read(item: Item) -> Decoded | Unreadable:
         if item.problem or item.data is None:
             return Unreadable(item.problem or "empty")
         try:
-            return decode(item.data, size)
+            return decode(item.data, size, fit)
         except Unreadable as reason:
             return reason
 

@@ -1,4 +1,4 @@
-"""One picture file -> one square of bytes: any mode, any size, hostile or not.
+"""One picture file -> bytes of one size: any mode, any shape, hostile or not.
 
 The rules, in order:
 
@@ -6,8 +6,13 @@ The rules, in order:
 * Of several frames the first is taken. EXIF orientation is applied. Colour profiles and gamma are ignored.
 * To 8 bits: of 16 bits the high byte is kept, floats must lie in 0..1, 1-bit becomes 0 and 255.
 * Transparency is composited on white; CMYK, YCbCr and HSV become RGB.
-* The centre square is cut out and averaged down: exact means for whole factors, else Lanczos. Nothing is enlarged.
+* ``crop``: the largest part of the wanted shape is cut out of the centre and averaged down, exact means for whole
+  factors, else Lanczos. ``pad``: the whole picture is brought down until it fits, with bars around it in the mean
+  colour of the edges they touch: a photograph goes on without a hard edge to be paid for, and what was white stays
+  white. Nothing is enlarged.
 """
+
+from __future__ import annotations
 
 import errno
 import os
@@ -15,9 +20,13 @@ import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:  # this file runs alone: a reader in a process of its own needs no torch
+    from unilat.types import Fit, Size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26  # 67 million, 8192 x 8192: from the header, before a pixel is decoded
@@ -41,10 +50,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A square picture and what was done to it."""
+    """A picture of the wanted size and what was done to it."""
 
-    pixels: np.ndarray  # uint8 [1 or 3, size, size]
+    pixels: np.ndarray  # uint8 [1 or 3, height, width]
     converted: tuple[str, ...]  # names of the conversions, as counted in Pictures.converted
+    shape: Size  # (height, width) before it was brought to size, turned upright
 
 
 def printable(text: str, longest: int = 120) -> str:
@@ -79,8 +89,12 @@ def read_file(path: Path) -> bytes:
         os.close(handle)
 
 
-def decode(data: Path | bytes, size: int) -> Decoded:
-    """A picture file (or its bytes) -> a square of ``size``; raises :class:`Unreadable` and nothing else."""
+def decode(data: Path | bytes, size: Size | int, fit: Fit = "crop") -> Decoded:
+    """A picture file (or its bytes) -> ``size``, one number for a square; raises :class:`Unreadable` and nothing else.
+
+    ``fit``: what is done to pictures of another shape.
+    """
+    size = (size, size) if isinstance(size, int) else size
     if isinstance(data, Path):
         data = read_file(data)
     if not data:
@@ -89,7 +103,7 @@ def decode(data: Path | bytes, size: int) -> Decoded:
         with Image.open(BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise Unreadable(f"{TOO_LARGE}: {picture.width} x {picture.height}")
-            return _square(picture, size)
+            return _sized(picture, size, fit)
     except Unreadable:
         raise
     except UnidentifiedImageError:
@@ -103,10 +117,10 @@ def decode(data: Path | bytes, size: int) -> Decoded:
         raise Unreadable(reason) from None
 
 
-def _square(picture: Image.Image, size: int) -> Decoded:
+def _sized(picture: Image.Image, size: Size, fit: Fit) -> Decoded:
     """An opened picture -> :class:`Decoded`."""
-    if min(picture.size) < size:
-        raise Unreadable(f"smaller than {size}: {picture.width} x {picture.height}")
+    if fit != "pad" and (min(picture.size) < min(size) or max(picture.size) < max(size)):
+        raise Unreadable(_too_small(picture, size))
     converted = []
     if getattr(picture, "is_animated", False):
         converted.append("first frame")
@@ -121,12 +135,27 @@ def _square(picture: Image.Image, size: int) -> Decoded:
     if turn is not None:
         flat = flat.transpose(turn)
         converted.append("exif-turned")
-    if flat.width != flat.height:
-        converted.append("cropped")
-    if min(flat.size) != size:
-        converted.append("resized")
-    pixels = np.asarray(shrink(flat, size))
-    return Decoded(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), tuple(converted))
+    if fit != "pad" and (flat.height < size[0] or flat.width < size[1]):  # seen now that it stands upright
+        raise Unreadable(_too_small(flat, size))
+    pixels = np.asarray(shrink(flat, size, fit))
+    converted += changes((flat.height, flat.width), size, fit)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return Decoded(pixels, tuple(converted), (flat.height, flat.width))
+
+
+def _too_small(picture: Image.Image, size: Size) -> str:
+    """The reason, read again by ``collect.nothing_left``: height first."""
+    wanted = f"{size[0]}" if size[0] == size[1] else f"{size[0]} x {size[1]}"
+    return f"smaller than {wanted}: {picture.height} x {picture.width}"
+
+
+def changes(shape: Size, size: Size, fit: Fit = "crop") -> list[str]:
+    """What :func:`shrink` does to a picture of ``shape``, as counted in ``Pictures.converted``."""
+    other = shape[0] * size[1] != shape[1] * size[0]
+    if fit == "pad":
+        inner = _inside(shape, size)
+        return ["padded"] * (inner != size) + ["resized"] * (inner != shape)
+    return ["cropped"] * other + ["resized"] * (shape[0] != size[0] and shape[1] != size[1])
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
@@ -137,18 +166,64 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def shrink(picture: Image.Image, size: int) -> Image.Image:
-    """The centre square, averaged down to ``size``: exact means for whole factors, else Lanczos, which also sees the
-    pixels next to the square.
+def shrink(picture: Image.Image, size: Size, fit: Fit = "crop") -> Image.Image:
+    """A picture as large as ``size`` or larger along both axes (with ``pad`` of any shape) -> ``size``."""
+    return _padded(picture, size) if fit == "pad" else crop_at(picture, size)
+
+
+def crop_at(picture: Image.Image, size: Size, place: tuple[float, float] | None = None) -> Image.Image:
+    """The largest part of the shape of ``size``, averaged down to it: exact means for whole factors, else Lanczos,
+    which also sees the pixels next to the part.
+
+    ``place``: where it lies in the room that there is, ``(down, across)`` in [0, 1), in whole pixels; the centre by
+    default.
     """
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = (left, top, left + side, top + side)
-    if side == size:
-        return picture.crop(square)
-    if side % size == 0:
-        return picture.reduce(side // size, box=square)  # one rounding; resize with BOX rounds once per axis
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=square)
+    height, width = size
+    if picture.width * height > picture.height * width:
+        high, wide = float(picture.height), picture.height * width / height
+    else:
+        high, wide = picture.width * height / width, float(picture.width)
+    rooms = (picture.height - high, picture.width - wide)
+    if place is None:
+        top, left = (int(room // 2) for room in rooms)
+    else:
+        top, left = (int(share * (int(room) + 1)) for share, room in zip(place, rooms, strict=True))
+    part = (left, top, left + wide, top + high)
+    if (high, wide) == (height, width):
+        return picture.crop((left, top, left + width, top + height))
+    if high % height == 0 and wide % width == 0:  # one rounding; resize with BOX rounds once per axis
+        return picture.reduce(int(high) // height, box=(left, top, left + int(wide), top + int(high)))
+    return picture.resize((width, height), Image.Resampling.LANCZOS, box=part)
+
+
+def _inside(shape: Size, size: Size) -> Size:
+    """Height and width of the whole picture brought down until it fits into ``size``; never enlarged."""
+    factor = max(1.0, shape[0] / size[0], shape[1] / size[1])
+    high, wide = (min(most, max(1, round(side / factor))) for side, most in zip(shape, size, strict=True))
+    return high, wide
+
+
+def _padded(picture: Image.Image, size: Size) -> Image.Image:
+    """The whole picture within ``size``, bars around it in the mean colour of the edges they touch."""
+    high, wide = _inside((picture.height, picture.width), size)
+    factor = picture.height // high
+    if (high, wide) == (picture.height, picture.width):
+        small = picture
+    elif (factor * high, factor * wide) == (picture.height, picture.width):
+        small = picture.reduce(factor)
+    else:
+        small = picture.resize((wide, high), Image.Resampling.LANCZOS)
+    if (high, wide) == size:
+        return small
+    pixels, edges = np.asarray(small, np.float64), []
+    if high < size[0]:
+        edges += [pixels[0], pixels[-1]]
+    if wide < size[1]:
+        edges += [pixels[:, 0], pixels[:, -1]]
+    colour = np.concatenate(edges).mean(0).round().astype(int).tolist()
+    page = Image.new(small.mode, (size[1], size[0]), tuple(colour) if isinstance(colour, list) else colour)
+    page.paste(small, ((size[1] - wide) // 2, (size[0] - high) // 2))
+    return page
 
 
 def flatten(picture: Image.Image) -> tuple[Image.Image, list[str]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable
 from unilat.signals.pictures import Pictures, Progress
-from unilat.types import UserError
+from unilat.types import Fit, Size, UserError
 
 HELD_OUT_FOLDERS = ("test", "val", "validation")
 
@@ -74,8 +74,9 @@ def items(folder: Path) -> list[Item]:
 def load_folder(
     folder: Path,
     *,
-    size: int,
+    size: Size,
     channels: int | None = None,
+    fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> Pictures:
@@ -90,6 +91,6 @@ def load_folder(
         raise UserError(f"{source}: the folder is empty; name a folder that holds pictures")
     one_class = all(item.label == "." for item in usable)
     pictures = collect(
-        chosen, len(chosen), source, size=size, channels=channels, progress=progress, one_class=one_class
+        chosen, len(chosen), source, size=size, channels=channels, fit=fit, progress=progress, one_class=one_class
     )
     return pictures

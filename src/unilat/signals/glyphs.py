@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unilat.signals.cache import cached_arrays
 from unilat.signals.pictures import Pictures, Progress, pack
-from unilat.types import UserError
+from unilat.types import Size, UserError, spelled
 
 VERSION = 1  # of the drawing below; a cached array of another version is not used
 FAMILIES = ("Sans", "Sans Mono", "Serif")
@@ -22,7 +22,7 @@ STYLES = ("", "Bold", "Oblique", "Bold Oblique")
 LAST_CODE_POINT = 0x0523  # end of Cyrillic: beyond lie mostly stacked accents (Vietnamese, polytonic Greek)
 PHONETIC = range(0x0250, 0x02B0)
 OVERSAMPLING = 4
-EM = 0.88  # of the picture's side; a capital is then 0.64 of it
+EM = 0.88  # of the picture's shorter side; a capital is then 0.64 of it
 MARGIN = 0.04  # of the side, kept free on every edge
 
 
@@ -67,33 +67,33 @@ def characters(face_file: Path) -> list[str]:
     ]
 
 
-def draw(character: str, font: ImageFont.FreeTypeFont, size: int) -> np.ndarray:
-    """One character, ``uint8 [size, size]``, dark on white; drawn OVERSAMPLING times larger and averaged down."""
-    side = size * OVERSAMPLING
-    room = round(side * (1 - 2 * MARGIN))
+def draw(character: str, font: ImageFont.FreeTypeFont, size: Size) -> np.ndarray:
+    """One character, ``uint8 [*size]``, dark on white; drawn OVERSAMPLING times larger and averaged down."""
+    side_y, side_x = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
+    room = round(min(side_y, side_x) * (1 - 2 * MARGIN))
     left, top, right, bottom = font.getbbox(character)
     width, height = int(right - left), int(bottom - top)
     if width < 1 or height < 1:
-        return np.full((size, size), 255, np.uint8)
+        return np.full(size, 255, np.uint8)
     ink = Image.new("L", (width, height), 255)
     ImageDraw.Draw(ink).text((-left, -top), character, fill=0, font=font)
     if max(width, height) > room:
         shrink = room / max(width, height)
         ink = ink.resize((max(1, round(width * shrink)), max(1, round(height * shrink))), Image.Resampling.LANCZOS)
-    canvas = Image.new("L", (side, side), 255)
-    canvas.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
+    canvas = Image.new("L", (side_x, side_y), 255)
+    canvas.paste(ink, ((side_x - ink.width) // 2, (side_y - ink.height) // 2))
     return np.asarray(canvas.reduce(OVERSAMPLING))
 
 
-def draw_all(size: int, progress: Progress | None) -> dict[str, np.ndarray]:
-    """Every (character, face) pair: ``images [N, 1, size, size]``, ``labels [N]`` (face), ``code_points [N]``."""
+def draw_all(size: Size, progress: Progress | None) -> dict[str, np.ndarray]:
+    """Every (character, face) pair: ``images [N, 1, *size]``, ``labels [N]`` (face), ``code_points [N]``."""
     folder = fonts_folder()
     images, labels, codes = [], [], []
     for label, (shown, file_name) in enumerate(faces()):
         path = folder / file_name
         if not path.is_file():
             raise UserError(f"glyphs: the face {file_name} is not in {folder}; reinstall matplotlib")
-        font = ImageFont.truetype(str(path), round(EM * size * OVERSAMPLING), layout_engine=ImageFont.Layout.BASIC)
+        font = ImageFont.truetype(str(path), round(EM * min(size) * OVERSAMPLING), layout_engine=ImageFont.Layout.BASIC)
         for character in characters(path):
             images.append(draw(character, font, size))
             labels.append(label)
@@ -117,10 +117,10 @@ def assemble(drawn: dict[str, np.ndarray]) -> Pictures:
     return pack(drawn["images"], drawn["labels"], "glyphs", classes=shown, names=names)
 
 
-def load_glyphs(size: int, progress: Progress | None = None) -> Pictures:
+def load_glyphs(size: Size, progress: Progress | None = None) -> Pictures:
     """The whole set at ``size``; the drawing (2 s) is cached under a key of what shapes its pixels."""
     import matplotlib
     import PIL
 
-    key = f"glyphs-v{VERSION}-{size}-pillow{PIL.__version__}-matplotlib{matplotlib.__version__}"
+    key = f"glyphs-v{VERSION}-{spelled(size)}-pillow{PIL.__version__}-matplotlib{matplotlib.__version__}"
     return assemble(cached_arrays(key, lambda: draw_all(size, progress)))

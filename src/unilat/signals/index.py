@@ -337,7 +337,7 @@ def described(entry: Entry, data: bytes) -> Entry:
 
 def square(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """The bytes of a picture file -> uint8 ``[1 or 3, H, W]`` of ``size`` (H, W). Raises Unreadable."""
-    return decode(data, min(size)).pixels
+    return decode(data, size).pixels
 
 
 def checked(index: Index, row: int, data: bytes | memoryview, source: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -10,7 +11,7 @@ from unilat.signals import catalogue
 from unilat.signals.collect import even_positions
 from unilat.signals.decode import printable
 from unilat.signals.pictures import Pictures, Progress, pack, with_channels
-from unilat.types import UserError
+from unilat.types import FieldError, Fit, Size, UserError, as_size, spelled
 
 NATURAL_SIZE = {
     "glyphs": 32,
@@ -27,43 +28,51 @@ FOLDER_SIZE = 64  # of folders and tables where none is asked for
 def load(
     source: str,
     *,
-    size: int | None = None,
+    size: int | str | Size | None = None,
     channels: int | None = None,
+    fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> Pictures:
     """Pictures of a catalogue name, a folder, an ``.npz``/``.npy``, a ``.parquet`` or a saved Hugging Face data set.
 
-    ``size`` None is the source's natural one: ``NATURAL_SIZE``, an array's own side, ``FOLDER_SIZE`` for the rest.
+    ``size`` is one number for a square, or ``(height, width)``; None is the source's natural one: ``NATURAL_SIZE``, an
+    array's shorter side, ``FOLDER_SIZE`` for the rest. ``fit`` is what is done to pictures of another shape.
     ``channels`` None is 1 if every picture is grey, else 3. ``limit`` takes at most so many, evenly spread. A name of
     the catalogue wins over a folder of that name: write ``./emoji`` for the folder. Nothing is downloaded here.
     Raises :class:`UserError` with one line that names the thing and the way out.
     """
-    if size is not None and not 1 <= size <= 8192:
-        raise UserError(f"the pictures' size must lie between 1 and 8192, not {size}")
+    wanted = None if size is None else as_size(size)
+    if wanted is not None and not all(1 <= side <= 8192 for side in wanted):
+        raise UserError(f"the pictures' size must lie between 1 and 8192, not {spelled(wanted)}")
+    if fit == "random-crop":
+        raise FieldError("random crops need pictures larger than their size, and these are kept in memory cut to it; "
+                        "set data.fit to crop or pad")  # fmt: skip
+    if fit not in get_args(Fit):
+        raise UserError(f"pictures are brought to size by {' or '.join(get_args(Fit))}, not {fit!r}")
     if channels not in (None, 1, 3):
         raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
     if source in catalogue.CATALOGUE:
-        return _thin(_named(source, size or NATURAL_SIZE[source], progress), channels, limit)
+        return _thin(_named(source, wanted or as_size(NATURAL_SIZE[source]), fit, progress), channels, limit)
     path = Path(source)
     shown = printable(source)
     if path.is_dir():
-        return _folder(path, shown, size or FOLDER_SIZE, channels, progress, limit)
+        return _folder(path, shown, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit)
     if not path.is_file():
         raise UserError(_not_there(path, shown))
     if path.suffix in (".npy", ".npz"):
         from unilat.signals.arrays import load_array
 
-        return load_array(path, size=size, channels=channels, progress=progress, limit=limit)
+        return load_array(path, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
     if path.suffix == ".parquet":
         from unilat.signals.tables import load_tables, open_parquet
 
-        tables = [open_parquet(path)]
-        return load_tables(tables, shown, size=size or FOLDER_SIZE, channels=channels, progress=progress, limit=limit)
+        tables, wanted = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
+        return load_tables(tables, shown, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
     raise UserError(f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy or .parquet")
 
 
-def _named(name: str, size: int, progress: Progress | None) -> Pictures:
+def _named(name: str, size: Size, fit: Fit, progress: Progress | None) -> Pictures:
     """A set of the catalogue that is on this machine."""
     from unilat.signals import named
     from unilat.signals.glyphs import load_glyphs
@@ -76,14 +85,20 @@ def _named(name: str, size: int, progress: Progress | None) -> Pictures:
     if name == "fashion-mnist":
         return named.load_fashion(folder, size)
     if name == "emoji":
-        return named.load_fluent(folder, size, progress)
+        return named.load_fluent(folder, size, fit, progress)
     if name == "solar":
-        return named.load_solar(folder, size, progress)
-    return named.load_datasource(folder, name.removeprefix("emoji-"), size, progress)
+        return named.load_solar(folder, size, fit, progress)
+    return named.load_datasource(folder, name.removeprefix("emoji-"), size, fit, progress)
 
 
 def _folder(
-    path: Path, shown: str, size: int, channels: int | None, progress: Progress | None, limit: int | None
+    path: Path,
+    shown: str,
+    size: Size,
+    channels: int | None,
+    fit: Fit,
+    progress: Progress | None,
+    limit: int | None,
 ) -> Pictures:
     """A saved data set, Parquet files or pictures: what the folder's files say it is."""
     from unilat.signals.tables import load_tables, parquet_tables, saved_tables
@@ -95,8 +110,8 @@ def _folder(
     else:
         from unilat.signals.folders import load_folder
 
-        return load_folder(path, size=size, channels=channels, progress=progress, limit=limit)
-    return load_tables(tables, shown, size=size, channels=channels, progress=progress, limit=limit)
+        return load_folder(path, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+    return load_tables(tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
 
 
 def _not_there(path: Path, shown: str) -> str:
@@ -133,5 +148,6 @@ def _thin(pictures: Pictures, channels: int | None, limit: int | None) -> Pictur
         names=None if pictures.names is None else tuple(pictures.names[position] for position in positions),
         held_out=None if pictures.held_out is None else pictures.held_out[chosen].numpy(),
         converted=converted,
+        shapes=pictures.shapes if some == every else {},
     )
     return dataclasses.replace(again, skipped=pictures.skipped)

@@ -13,9 +13,9 @@ from unilat.signals.collect import even_positions, reasons
 from unilat.signals.decode import printable
 from unilat.signals.load import load
 from unilat.signals.pictures import Pictures, Progress
-from unilat.types import UserError
+from unilat.types import Fit, Size, UserError
 
-COLUMNS, PLAIN_ROWS, MOST_CLASSES = 14, 10, 20
+COLUMNS, PLAIN_ROWS, MOST_CLASSES, MOST_SHAPES = 14, 10, 20, 8
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (24, 24, 28), (110, 110, 118), (222, 222, 218)
 TEXT, GAP, BORDER = 15, 6, 28  # points of the captions; pixels between pictures; pixels around the sheet
 
@@ -50,6 +50,7 @@ class Look:
             found.append(f"held out by the source: {int(pictures.held_out.sum()):,}")
         if pictures.converted:
             found.append("converted: " + ", ".join(f"{number:,} {what}" for what, number in pictures.converted.items()))
+        found += _shapes(pictures.shapes)
         found += [f"skipped {name}: {reason}" for name, reason in pictures.skipped[:10]]
         if len(pictures.skipped) > 10:
             found.append(f"... and {len(pictures.skipped) - 10} more skipped (--json lists all)")
@@ -59,14 +60,15 @@ class Look:
 def look(
     source: str,
     *,
-    size: int | None = None,
+    size: int | str | Size | None = None,
     channels: int | None = None,
+    fit: Fit = "crop",
     out: Path | None = None,
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Look:
     """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named."""
-    pictures = load(source, size=size, channels=channels, progress=progress, limit=limit)
+    pictures = load(source, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
     if out is not None:
         try:
             with whole(out) as part:
@@ -82,38 +84,37 @@ def headline(pictures: Pictures) -> str:
     """``"glyphs: 9,083 pictures of 32 x 32, grey, 12 classes"``."""
     colour = "grey" if pictures.channels == 1 else "colour"
     classes = f", {len(pictures.classes)} classes" if pictures.classes else ""
-    size = f"{pictures.size} x {pictures.size}"
-    return f"{pictures.source}: {len(pictures):,} pictures of {size}, {colour}{classes}"
+    height, width = pictures.size
+    return f"{pictures.source}: {len(pictures):,} pictures of {height} x {width}, {colour}{classes}"
 
 
 def contact_sheet(pictures: Pictures, seed: int = 0) -> Image.Image:
     """A row of pictures per class with its name and count, or plain rows where there are no classes."""
     chooser = np.random.default_rng(seed)
-    scale = max(1, math.ceil(56 / pictures.size))
-    tile = min(pictures.size * scale, 160)
-    rows = _rows(pictures, chooser, COLUMNS if tile <= 80 else 8)
+    high, wide = _tile_size(pictures.size)
+    rows = _rows(pictures, chooser, COLUMNS if wide <= 80 else 8)
     large, small = _font(TEXT + 5, "Bold"), _font(TEXT)
     captions = [caption for caption, _ in rows]
     left = BORDER + (round(max(small.getlength(c) for c in captions)) + 18 if any(captions) else 0)
     columns = max(len(chosen) for _, chosen in rows)
     top, foot = BORDER + 44, _footer(pictures)
     title = headline(pictures)
-    width = max(left + columns * (tile + GAP) - GAP, BORDER + round(large.getlength(title)))
+    width = max(left + columns * (wide + GAP) - GAP, BORDER + round(large.getlength(title)))
     width = max(width, *(BORDER + round(small.getlength(line)) for line in foot), 0) + BORDER
-    height = top + len(rows) * (tile + GAP) + (len(foot) * (TEXT + 7) + 8 if foot else 0) + BORDER
+    height = top + len(rows) * (high + GAP) + (len(foot) * (TEXT + 7) + 8 if foot else 0) + BORDER
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((BORDER, BORDER), title, fill=INK, font=large)
     for number, (caption, chosen) in enumerate(rows):
-        y = top + number * (tile + GAP)
+        y = top + number * (high + GAP)
         if caption:
-            pen.text((left - 18, y + tile // 2), caption, fill=INK, font=small, anchor="rm")
+            pen.text((left - 18, y + high // 2), caption, fill=INK, font=small, anchor="rm")
         for column, index in enumerate(chosen):
-            x = left + column * (tile + GAP)
-            pen.rectangle((x - 1, y - 1, x + tile, y + tile), outline=EDGE)
-            sheet.paste(_tile(pictures, index, tile), (x, y))
+            x = left + column * (wide + GAP)
+            pen.rectangle((x - 1, y - 1, x + wide, y + high), outline=EDGE)
+            sheet.paste(_tile(pictures, index, high, wide), (x, y))
     for number, line in enumerate(foot):
-        y = top + len(rows) * (tile + GAP) + 8 + number * (TEXT + 7)
+        y = top + len(rows) * (high + GAP) + 8 + number * (TEXT + 7)
         pen.text((BORDER, y), line, fill=FAINT, font=small)
     return sheet
 
@@ -134,12 +135,28 @@ def _rows(pictures: Pictures, chooser: np.random.Generator, columns: int) -> lis
     return rows
 
 
-def _tile(pictures: Pictures, index: int, tile: int) -> Image.Image:
-    """One picture at ``tile`` pixels: enlarged without smoothing, so that its pixels are seen."""
+def _shapes(shapes: dict[str, int]) -> list[str]:
+    """The commonest shapes with what was done to them, where there is more than one or something was."""
+    if not shapes or (len(shapes) == 1 and " " not in next(iter(shapes))):
+        return []
+    few = [f"{number:,} of {shape}" for shape, number in list(shapes.items())[:MOST_SHAPES]]
+    rest = sum(list(shapes.values())[MOST_SHAPES:])
+    return ["shapes, height x width: " + "; ".join(few) + (f"; {rest:,} of others" if rest else "")]
+
+
+def _tile_size(size: Size) -> Size:
+    """Height and width of a picture on the sheet: enlarged by a whole factor, or brought down to 160."""
+    scale = max(1, math.ceil(56 / min(size)))
+    share = min(1.0, 160 / (scale * max(size)))
+    return max(1, round(size[0] * scale * share)), max(1, round(size[1] * scale * share))
+
+
+def _tile(pictures: Pictures, index: int, high: int, wide: int) -> Image.Image:
+    """One picture at ``high`` x ``wide``: enlarged without smoothing, so that its pixels are seen."""
     pixels = pictures.images[index].numpy()
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    enlarging = tile >= pictures.size
-    return picture.resize((tile, tile), Image.Resampling.NEAREST if enlarging else Image.Resampling.LANCZOS)
+    enlarging = high >= pictures.size[0]
+    return picture.resize((wide, high), Image.Resampling.NEAREST if enlarging else Image.Resampling.LANCZOS)
 
 
 def _footer(pictures: Pictures) -> list[str]:

@@ -13,7 +13,7 @@ from unilat.signals.cache import Arrays, cached_arrays
 from unilat.signals.collect import Item, collect
 from unilat.signals.decode import shrink
 from unilat.signals.pictures import Pictures, Progress, pack
-from unilat.types import UserError
+from unilat.types import FieldError, Fit, Size, UserError, spelled
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -56,7 +56,7 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
-def load_fashion(folder: Path, size: int) -> Pictures:
+def load_fashion(folder: Path, size: Size) -> Pictures:
     """Fashion-MNIST, 28 x 28 grey; larger sizes by a black border (32: two pixels wide), smaller ones averaged down.
 
     Its official 10,000 test pictures are marked ``held_out``.
@@ -65,22 +65,22 @@ def load_fashion(folder: Path, size: int) -> Pictures:
     labels = np.concatenate([read_idx(folder / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")])
     if images.shape != (70_000, 28, 28) or labels.shape != (70_000,) or labels.max() > 9:
         raise UserError(f"{folder}: not Fashion-MNIST (70,000 pictures of 28 x 28); fetch the data set again")
-    images, converted = fit_square(images[:, None], size)
+    images, converted = around(images[:, None], size)
     held_out = np.arange(70_000) >= 60_000
     return pack(images, labels, "fashion-mnist", classes=FASHION_CLASSES, held_out=held_out, converted=converted)
 
 
-def fit_square(images: np.ndarray, size: int) -> tuple[np.ndarray, dict[str, int]]:
-    """``uint8 [N, C, s, s]`` -> ``[N, C, size, size]``: zeros around smaller ones, larger ones shrunk."""
-    have = images.shape[-1]
-    if size == have:
-        return images, {}
-    if size > have:
-        before = (size - have) // 2
-        edges = (before, size - have - before)
-        return np.pad(images, ((0, 0), (0, 0), edges, edges)), {f"padded from {have}": len(images)}
-    small = np.stack([np.asarray(shrink(Image.fromarray(plane), size)) for plane in images.reshape(-1, have, have)])
-    return small.reshape(*images.shape[:2], size, size), {"resized": len(images)}
+def around(images: np.ndarray, size: Size) -> tuple[np.ndarray, dict[str, int]]:
+    """``uint8 [N, C, s, s]`` -> ``[N, C, *size]``: averaged down to the shorter side if larger, zeros around them."""
+    have, side, converted = images.shape[-1], min(images.shape[-1], *size), {}
+    if side < have:
+        small = [np.asarray(shrink(Image.fromarray(plane), (side, side))) for plane in images.reshape(-1, have, have)]
+        images, converted = np.stack(small).reshape(*images.shape[:2], side, side), {"resized": len(images)}
+    if size != (side, side):
+        edges = [((most - side) // 2, most - side - (most - side) // 2) for most in size]
+        images = np.pad(images, ((0, 0), (0, 0), *edges))
+        converted[f"padded from {side}"] = len(images)
+    return images, converted
 
 
 def concept(stem: str) -> str:
@@ -105,14 +105,14 @@ def concept_groups(stems: list[str], images: np.ndarray) -> list[int]:
     return [merged.get(group, group) for group in groups]
 
 
-def decode_all(files: list[Path], size: int, source: str, progress: Progress | None) -> Arrays:
-    """``images [N, 1 or 3, size, size]`` of files that must all be readable: they belong to a checked package."""
+def decode_all(files: list[Path], size: Size, fit: Fit, source: str, progress: Progress | None) -> Arrays:
+    """``images [N, 1 or 3, *size]`` of files that must all be readable: they belong to a checked package."""
     listed = [Item(path.name, path) for path in files]
-    pictures = collect(listed, len(listed), source, size=size, channels=None, progress=progress)
+    pictures = collect(listed, len(listed), source, size=size, channels=None, fit=fit, progress=progress)
     if pictures.skipped:
         name, reason = pictures.skipped[0]
         if reason.startswith("smaller than"):
-            raise UserError(f"{source}: {reason}; choose a smaller --size")
+            raise FieldError(f"{source}: {reason}; choose a smaller data.size")
         raise UserError(
             f"{source}: {name} is damaged in the cache ({reason}); delete {files[0].parent}, fetch it again"
         )
@@ -124,26 +124,33 @@ def decode_all(files: list[Path], size: int, source: str, progress: Progress | N
     }
 
 
+def _key(folder: Path, size: Size, fit: Fit) -> str:
+    """The name under which a set's arrays are kept: all that shapes them."""
+    return f"{folder.name}-v{VERSION}-{spelled(size)}" + ("" if fit == "crop" else f"-{fit}")
+
+
 def _converted(arrays: Arrays) -> dict[str, int]:
     """The counts that :func:`decode_all` put beside the pictures."""
     return dict(zip(arrays["converted"].tolist(), arrays["counts"].tolist(), strict=True))
 
 
-def load_fluent(folder: Path, size: int, progress: Progress | None = None) -> Pictures:
+def load_fluent(folder: Path, size: Size, fit: Fit = "crop", progress: Progress | None = None) -> Pictures:
     """Fluent emoji 3D: 3,391 pictures in colour on white; skin tones of one emoji share a group. No classes."""
     files = sorted((folder / "package" / "assets").glob("*.webp"))
     if not files:
         raise UserError(f"emoji: no pictures in {folder}; delete it and fetch them again: unilat data get emoji")
     stems = [path.stem for path in files]
-    key = f"{folder.name}-v{VERSION}-{size}"
-    arrays = cached_arrays(key, lambda: decode_all(files, size, "emoji", progress))
+    key = _key(folder, size, fit)
+    arrays = cached_arrays(key, lambda: decode_all(files, size, fit, "emoji", progress))
     images = arrays["images"]
     return pack(
         images, None, "emoji", groups=concept_groups(stems, images), names=tuple(stems), converted=_converted(arrays)
     )
 
 
-def load_datasource(folder: Path, vendor: str, size: int, progress: Progress | None = None) -> Pictures:
+def load_datasource(
+    folder: Path, vendor: str, size: Size, fit: Fit = "crop", progress: Progress | None = None
+) -> Pictures:
     """Noto (``google``) or Twemoji (``twitter``): classes are Unicode's categories, groups are concepts."""
     source = f"emoji-{vendor}"
     try:
@@ -156,8 +163,8 @@ def load_datasource(folder: Path, vendor: str, size: int, progress: Progress | N
     if not entries:
         raise UserError(f"{source}: no pictures in {folder}; delete it and fetch them again: unilat data get {source}")
     files = [pictures_folder / name for name, _ in entries]
-    key = f"{folder.name}-v{VERSION}-{size}"
-    arrays = cached_arrays(key, lambda: decode_all(files, size, source, progress))
+    key = _key(folder, size, fit)
+    arrays = cached_arrays(key, lambda: decode_all(files, size, fit, source, progress))
     images = arrays["images"]
     classes = tuple(sorted({category for _, category in entries}))
     stems = [Path(name).stem for name, _ in entries]
@@ -177,7 +184,7 @@ def _forms(emoji: dict) -> list[dict]:
     return [emoji, *emoji.get("skin_variations", {}).values()]
 
 
-def load_solar(folder: Path, size: int, progress: Progress | None = None) -> Pictures:
+def load_solar(folder: Path, size: Size, fit: Fit = "crop", progress: Progress | None = None) -> Pictures:
     """ELPV: photographs of solar cells, grey; a class is the cell's type and how likely it is defective."""
     data = folder / "elpv_dataset" / "data"
     try:
@@ -186,8 +193,8 @@ def load_solar(folder: Path, size: int, progress: Progress | None = None) -> Pic
     except (OSError, ValueError) as error:
         raise UserError(f"solar: labels.csv cannot be read ({error}); delete {folder}, fetch it again") from None
     files = [path for path, _, _ in entries]
-    key = f"{folder.name}-v{VERSION}-{size}"
-    arrays = cached_arrays(key, lambda: decode_all(files, size, "solar", progress))
+    key = _key(folder, size, fit)
+    arrays = cached_arrays(key, lambda: decode_all(files, size, fit, "solar", progress))
     images = arrays["images"]
     kinds = sorted({(kind, odds) for _, kind, odds in entries})
     return pack(
@@ -200,11 +207,11 @@ def load_solar(folder: Path, size: int, progress: Progress | None = None) -> Pic
     )
 
 
-def load_digits(size: int) -> Pictures:
+def load_digits(size: Size) -> Pictures:
     """scikit-learn's digits, 8 x 8: ``bytes = round(value 255 / 16)``, light on black; larger by a black border."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     values, labels = sklearn_digits(return_X_y=True)
     images = np.round(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    images, converted = fit_square(images, size)
+    images, converted = around(images, size)
     return pack(images, labels, "digits", classes=tuple("0123456789"), converted=converted)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.types import UserError
+from unilat.types import FieldError, Size, UserError
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``: called now and then by slow readers; ``total`` is 0 where it is not known."""
@@ -22,7 +22,7 @@ class Pictures:
     near-duplicates (skin tones of one emoji, letters drawn alike) that must not straddle a split.
     """
 
-    images: Tensor  # uint8 [N, C, S, S]
+    images: Tensor  # uint8 [N, C, H, W]
     labels: Tensor  # int64 [N]
     classes: tuple[str, ...]
     groups: Tensor  # int64 [N]
@@ -31,6 +31,7 @@ class Pictures:
     source: str
     skipped: tuple[tuple[str, str], ...] = ()  # (name, reason)
     converted: dict[str, int] = field(default_factory=dict)  # e.g. {"palette": 3, "resized": 40}
+    shapes: dict[str, int] = field(default_factory=dict)  # e.g. {"480x640 cropped, resized": 12}, commonest first
     notes: tuple[str, ...] = ()  # one line each, to be told to the user
     sha256: str = ""  # of the pictures' and labels' bytes
 
@@ -38,9 +39,9 @@ class Pictures:
         return int(self.images.shape[0])
 
     @property
-    def size(self) -> int:
-        """Side of the square pictures, in pixels."""
-        return int(self.images.shape[-1])
+    def size(self) -> Size:
+        """Height and width in pixels."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     @property
     def channels(self) -> int:
@@ -57,7 +58,7 @@ class Pictures:
         return {
             "source": self.source,
             "count": len(self),
-            "size": self.size,
+            "size": list(self.size),
             "channels": self.channels,
             "classes": list(self.classes),
             "class_counts": self.class_counts(),
@@ -65,6 +66,7 @@ class Pictures:
             "held_out": None if self.held_out is None else int(self.held_out.sum()),
             "skipped": [list(item) for item in self.skipped],
             "converted": dict(self.converted),
+            "shapes": dict(self.shapes),
             "notes": list(self.notes),
             "sha256": self.sha256,
         }
@@ -81,15 +83,16 @@ def pack(
     held_out: np.ndarray | None = None,
     skipped: tuple[tuple[str, str], ...] = (),
     converted: dict[str, int] | None = None,
+    shapes: dict[str, int] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Pictures:
-    """Pictures ``uint8 [N, C, S, S]`` with everything said about them -> :class:`Pictures`, hashed and checked.
+    """Pictures ``uint8 [N, C, H, W]`` with everything said about them -> :class:`Pictures`, hashed and checked.
 
     Pictures that are equal byte for byte share a group, whatever ``groups`` says besides.
     """
     count = len(images)
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"pack wants uint8 [N, C, S, S], not {images.dtype} {list(images.shape)}")
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"pack wants uint8 [N, C, H, W], not {images.dtype} {list(images.shape)}")
     if count == 0:
         raise UserError(f"{source}: no picture could be read; name a folder or file that holds pictures")
     label_array = np.zeros(count, np.int64) if labels is None else np.asarray(labels, np.int64)
@@ -114,6 +117,7 @@ def pack(
         source=source,
         skipped=skipped,
         converted=dict(sorted((converted or {}).items())),
+        shapes=dict(sorted((shapes or {}).items(), key=lambda item: -item[1])),
         notes=notes,
         sha256=digest.hexdigest(),
     )
@@ -169,7 +173,7 @@ def equal_groups(images: np.ndarray) -> np.ndarray:
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """``uint8 [N, 1 or 3, S, S]`` with ``channels`` channels: grey is repeated, colour becomes luma.
+    """``uint8 [N, 1 or 3, H, W]`` with ``channels`` channels: grey is repeated, colour becomes luma.
 
     Luma is ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601, the same integers as Pillow's.
     """
@@ -185,7 +189,7 @@ def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
 
 
 def is_grey(images: np.ndarray) -> bool:
-    """Whether every picture of ``uint8 [N, 3, S, S]`` has equal channels."""
+    """Whether every picture of ``uint8 [N, 3, H, W]`` has equal channels."""
     return bool((images[:, 0] == images[:, 1]).all() and (images[:, 0] == images[:, 2]).all())
 
 
@@ -206,12 +210,12 @@ def available_bytes() -> int | None:
 
 
 def require_memory(needed: int, source: str, count: int, shape: str) -> None:
-    """:class:`UserError` before, not a crash after, ``needed`` bytes do not fit."""
+    """:class:`FieldError` before, not a crash after, ``needed`` bytes do not fit."""
     free = available_bytes()
     if free is not None and needed > 0.9 * free:
-        raise UserError(
+        raise FieldError(
             f"{source}: {count:,} pictures of {shape} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free;"
-            " choose a smaller --size or fewer pictures"
+            " choose a smaller data.size or fewer pictures"
         )
 
 

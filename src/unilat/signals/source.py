@@ -1,5 +1,6 @@
 """``open_source``: a data set as a :class:`Source`, in memory where it fits and read as it is needed where not."""
 
+import math
 import zipfile
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,7 @@ from unilat.signals.pictures import Progress, available_bytes
 from unilat.signals.shards import ShardFormat, has_shards
 from unilat.signals.stream import Streamed
 from unilat.signals.stream_folders import FolderFormat
-from unilat.types import UserError
+from unilat.types import Size, UserError, as_size, spelled
 
 UNKNOWN_MEMORY = 1 << 30  # taken where the machine does not tell how much is free
 
@@ -76,7 +77,7 @@ def open_source(
     that is made once and kept in the cache. While it is read so, at most ``unreadable_share`` of the pictures may turn
     out to be unreadable. Raises :class:`UserError` with one line that names the thing and the way out.
     """
-    side = _side(size)
+    asked = _checked(size)
     if channels not in (None, 1, 3):
         raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
     if limit is not None and limit < 1:
@@ -86,19 +87,19 @@ def open_source(
         memory_budget = UNKNOWN_MEMORY if free is None else free // 4
     form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget)
     if form is None:
-        return InMemory(load(source, size=side, channels=channels, progress=progress, limit=limit))
+        return InMemory(load(source, size=asked, channels=channels, progress=progress, limit=limit))
     now = form.listing()
     shards = form.word == "shards"
     index = indexed(form, now, progress) if shards else None
     count = (len(now.files) if index is None else len(index)) if form.rows is None else form.rows
-    square = side or form.side or FOLDER_SIZE
-    fit = min(count, count if limit is None else limit) * (channels or 3) * square * square <= memory_budget
+    shape = asked or as_size(form.side or FOLDER_SIZE)
+    fit = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
     if fit and not shards:
-        return InMemory(load(source, size=side, channels=channels, progress=progress, limit=limit))
+        return InMemory(load(source, size=asked, channels=channels, progress=progress, limit=limit))
     streamed = Streamed(
         form,
         index or indexed(form, now, progress),
-        size=(square, square),
+        size=shape,
         channels=channels,
         limit=limit,
         unreadable_share=unreadable_share,
@@ -106,16 +107,14 @@ def open_source(
     return InMemory(streamed.gathered(progress)) if fit else streamed
 
 
-def _side(size: int | tuple[int, int] | None) -> int | None:
-    """The side that is asked for, checked."""
+def _checked(size: int | tuple[int, int] | None) -> Size | None:
+    """The (height, width) that is asked for."""
     if size is None:
         return None
-    height, width = (size, size) if isinstance(size, int) else size
-    if not 1 <= min(height, width) <= max(height, width) <= 8192:
-        raise UserError(f"the pictures' size must lie between 1 and 8192, not {size}")
-    if height != width:
-        raise UserError(f"pictures of {height} x {width} are not read yet; name one side, {min(height, width)}")
-    return height
+    size = as_size(size)
+    if not 1 <= min(size) <= max(size) <= 8192:
+        raise UserError(f"the pictures' size must lie between 1 and 8192, not {spelled(size)}")
+    return size
 
 
 def _format(path: Path, memory_budget: int) -> Format | None:

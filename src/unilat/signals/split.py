@@ -1,11 +1,11 @@
-"""Which pictures are held out: a pure function of a seed."""
+"""Which pictures are held out, and where training cuts the others: pure functions of a seed."""
 
 import torch
 from torch import Tensor
 
-from unilat.maths.seeds import seeded
+from unilat.maths.seeds import key, seeded
 from unilat.signals.pictures import Pictures
-from unilat.types import UserError
+from unilat.types import Fit, UserError
 
 
 def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -41,6 +41,17 @@ def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, see
             " add pictures, or put them into fewer sub-folders"
         )
     return (~test).nonzero().flatten(), test.nonzero().flatten()
+
+
+def held_out_fit(fit: Fit) -> Fit:
+    """How pictures are brought to size that are not trained on: what is random in training is the centre there."""
+    return "crop" if fit == "random-crop" else fit
+
+
+def crop_place(seed: int, epoch: int, index: int) -> tuple[float, float]:
+    """Where picture ``index`` is cut in this epoch: ``(down, across)`` in [0, 1), for ``decode.crop_at``."""
+    number = key(seed, "crop", epoch, index)
+    return (number >> 32) / 2**31, (number & 0x7FFFFFFF) / 2**31
 
 
 def _held_out_groups(pictures: Pictures, fraction: float, at_most: int, seed: int) -> list[int]:

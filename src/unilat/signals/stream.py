@@ -14,7 +14,7 @@ from unilat.signals.decode import Unreadable, printable
 from unilat.signals.index import Format, Index, first_alike
 from unilat.signals.kind import Image
 from unilat.signals.pictures import Pictures, Progress, _told, pack, with_channels
-from unilat.types import UserError
+from unilat.types import UserError, spelled
 
 PART = 1 << 14  # entries looked at together, where all of them are
 
@@ -220,11 +220,11 @@ def _choose(form: Format, index: Index, size: tuple[int, int], limit: int | None
     skipped = []
     for row in np.flatnonzero(~usable).tolist():
         reason = index.problems[int(index.problem[row])]
-        small = f"smaller than {min(size)}: {index.width[row]} x {index.height[row]}"
+        small = f"smaller than {spelled(size)}: {index.height[row]} x {index.width[row]}"
         skipped.append((_entry_name(form, index, row), reason or small))
     rows = np.flatnonzero(usable).astype(np.int32)
     if not len(rows):
-        raise UserError(nothing_left(source, skipped, min(size)))
+        raise UserError(nothing_left(source, skipped, size))
     if limit is not None and limit < len(rows):
         rows = rows[even_positions(len(rows), limit, index.held_out[rows].astype(bool).tolist())]
     used = {index.labels[number] for number in np.unique(index.label[rows]).tolist()}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unilat.signals.arrays import _as_nhwc, _squares, _value_map, read_npy
+from unilat.signals.arrays import _as_nhwc, _sized, _value_map, read_npy
 from unilat.signals.decode import printable
 from unilat.signals.handles import Handles
 from unilat.signals.index import Entry, Index, Listing, checked, digest_of, listing, unread
@@ -82,4 +82,4 @@ class ArrayFormat:
         image = _value_map(values, self.source)[0](picture)
         if image.shape[:2] == size and image.shape[2] != 4:
             return image.transpose(2, 0, 1)
-        return _squares(image[None], np.arange(1), min(size), self.source, None)[0][0]
+        return _sized(image[None], np.arange(1), size, "crop", self.source, None)[0][0]

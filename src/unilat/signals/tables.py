@@ -13,7 +13,7 @@ from typing import Any
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable, read_file
 from unilat.signals.pictures import Pictures, Progress, require_memory
-from unilat.types import UserError
+from unilat.types import Fit, Size, UserError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "images", "jpg", "png", "webp", "pixel_values", "bytes")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label", "cls", "target")
@@ -149,8 +149,9 @@ def load_tables(
     tables: list[Table],
     source: str,
     *,
-    size: int,
+    size: Size,
     channels: int | None = None,
+    fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> Pictures:
@@ -171,6 +172,7 @@ def load_tables(
         source,
         size=size,
         channels=channels,
+        fit=fit,
         progress=progress,
         class_order=class_names,
         one_class=label is None,

@@ -36,7 +36,7 @@ from unilat.studies.measures import (
 )
 from unilat.studies.subject import Say, Subject
 from unilat.training.machine import manifest, pick_device
-from unilat.types import UserError
+from unilat.types import Size, UserError, as_size
 
 __all__ = ["Audit", "AuditPlan", "Fault", "audit"]
 
@@ -68,7 +68,7 @@ def audit(
     *,
     decode: Callable[[Tensor], Tensor] | None = None,
     out: str | Path | None = None,
-    size: int | None = None,
+    size: int | str | Size | None = None,
     limit: int | None = 10_000,
     samples: int | None = None,
     seed: int = 0,
@@ -81,14 +81,15 @@ def audit(
     """Measure a folder of diffusers, a function ``encode(x) -> z`` or ``-> (mean, logvar)``, or an array of latents.
 
     ``x`` is float32 ``[B, C, H, W]`` in [-1, 1]; ``decode(z) -> x``. ``pictures``: whatever ``unilat train`` takes, or
-    uint8 ``[N, C, S, S]``; for an array they may be left out. ``limit``: pictures encoded at most. ``samples``: latents
-    that the prior sees in training. ``out``: a folder that is gone on with; without one nothing is kept.
+    uint8 ``[N, C, H, W]``; for an array they may be left out. ``size``: theirs, a number or ``(height, width)``.
+    ``limit``: pictures encoded at most. ``samples``: latents that the prior sees in training. ``out``: a folder that is
+    gone on with; without one nothing is kept.
 
     Raises :class:`UserError` with one line for what cannot be read or measured.
     """
     if (samples is not None and samples < 1) or (limit is not None and limit < subject.FEWEST):
         raise UserError(f"an audit needs --samples of 1 at least and {subject.FEWEST} pictures, not {samples}, {limit}")
-    plan = AuditPlan(seed=seed) if plan is None else plan
+    plan, sides = AuditPlan(seed=seed) if plan is None else plan, None if size is None else as_size(size)
     if samples is not None:
         plan = dataclasses.replace(plan, prior=dataclasses.replace(plan.prior, samples=samples))
     with tempfile.TemporaryDirectory(prefix="unilat-audit-") as temporary:
@@ -96,11 +97,11 @@ def audit(
         identity, place = dataclasses.asdict(plan), pick_device(device)
         model = subject.model_of(model_or_latents, decode, place)
         if model is None:
-            audited = subject.of_array(model_or_latents, folder, identity, size, pictures)
+            audited = subject.of_array(model_or_latents, folder, identity, sides, pictures)
         elif pictures is None:
             raise UserError(f"{model.name} is a model: an audit needs pictures to encode, name them after it")
         else:
-            shown = subject.pictures_of(pictures, size, model.channels, limit)
+            shown = subject.pictures_of(pictures, sides, model.channels, limit)
             audited = subject.of_model(model, shown, folder, identity, place, say)
         means = Means(plan=plan, folder=folder, features=features, device=device, say=say, progress=progress)
         measured, faults = _measured(audited, means)

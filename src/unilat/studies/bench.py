@@ -51,8 +51,8 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     place = pick_device(device)
     counted = describe(config, channels, CLASSES)["parts"]
     torch.manual_seed(0)
-    size, shape = config.data.size, (config.autoencoder.latent_channels, *configuration.latent_grid(config))
-    pictures = torch.randint(0, 256, (PICTURES, channels, size, size), dtype=torch.uint8)
+    shape = (config.autoencoder.latent_channels, *configuration.latent_grid(config))
+    pictures = torch.randint(0, 256, (PICTURES, channels, *config.data.size), dtype=torch.uint8)
     labels = torch.arange(PICTURES) % CLASSES
     autoencoder = build_autoencoder(config, channels).to(place)
     autoencoder.start_at_unit_scale(pictures[:64].to(place).float() / 127.5 - 1)
@@ -90,8 +90,8 @@ def _parts(
     config: RunConfig, autoencoder: Any, base: Any, shape: tuple[int, ...], channels: int, place: torch.device
 ) -> dict[str, dict[str, float]]:
     """Milliseconds an example of each network's forward and backward pass, in batches as they are trained."""
-    one, two, size = config.stage1.batch, config.stage2.batch, config.data.size
-    x, z = torch.randn(one, channels, size, size, device=place), torch.randn(one, *shape, device=place)
+    one, two = config.stage1.batch, config.stage2.batch
+    x, z = torch.randn(one, channels, *config.data.size, device=place), torch.randn(one, *shape, device=place)
     level, latents = torch.zeros(one, device=place), torch.randn(two, *shape, device=place)
     cond = Condition(torch.zeros(two, dtype=torch.int64, device=place))
     calls: dict[str, tuple[nn.Module, tuple[Tensor | Condition, ...]]] = {"encoder": (autoencoder.encoder, (x,))}

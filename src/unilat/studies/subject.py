@@ -17,7 +17,7 @@ from unilat.maths.seeds import key
 from unilat.signals import Pictures, split, to_unit
 from unilat.signals import load as load_pictures
 from unilat.signals.pictures import equal_groups, pack
-from unilat.types import UserError
+from unilat.types import Size, UserError
 
 BATCH = 32
 FEWEST = 50
@@ -67,13 +67,13 @@ def model_of(
     return None
 
 
-def pictures_of(source: Any, size: int | None, channels: int | None, limit: int | None) -> Pictures:
-    """Pictures of a data set, or of a uint8 tensor ``[N, C, S, S]`` as it is."""
+def pictures_of(source: Any, size: Size | None, channels: int | None, limit: int | None) -> Pictures:
+    """Pictures of a data set, or of a uint8 tensor ``[N, C, H, W]`` as it is."""
     if isinstance(source, Pictures):
         return source
     if isinstance(source, Tensor):
-        if source.dtype != torch.uint8 or source.ndim != 4 or source.shape[2] != source.shape[3]:
-            raise UserError(f"pictures must be uint8 [N, C, S, S], not {source.dtype} {list(source.shape)}")
+        if source.dtype != torch.uint8 or source.ndim != 4:
+            raise UserError(f"pictures must be uint8 [N, C, H, W], not {source.dtype} {list(source.shape)}")
         return pack(source.cpu().numpy()[:limit], None, "a tensor")
     return load_pictures(str(source), size=size, channels=channels, limit=limit)
 
@@ -105,7 +105,7 @@ def of_model(
 
 
 def of_array(
-    array: Any, folder: Path, identity: dict[str, Any], size: int | None, pictures: Any, name: str | None = None
+    array: Any, folder: Path, identity: dict[str, Any], size: Size | None, pictures: Any, name: str | None = None
 ) -> Subject:
     """Latents of a file or in memory; ``size`` or ``pictures``, in the same order, tell the pixels behind each."""
     path = Path(array) if isinstance(array, str | Path) else None
@@ -122,7 +122,7 @@ def of_array(
         if len(shown) != len(z):
             raise UserError(f"{name}: {len(z)} latents and {len(shown)} pictures; they must be the same ones in order")
         size = shown.size
-    return Subject(name, z, None, train, test, size * size if size else None, None, shown)
+    return Subject(name, z, None, train, test, math.prod(size) if size else None, None, shown)
 
 
 def apart(z: Tensor, seed: int) -> tuple[Tensor, Tensor]:
