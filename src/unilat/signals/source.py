@@ -87,10 +87,10 @@ def open_source(
     form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget)
     if form is None:
         return InMemory(load(source, size=side, channels=channels, progress=progress, limit=limit))
-    now = form.listing()
+    now = form.listing(keep=False)
     shards = form.word == "shards"
     index = indexed(form, now, progress) if shards else None
-    count = (len(now.files) if index is None else len(index)) if form.rows is None else form.rows
+    count = (now.count if index is None else len(index)) if form.rows is None else form.rows
     square = side or form.side or FOLDER_SIZE
     fit = min(count, count if limit is None else limit) * (channels or 3) * square * square <= memory_budget
     if fit and not shards:
