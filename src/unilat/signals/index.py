@@ -6,12 +6,15 @@ cannot. It does not depend on the size or the channels that a run asks for.
 """
 
 import hashlib
+import mmap
+import os
 import sys
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -88,32 +91,47 @@ class Entry(NamedTuple):
 class Listing:
     """The files of a set as they lie on the disk now: what tells whether an index still fits."""
 
-    files: Texts
+    mark: str  # hexadecimal digest of all of it
+    count: int  # F
+    arrangement: str  # what entries depend on beside their file: split or not, columns, names of classes
+    files: Texts  # [F], or none where only the mark was asked for; so the next two
     sizes: np.ndarray  # int64 [F]
     mtimes: np.ndarray  # int64 [F], ns
-    arrangement: str  # what entries depend on beside their file: split or not, columns, names of classes
-
-    def mark(self) -> str:
-        """Hexadecimal digest of all of it."""
-        total = hashlib.blake2b(self.arrangement.encode("utf-8", "surrogateescape"), digest_size=32)
-        for part in (self.files.blob, self.files.ends, self.sizes, self.mtimes):
-            total.update(np.ascontiguousarray(part).data)
-        return total.hexdigest()
 
 
-def listing(files: Iterable[tuple[str, Path]], arrangement: Callable[[], str] = str) -> Listing:
-    """The :class:`Listing` of (name in the set, place); what cannot be looked at has size and time −1."""
+def listing(files: Iterable[tuple[str, str]], arrangement: Callable[[], str] = str, *, keep: bool = True) -> Listing:
+    """The :class:`Listing` of (name in the set, place); what cannot be looked at has size and time −1.
+
+    Without ``keep`` it is marked and counted only, in little memory however many files there are.
+    """
     names, sizes, mtimes = TextsBuilder(), array("q"), array("q")
-    for name, path in files:
-        names.add(name)
-        try:
-            status = path.stat()
-        except OSError:
-            status = None
-        sizes.append(-1 if status is None else status.st_size)
-        mtimes.append(-1 if status is None else status.st_mtime_ns)
+    total, stream, count, look = hashlib.blake2b(digest_size=32), iter(files), 0, os.stat
+    while part := list(islice(stream, 1024)):
+        numbers = array("q")
+        for _, path in part:
+            try:
+                status = look(path)
+                numbers.extend((status.st_size, status.st_mtime_ns))
+            except OSError:
+                numbers.extend((-1, -1))
+        count += len(part)
+        total.update("\0".join(name for name, _ in part).encode("utf-8", "surrogateescape"))
+        total.update(numbers)
+        if keep:
+            for name, _ in part:
+                names.add(name)
+            sizes.extend(numbers[0::2])
+            mtimes.extend(numbers[1::2])
     arranged = arrangement()
-    return Listing(files=names.done(), sizes=np.array(sizes), mtimes=np.array(mtimes), arrangement=arranged)
+    total.update(f"{count} {arranged}".encode("utf-8", "surrogateescape"))
+    return Listing(
+        mark=total.hexdigest(),
+        count=count,
+        arrangement=arranged,
+        files=names.done(),
+        sizes=np.array(sizes),
+        mtimes=np.array(mtimes),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +162,15 @@ class Index:
     problem: np.ndarray  # int32 [N]
     group: np.ndarray  # int32 [N]: the first entry of the same digest
 
+    mapped: mmap.mmap | None = None  # where the arrays lie
+
     def __len__(self) -> int:
         return len(self.file)
+
+    def let_go(self) -> None:
+        """What was looked at so far counts as this process's memory no longer; it is read again where it is needed."""
+        if self.mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
     def entries(self, begin: int, end: int) -> Iterator[Entry]:
         """Entries ``begin`` to ``end``, as they were scanned."""
@@ -203,8 +228,8 @@ class Format(Protocol):
         """What it has to know later of what it scanned; kept in the index."""
         ...
 
-    def listing(self) -> Listing:
-        """The files as they are now."""
+    def listing(self, *, keep: bool = True) -> Listing:
+        """The files as they are now; without ``keep`` marked and counted only."""
         ...
 
     def scan(self, file: str) -> Iterator[Entry]:
@@ -258,7 +283,7 @@ def build(form: Format, now: Listing, before: Index | None, progress: Progress |
     for name in ("held_out", "coloured"):
         numbers[name] = numbers[name].astype(np.uint8)
     made = Index(
-        mark=now.mark(),
+        mark=now.mark,
         arrangement=now.arrangement,
         said=form.said,
         colour=False,
@@ -271,6 +296,7 @@ def build(form: Format, now: Listing, before: Index | None, progress: Progress |
         digest=digest,
         check=np.ascontiguousarray(digest[:, :4]).view(np.uint32)[:, 0],
         group=first_alike(digest).astype(np.int32),
+        mapped=None,
         **numbers,
     )
     return replace(made, colour=_in_colour(form, made))

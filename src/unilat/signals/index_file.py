@@ -6,6 +6,7 @@ costs time only.
 
 import hashlib
 import json
+import mmap
 import os
 import tempfile
 from dataclasses import fields
@@ -26,13 +27,13 @@ DTYPES = {"U8": np.uint8, "I32": np.int32, "U32": np.uint32, "I64": np.int64}
 
 
 def indexed(form: Format, now: Listing, progress: Progress | None = None) -> Index:
-    """The index of a set's files as they are ``now``: the one kept where it still fits, else made, and kept."""
+    """The index of a set: the one kept where it fits the files as they are ``now``, else made, and kept."""
     key = hashlib.blake2b(f"{VERSION} {form.word} {form.path.resolve()}".encode("utf-8", "surrogateescape"))
     path = cache_folder() / "indexes" / f"{key.hexdigest()[:32]}.safetensors"
     kept = read(path)
-    if kept is not None and kept.mark == now.mark():
+    if kept is not None and kept.mark == now.mark:
         return kept
-    made = build(form, now, kept, progress)
+    made = build(form, form.listing(), kept, progress)
     if not write(path, made):
         return made
     again = read(path)
@@ -49,7 +50,7 @@ def write(path: Path, index: Index) -> bool:
             arrays |= {f"{one.name}.blob": value.blob, f"{one.name}.ends": value.ends}
         elif isinstance(value, np.ndarray):
             arrays[one.name] = np.ascontiguousarray(value)
-        else:
+        elif one.name != "mapped":
             said[one.name] = value
     temporary = None
     try:
@@ -80,20 +81,20 @@ def read(path: Path) -> Index | None:
             file.seek(max(size, 0))
             if file.read() != _sum(path, size):
                 return None
-        whole = np.memmap(path, np.uint8, "r")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         values = json.loads(header.pop("__metadata__")["index"])
         if values.pop("version") != VERSION:
             return None
-        arrays = {}
+        arrays, whole = {}, np.frombuffer(mapped, np.uint8)
         for name, one in header.items():
             begin, end = (8 + length + offset for offset in one["data_offsets"])
-            arrays[name] = np.asarray(whole[begin:end]).view(DTYPES[one["dtype"]]).reshape(one["shape"])
+            arrays[name] = whole[begin:end].view(DTYPES[one["dtype"]]).reshape(one["shape"])
         for one in fields(Index):
             if f"{one.name}.ends" in arrays:
                 values[one.name] = Texts(arrays[f"{one.name}.blob"], arrays[f"{one.name}.ends"])
             elif one.name in arrays:
                 values[one.name] = arrays[one.name]
-        return Index(**values)
+        return Index(**values, mapped=mapped)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

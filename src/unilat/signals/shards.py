@@ -74,13 +74,14 @@ class ShardFormat:
         self._split = False
         self._files: Handles[str, Descriptor] = Handles(lambda file: Descriptor(self.folder / file), most=16)
 
-    def listing(self) -> Listing:
+    def listing(self, *, keep: bool = True) -> Listing:
         """The shards, by name."""
         paths = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
         names = [path.name for path in paths if path.is_file() and not path.name.startswith(".")]
         has_train = any(name.startswith("train") for name in names)
         self._split = has_train and any(name.startswith(("test", "val")) for name in names)
-        return listing(((name, self.folder / name) for name in names), lambda: "split" if self._split else "")
+        files = ((name, str(self.folder / name)) for name in names)
+        return listing(files, lambda: "split" if self._split else "", keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """The shard's pictures in the order of their members."""

@@ -88,10 +88,10 @@ def open_source(
     form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget)
     if form is None:
         return InMemory(load(source, size=asked, channels=channels, progress=progress, limit=limit))
-    now = form.listing()
+    now = form.listing(keep=False)
     shards = form.word == "shards"
     index = indexed(form, now, progress) if shards else None
-    count = (len(now.files) if index is None else len(index)) if form.rows is None else form.rows
+    count = (now.count if index is None else len(index)) if form.rows is None else form.rows
     shape = asked or as_size(form.side or FOLDER_SIZE)
     fit = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
     if fit and not shards:

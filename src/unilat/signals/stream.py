@@ -23,7 +23,7 @@ PART = 1 << 14  # entries looked at together, where all of them are
 class _Chosen:
     """Which entries of an index are read, and what is known about them."""
 
-    rows: np.ndarray  # int32 [N]
+    rows: np.ndarray | None  # int32 [N]; None: all of them
     skipped: tuple[tuple[str, str], ...]
     classes: tuple[str, ...]
     labels: np.ndarray  # int64 [N]
@@ -33,9 +33,9 @@ class _Chosen:
 class Streamed:
     """Pictures read and decoded when they are asked for: the ``Source`` of every format larger than memory.
 
-    It holds the numbers of the index, mapped from the cache, and 22 bytes a picture. A picture that cannot be read is
-    replaced by another of its class and side of the split, chosen by a hash of its index alone; which ones are is
-    known to this process and to those forked from it.
+    It holds the numbers of the index, mapped from the cache, and 18 to 22 bytes a picture. A picture that cannot be
+    read is replaced by another of its class and side of the split, chosen by a hash of its index alone; which ones are
+    is known to this process and to those forked from it. Not for use by several threads at once.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Streamed:
         self._form, self._index, self._share = form, index, unreadable_share
         chosen = _choose(form, index, size, limit, self.source)
         self._rows, self._skipped = chosen.rows, chosen.skipped
-        groups = first_alike(index.group[chosen.rows])
-        held_out = index.held_out[chosen.rows].astype(bool)
+        groups = index.group if chosen.rows is None else first_alike(index.group[chosen.rows])
+        held_out = _of(index.held_out, chosen.rows).astype(bool)
         self.classes, self.labels = chosen.classes, torch.from_numpy(chosen.labels)
         self.groups = torch.from_numpy(groups.astype(np.int64))
         self.held_out = torch.from_numpy(held_out) if held_out.any() else None
@@ -64,30 +64,38 @@ class Streamed:
         self.notes = chosen.notes + _told(chosen.labels, self.classes, groups, held_out if held_out.any() else None)
         self.sha256 = self._identity(chosen.labels)
         self.blocks = self._blocks() if form.has_blocks else None
+        index.let_go()
         self._unreadable = mmap.mmap(-1, len(self))  # a byte a picture, shared with the processes forked from this one
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.labels)
 
     def _identity(self, labels: np.ndarray) -> str:
         """SHA-256 of the pictures' digests, labels, classes and shape, in order; neither names nor places."""
         total = hashlib.sha256(f"{self.kind.shape} {self.classes}".encode("utf-8", "surrogateescape"))
         total.update(np.ascontiguousarray(labels, "<i8").data)
         for first in range(0, len(self), PART):
-            total.update(np.ascontiguousarray(self._index.digest[self._rows[first : first + PART]]).data)
+            part = slice(first, first + PART)
+            total.update(
+                np.ascontiguousarray(self._index.digest[part if self._rows is None else self._rows[part]]).data
+            )
         return total.hexdigest()
 
     def _blocks(self) -> Tensor:
         """int64 ``[N]``: one number for pictures that are read together."""
-        file, block = (column[self._rows].astype(np.int64) for column in (self._index.file, self._index.block))
+        file, block = (_of(one, self._rows).astype(np.int64) for one in (self._index.file, self._index.block))
         return torch.from_numpy(file * (int(block.max()) + 1) + block)
 
     def names(self, indices: Tensor) -> list[str]:
         """What the pictures ``indices`` (int64 ``[B]``) are called: path, member or row."""
-        return [self._name(int(self._rows[index])) for index in self._checked(indices)]
+        return [self._name(index) for index in self._checked(indices)]
 
-    def _name(self, row: int) -> str:
-        return _entry_name(self._form, self._index, row)
+    def _row(self, index: int) -> int:
+        """The index's entry of a picture."""
+        return index if self._rows is None else int(self._rows[index])
+
+    def _name(self, index: int) -> str:
+        return _entry_name(self._form, self._index, self._row(index))
 
     def _checked(self, indices: Tensor) -> list[int]:
         wanted = indices.tolist()
@@ -110,7 +118,7 @@ class Streamed:
 
     def _read(self, index: int) -> np.ndarray:
         """uint8 ``[C, H, W]``; raises Unreadable."""
-        pixels = self._form.pixels(self._index, int(self._rows[index]), (self.kind.height, self.kind.width))
+        pixels = self._form.pixels(self._index, self._row(index), (self.kind.height, self.kind.width))
         return with_channels(pixels[None], self.kind.channels)[0]
 
     def _picture(self, index: int, among: Tensor | None) -> np.ndarray:
@@ -141,7 +149,7 @@ class Streamed:
             self._unreadable[index] = 1
             count = int(np.count_nonzero(np.frombuffer(self._unreadable, np.uint8)))
             if count > self._share * len(self):
-                name = self._name(int(self._rows[index]))
+                name = self._name(index)
                 raise UserError(
                     f"{self.source}: {count} of {len(self)} pictures cannot be read, over a share of {self._share:.3g}"
                     f" (last {name}: {reason}); repair the set, or allow a larger unreadable_share"
@@ -156,7 +164,7 @@ class Streamed:
                 images[len(kept)] = self._read(index)
                 kept.append(index)
             except Unreadable as reason:
-                skipped.append((self._name(int(self._rows[index])), str(reason)))
+                skipped.append((self._name(index), str(reason)))
             if progress and index % 256 == 0:
                 progress(index, len(self), "reading pictures")
         chosen = torch.tensor(kept, dtype=torch.int64)
@@ -176,7 +184,7 @@ class Streamed:
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of what was left out at the start, and of what could not be read since."""
         since = np.flatnonzero(np.frombuffer(self._unreadable, np.uint8)).tolist()
-        return self._skipped + tuple((self._name(int(self._rows[index])), self._reason(index)) for index in since)
+        return self._skipped + tuple((self._name(index), self._reason(index)) for index in since)
 
     def _reason(self, index: int) -> str:
         try:
@@ -204,6 +212,11 @@ class Streamed:
         }
 
 
+def _of(column: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """The column of the chosen entries."""
+    return column if rows is None else column[rows]
+
+
 def _entry_name(form: Format, index: Index, row: int) -> str:
     return printable(form.name(index.files[int(index.file[row])], index.names[row]))
 
@@ -222,13 +235,15 @@ def _choose(form: Format, index: Index, size: tuple[int, int], limit: int | None
         reason = index.problems[int(index.problem[row])]
         small = f"smaller than {spelled(size)}: {index.height[row]} x {index.width[row]}"
         skipped.append((_entry_name(form, index, row), reason or small))
-    rows = np.flatnonzero(usable).astype(np.int32)
-    if not len(rows):
+    if not usable.any():
         raise UserError(nothing_left(source, skipped, size))
-    if limit is not None and limit < len(rows):
+    rows = None if usable.all() else np.flatnonzero(usable).astype(np.int32)
+    if limit is not None and limit < usable.sum():
+        rows = np.flatnonzero(usable).astype(np.int32)
         rows = rows[even_positions(len(rows), limit, index.held_out[rows].astype(bool).tolist())]
-    used = {index.labels[number] for number in np.unique(index.label[rows]).tolist()}
-    tried = {index.labels[number] for number in np.unique(index.label).tolist()}
+    label = _of(index.label, rows)
+    used = {index.labels[number] for number in np.flatnonzero(np.bincount(label)).tolist()}
+    tried = {index.labels[number] for number in np.flatnonzero(np.bincount(index.label)).tolist()}
     notes: tuple[str, ...] = ()
     if limit is None and (lost := sorted(tried - used - {"", "."})):
         notes += (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
@@ -241,6 +256,6 @@ def _choose(form: Format, index: Index, size: tuple[int, int], limit: int | None
         rows=rows,
         skipped=tuple(skipped),
         classes=tuple(printable(name) for name in classes),
-        labels=numbers[index.label[rows]],
+        labels=numbers[label],
         notes=notes,
     )

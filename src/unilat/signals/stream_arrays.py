@@ -47,9 +47,9 @@ class ArrayFormat:
         """``[N, H, W, C]``, mapped; raises OSError or ValueError where the file is gone or shorter."""
         return _as_nhwc(np.memmap(self.path, mode="r", **self._map), self.source)[0]
 
-    def listing(self) -> Listing:
+    def listing(self, *, keep: bool = True) -> Listing:
         """The one file."""
-        return listing([(self.path.name, self.path)])
+        return listing([(self.path.name, str(self.path))], keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """Every picture; what its values mean is settled by all of them."""

@@ -26,21 +26,23 @@ class FolderFormat:
         self._split = False
         self._problems: dict[str, str] = {}
 
-    def listing(self) -> Listing:
+    def listing(self, *, keep: bool = True) -> Listing:
         """Every file below, by the parts of its path."""
         tops: set[str] = set()
         self._problems.clear()
 
-        def files() -> Iterator[tuple[str, Path]]:
+        root = str(self.path)
+
+        def files() -> Iterator[tuple[str, str]]:
             for parts, problem in walk(self.path):
                 name = "/".join(parts)
                 if problem:
                     self._problems[name] = problem
-                if len(parts) > 1:
+                if len(parts) > 1 and parts[0] not in tops:
                     tops.add(parts[0])
-                yield name, self.path / name
+                yield name, f"{root}/{name}"
 
-        now = listing(files(), lambda: "split" if is_split(tops) else "")
+        now = listing(files(), lambda: "split" if is_split(tops) else "", keep=keep)
         self._split = bool(now.arrangement)
         return now
 

@@ -89,10 +89,10 @@ class TableFormat:
     def _group(self, key: tuple[str, int]) -> Any:
         return self._read(*key, [self.image]).column(0)
 
-    def listing(self) -> Listing:
+    def listing(self, *, keep: bool = True) -> Listing:
         """The files in the set's order."""
         said = json.dumps([self.image, self.label, self.classes, [*self._held_out.values()]])
-        return listing(((file, self.folder / file) for file in self._held_out), lambda: said)
+        return listing(((file, str(self.folder / file)) for file in self._held_out), lambda: said, keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """Every row of a file."""
