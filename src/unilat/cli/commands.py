@@ -84,6 +84,8 @@ class Train:
     """Compile the networks. By default where it pays back within the stage, which a line says."""
     no_compile: bool = False
     """Never compile them."""
+    workers: Annotated[int, arg(metavar="N")] = 0
+    """Processes that read and decode batches ahead of the step; any number trains the same. 0 is right in memory."""
     json: Json = False
 
     def execute(self) -> None:

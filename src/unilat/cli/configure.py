@@ -66,7 +66,9 @@ class ConfiguredTrain:
         if options.compile and options.no_compile:
             raise UserError("--compile and --no-compile contradict each other: give one of them, or none")
         compiled = "on" if options.compile else "off" if options.no_compile else "auto"
-        return Choices(compile=compiled, precision=options.precision, checkpointing=options.checkpointing)
+        return Choices(
+            compile=compiled, precision=options.precision, checkpointing=options.checkpointing, workers=options.workers
+        )
 
     def execute(self) -> None:
         """Train, or say what would be trained."""

@@ -216,11 +216,13 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
-    log, place = folder / "log.jsonl", pick_device(how.device)
+    log, place, workers = folder / "log.jsonl", pick_device(how.device), how.choices.workers
     compiled, why = compiles(how.choices, flops, place)
     how.tell({"note": f"{stage.name}: networks {why}"})
     with applied(stage.model, how.choices, compiled):
-        done = fit(stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device)
+        done = fit(
+            stage, plan, folder / stage.name, seed, log=log, progress=how.tell, device=how.device, workers=workers
+        )
     stage.model.load_state_dict(done["ema"])
     return done["samples"]
 

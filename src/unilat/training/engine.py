@@ -27,11 +27,12 @@ from torch import Tensor
 
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
+from unilat.training.batches import upcoming
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World, join
-from unilat.training.plan import Schedule, Stage
+from unilat.training.plan import Batch, Schedule, Stage
 from unilat.training.state import State
 from unilat.types import UserError
 
@@ -68,11 +69,17 @@ class _Signals:
                 signal.signal(number, handler)
 
 
-def _losses(state: State, world: World, first: int, last: int) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, ...]]:
-    """Forward pass of rows ``first..last`` of the next step; the same whenever it is called between two steps."""
+def _losses(
+    state: State, world: World, first: int, last: int, rows: Batch | None = None
+) -> tuple[Tensor, dict[str, Tensor], Batch]:
+    """Forward pass of rows ``first..last`` of the next step; the same whenever it is called between two steps.
+
+    ``rows``: these examples, where they have been made already.
+    """
     stage, total = state.stage, state.schedule.batch
-    indices = batch_indices(stage.count, total, state.seed, state.step)[first:last]
-    batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in stage.batch(indices))
+    if rows is None:
+        rows = stage.batch(batch_indices(stage.count, total, state.seed, state.step)[first:last])
+    batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in rows)
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
     draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
     loss, metrics = stage.losses(batch, draws)
@@ -81,11 +88,12 @@ def _losses(state: State, world: World, first: int, last: int) -> tuple[Tensor, 
     return loss, metrics, batch
 
 
-def _step(state: State, world: World, number: int) -> tuple[dict[str, float], int]:
-    """One step. Returns the means over the global batch, and the signal to stop for: this process's or another's."""
+def _step(state: State, world: World, number: int, rows: Batch | None = None) -> tuple[dict[str, float], int]:
+    """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
+    stop for: this process's or another's."""
     schedule, total = state.schedule, state.schedule.batch
     state.forget_gradients()
-    loss, metrics, _ = _losses(state, world, *world.rows(total))
+    loss, metrics, _ = _losses(state, world, *world.rows(total), rows)
     (loss.sum() / total).backward()
     for parameter in state.trained:
         if parameter.grad is None:  # unused in this step: Adam must not skip it on some processes only
@@ -175,7 +183,14 @@ def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool
 
 
 def _loop(
-    state: State, world: World, last: int, folder: Path, journal: Journal, progress: Progress | None, warn: Warn
+    state: State,
+    world: World,
+    batches: Iterator[Batch],
+    last: int,
+    folder: Path,
+    journal: Journal,
+    progress: Progress | None,
+    warn: Warn,
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
     schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
@@ -183,7 +198,7 @@ def _loop(
     with signals.caught():
         while state.step < last:
             start = time.perf_counter()
-            means, caught = _step(state, world, signals.number)
+            means, caught = _step(state, world, signals.number, next(batches))
             told, calibrated = _after(state, means)
             took = time.perf_counter() - start
             state.seconds += took
@@ -216,16 +231,18 @@ def fit(
     progress: Progress | None = None,
     stop_at: int | None = None,
     device: str = "auto",
+    workers: int = 0,
     warn: Warn = checkpoint.warn_stderr,
 ) -> dict[str, Any]:
     """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0. ``stop_at``: save and return
-    after this many steps. Returns ``stage, step, steps, samples, seconds, resumed`` (step it started from),
-    ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole model).
+    after this many steps. ``workers``: processes that make batches ahead (``batches.py``), 0 for none. Returns
+    ``stage, step, steps, samples, seconds, resumed`` (step it started from), ``finished``, ``metrics`` (of the last
+    step made) and ``ema`` (name → averaged tensor of the whole model).
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
-    and a disk that fails; ``SystemExit`` 128 + n after signal n.
+    a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
     _check(schedule, stage)
     place = pick_device(device)
@@ -250,7 +267,8 @@ def fit(
         journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
-        told = _loop(state, world, last, folder, journal, progress, warn)
+        batches = stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers))
+        told = _loop(state, world, batches, last, folder, journal, progress, warn)
         return {
             "stage": stage.name,
             "step": state.step,
@@ -262,6 +280,13 @@ def fit(
             "metrics": told,
             "ema": state.ema.tensors,
         }
+
+
+def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
+    """The indices of this process's rows in each step from the next one up to ``last``."""
+    first, end = world.rows(state.schedule.batch)
+    for step in range(state.step, last):
+        yield batch_indices(state.stage.count, state.schedule.batch, state.seed, step)[first:end]
 
 
 def _check(schedule: Schedule, stage: Stage) -> None:

@@ -34,6 +34,8 @@ class Choices:
     """Of the networks alone; weights, noise coefficients and losses stay float32."""
     checkpointing: bool = False
     """Whether the inside of the blocks is computed again in the backward pass instead of being kept."""
+    workers: int = 0
+    """Processes that make batches ahead of the step; 0: each is made when it is needed, right for data in memory."""
 
 
 @dataclass(frozen=True)

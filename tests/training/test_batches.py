@@ -1,0 +1,213 @@
+"""Batches by worker processes: the same bits as without, and one line when a worker dies, hangs or refuses."""
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unilat.cli import main
+from unilat.files import read_safetensors
+from unilat.run import train as job
+from unilat.training import batches, checkpoint
+from unilat.training.batches import upcoming
+from unilat.training.order import batch_indices
+from unilat.training.plan import Stage
+from unilat.types import UserError
+
+from .toy import Toy, fit, schedule
+
+SEED = 7
+HERE = os.getpid()
+
+
+def order(steps: int = 9) -> list[Tensor]:
+    """Batches of four from 23, over the border of an epoch."""
+    return [batch_indices(23, 4, SEED, step) for step in range(steps)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, a dead child that nobody has asked for not counted."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Marked:
+    """Makes batches that say which process made them; ``trouble`` comes at the batch that holds index 5."""
+
+    def __init__(self, folder: Path, trouble: Callable[[], object] = lambda: None):
+        self.folder, self.trouble = folder, trouble
+
+    def __call__(self, indices: Tensor) -> tuple[Tensor, ...]:
+        (self.folder / str(os.getpid())).touch()
+        if 5 in indices.tolist() and os.getpid() != HERE:
+            self.trouble()
+        return 3 * indices, torch.full((len(indices),), os.getpid())
+
+    def workers(self) -> list[int]:
+        """Process numbers of all that made a batch."""
+        return [int(path.name) for path in self.folder.iterdir()]
+
+
+def refuse() -> None:
+    """What data have to say of themselves."""
+    raise UserError("photos/7.png cannot be decoded: leave it out")
+
+
+def test_any_number_of_workers_gives_the_batches_in_order(tmp_path: Path) -> None:
+    """Kills: batches as they come, one left out at the end, all made by one worker, a worker that stays behind."""
+    for workers in (0, 1, 4):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        make = Marked(folder)
+        with upcoming(make, order(), workers) as given:
+            found = list(given)
+        assert len(found) == 9 and all(torch.equal(a, 3 * b) for (a, _), b in zip(found, order(), strict=True))
+        made_by = {int(pids[0]) for _, pids in found}
+        assert len(made_by) == max(1, workers) and (HERE in made_by) == (workers == 0)
+        assert not any(alive(pid) for pid in made_by if pid != HERE)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "line"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), r"reads batches has ended \(.*(killed by signal|exited)"),
+        (lambda: os._exit(3), r"a worker that reads batches has ended \(.*exited unexpectedly"),
+        (lambda: time.sleep(600), r"a worker that reads batches has not answered for 1 s"),
+        (refuse, r"^photos/7.png cannot be decoded: leave it out$"),
+    ],
+    ids=["killed", "gone", "hung", "refuses"],
+)
+def test_a_worker_in_trouble_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], object], line: str
+) -> None:
+    """Kills: a run that waits for ever, a traceback of another process, workers that outlive the run, a checkpoint lost
+    or written half, and a run that does not go on from it to the same end."""
+    monkeypatch.setattr(batches, "PATIENCE", 1.0)
+    made, stage = tmp_path / "made", Toy()
+    made.mkdir()
+    marked, real = Marked(made, trouble), stage.batch
+    stage.batch = lambda indices: marked(indices) and real(indices)  # type: ignore[method-assign]
+    fit(Toy(), schedule(), tmp_path / "run", SEED, stop_at=1)
+    assert all(5 not in batch_indices(23, 6, SEED, step) for step in (0, 1))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=line) as error:
+        fit(stage, schedule(save_every=1), tmp_path / "run", SEED, workers=2)
+    assert "\n" not in str(error.value) and time.monotonic() - begun < 20
+    assert marked.workers() and not any(alive(pid) for pid in marked.workers())
+    kept = checkpoint.load(tmp_path / "run")
+    assert kept is not None and kept.step >= 1
+    fit(Toy(), schedule(), tmp_path / "run", SEED, workers=2)
+    fit(Toy(), schedule(), tmp_path / "whole", SEED)
+    ends = [checkpoint.load(tmp_path / name) for name in ("run", "whole")]
+    assert ends[0] and ends[1] and ends[0].fingerprint() == ends[1].fingerprint()
+
+
+def test_the_run_is_the_same_to_the_last_bit_with_any_workers_and_when_it_goes_on(tmp_path: Path) -> None:
+    """Kills: workers that begin an epoch, or the run, anew; randomness of the step that workers draw from."""
+    fit(Toy(), schedule(), tmp_path / "whole", SEED)
+    whole = checkpoint.load(tmp_path / "whole")
+    for workers, then in ((1, 4), (4, 0)):
+        folder = tmp_path / str(workers)
+        fit(Toy(), schedule(), folder, SEED, stop_at=5, workers=workers)
+        fit(Toy(), schedule(), folder, SEED, workers=then)
+        found = checkpoint.load(folder)
+        assert whole and found and found.fingerprint() == whole.fingerprint()
+
+
+def test_the_real_command_trains_the_same_with_workers(
+    tiny_run: Path, tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights bit for bit, over a stop in the middle of an epoch. Kills: an option that goes nowhere, a stage that
+    reads its model or draws numbers while it makes a batch."""
+    words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(tmp_path / "run")]
+    words += ["--stage1.samples", "256", "--stage2.samples", "128", "--evaluation.samples", "8"]
+    real, asked = job.fit, list[tuple[str, int]]()
+
+    def watched(stage: Stage, *rest: Any, **named: Any) -> dict[str, Any]:
+        asked.append((stage.name, named["workers"]))
+        if len(asked) > 1:
+            return real(stage, *rest, **named)
+        real(stage, *rest, **named, stop_at=3)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(job, "fit", watched)
+    assert main([*words, "--workers", "4"]) == 2 and main([*words, "--workers", "1"]) == 0
+    assert asked == [("stage1", 4), ("stage1", 1), ("stage2", 1)]
+    for name in ("autoencoder.safetensors", "base.safetensors"):
+        (found, header), (wanted, other) = (read_safetensors(run / name) for run in (tmp_path / "run", tiny_run))
+        assert header == other and found.keys() == wanted.keys()
+        assert all(torch.equal(found[one], wanted[one]) for one in wanted)
+
+
+def test_a_signal_to_all_stops_the_run_between_two_steps(tmp_path: Path) -> None:
+    """A terminal's Ctrl-C and a queue's SIGTERM reach the workers too. Kills: workers that end by it, and with them the
+    run in the middle of a step."""
+    made, stage = tmp_path / "made", Toy()
+    made.mkdir()
+    marked, real = Marked(made), stage.batch
+    stage.batch = lambda indices: marked(indices) and real(indices)  # type: ignore[method-assign]
+
+    def progress(told: dict[str, object]) -> None:
+        if told["step"] == 3:
+            for pid in [*marked.workers(), HERE]:
+                os.kill(pid, signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        fit(stage, schedule(), tmp_path / "run", SEED, workers=2, progress=progress)
+    kept = checkpoint.load(tmp_path / "run")
+    assert stopped.value.code == 143 and kept is not None and kept.step == 3
+    assert len(marked.workers()) == 2 and not any(alive(pid) for pid in marked.workers())
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Kills: workers that hang when their parent is gone, and hold its memory for ever."""
+    made = tmp_path / "made"
+    made.mkdir()
+    marked = Marked(made, lambda: time.sleep(600))
+    child = os.fork()
+    if not child:
+        stage = Toy()
+        stage.batch = lambda indices: marked(indices)  # type: ignore[method-assign]
+        try:
+            fit(stage, schedule(), tmp_path / "run", SEED, workers=2)
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 10
+    while len(marked.workers()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while any(alive(pid) for pid in marked.workers()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(marked.workers()) == 2 and not any(alive(pid) for pid in marked.workers())
+
+
+def test_samples_that_are_not_finite_are_named_with_workers_too(tmp_path: Path) -> None:
+    """Kills: a refusal that looks for the bad rows in the batch of another step."""
+    stage = Toy()
+    rows = batch_indices(23, 6, SEED, 3).tolist()
+    stage.data[rows[1], 1] = math.nan
+    first = next(step for step in range(4) if rows[1] in batch_indices(23, 6, SEED, step))
+    with pytest.raises(UserError, match=rf"step {first + 1}: samples {rows[1]}: their data are not finite"):
+        fit(stage, schedule(), tmp_path, SEED, workers=2)
+
+
+def test_a_number_that_no_run_can_have_is_refused() -> None:
+    """Kills: torch's own words for it."""
+    with pytest.raises(UserError, match="workers -1: 0, for batches made in this process"), upcoming(len, [], -1):  # type: ignore[arg-type]
+        pass
+
+
+def test_another_failure_in_the_loop_is_left_as_it_is() -> None:
+    """Kills: any RuntimeError of a step told as a worker's."""
+    with pytest.raises(RuntimeError, match="out of memory"), upcoming(lambda i: (i,), order(), 1):
+        raise RuntimeError("out of memory")
