@@ -158,8 +158,10 @@ def test_a_signal_to_all_stops_the_run_between_two_steps(tmp_path: Path) -> None
 
     def progress(told: dict[str, object]) -> None:
         if told["step"] == 3:
-            for pid in [*marked.workers(), HERE]:
+            for pid in marked.workers():
                 os.kill(pid, signal.SIGTERM)
+            time.sleep(0.3)  # their ends would be told by now
+            os.kill(HERE, signal.SIGTERM)
 
     with pytest.raises(SystemExit) as stopped:
         fit(stage, schedule(), tmp_path / "run", SEED, workers=2, progress=progress)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unilat.training.ema import EMA
+from unilat.training.flat import Flat
 
 
 @pytest.mark.parametrize("batch", [10, 25])
@@ -47,3 +48,18 @@ def test_counters_are_copied_and_weights_left_alone() -> None:
     assert int(average.tensors["count"]) == int(count) == 9
     assert torch.equal(live, torch.full((2,), 4.0))
     torch.testing.assert_close(average.tensors["w"], torch.full((2,), 3.0))
+
+
+def test_weights_that_lie_together_are_averaged_as_alone() -> None:
+    """Kills: weights left out where they lie together, or averaged twice."""
+    source = {"a": torch.randn(3), "b": torch.randn(2, 2), "buffer": torch.randn(4), "count": torch.tensor(3)}
+    flat = Flat({name: source[name] for name in ("b", "a")})
+    together = {name: tensor.clone() for name, tensor in source.items()} | flat.parts
+    ones = EMA(source, 100.0), EMA(together, 100.0, flat)
+    for tensors in (source, together):
+        for name in ("a", "b", "buffer", "count"):
+            tensors[name].add_(2)
+    for one in ones:
+        one.update(10, 10_000)
+    assert all(torch.equal(ones[0].tensors[name], ones[1].tensors[name]) for name in source)
+    assert not torch.equal(ones[1].tensors["a"], source["a"]) and int(ones[1].tensors["count"]) == 5

@@ -56,6 +56,10 @@ def test_rows_of_two_processes_are_the_rows_of_one() -> None:
     assert torch.equal(torch.cat([part[2][1] for part in parts]), indices)
     assert torch.equal(indices, batch_indices(23, 6, SEED, 0))
     torch.testing.assert_close(torch.cat([part[0] for part in parts]), whole)
+    state.step = 2
+    orders = [list(engine._order(state, World(rank, 2), 4)) for rank in (0, 1)]
+    for step, rows in zip((2, 3), zip(*orders, strict=True), strict=True):
+        assert torch.equal(torch.cat(rows), batch_indices(23, 6, SEED, step))
 
 
 class Twins(World):

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+FEW = 32
+"""Rows up to which torch's own product is as fast as oneDNN's for the gradient of a weight."""
+
 
 @functools.cache
 def onednn_is_faster() -> bool:
@@ -57,8 +60,33 @@ def times_transposed(left: Tensor, right: Tensor) -> Tensor:
     return torch.stack([_onednn(one, other) for one, other in zip(left, right, strict=True)])
 
 
+def one_by_one(matrices: Tensor) -> bool:
+    """Whether large ``matrices [N, I, K]`` are multiplied faster one after the other by :func:`product`."""
+    return onednn_is_faster() and _plain(matrices)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right.mT`` of ``[I, K]`` and ``[J, K]`` by oneDNN, without gradients: ``[I, J]``."""
+    return _onednn(left, right)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """``[..., K] -> [N, K]`` by as few operators as can be: each takes as long as a small product."""
+    if x.dim() == 2:
+        return x
+    return x.view(-1, x.shape[-1]) if x.is_contiguous() else x.reshape(-1, x.shape[-1])
+
+
+def _products_of_columns(left: Tensor, right: Tensor) -> Tensor:
+    """``leftᵀ @ right`` of ``[N, I]`` and ``[N, J]``: ``[I, J]``. Of few rows either library is as fast, and
+    oneDNN, which copies what is transposed, takes twice the operators."""
+    if len(left) <= FEW:
+        return torch.mm(left.transpose(0, 1), right)
+    return _onednn(left.transpose(0, 1), right.transpose(0, 1))
+
+
 class _Linear(torch.autograd.Function):
-    """``y = x Wᵀ + b``; ``∂x = g W``, ``∂W = gᵀ x``, ``∂b = Σ g``: three products by oneDNN."""
+    """``y = x Wᵀ + b``; ``∂x = g W``, ``∂W = gᵀ x``, ``∂b = Σ g``: three products, by oneDNN where it is faster."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -69,13 +97,14 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows = gradients[0].reshape(-1, len(weight))
-        to_x, to_weight, to_bias = ctx.needs_input_grad
-        return (
-            _onednn(rows, weight.mT).view_as(x) if to_x else None,
-            _onednn(rows.mT, x.reshape(len(rows), -1).mT) if to_weight else None,
-            rows.sum(0) if to_bias else None,
-        )
+        rows, (to_x, to_weight, to_bias) = _as_rows(gradients[0]), ctx.needs_input_grad
+        grad_x = grad_weight = None
+        if to_x:
+            grad_x = _onednn(rows, weight.transpose(0, 1))
+            grad_x = grad_x if x.dim() == 2 else grad_x.view(x.shape)
+        if to_weight:
+            grad_weight = _products_of_columns(rows, _as_rows(x))
+        return grad_x, grad_weight, rows.sum(0) if to_bias else None
 
 
 class Linear(nn.Linear):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from unilat.training.flat import Flat
+
 RAMP = 0.05
 """The half-life never exceeds this share of the samples seen, so that the untrained weights are forgotten early."""
 
@@ -24,14 +26,24 @@ class EMA:
     Floating-point tensors are averaged, others (counters among the buffers) copied: ``tensors`` is a whole model.
     """
 
-    def __init__(self, source: Mapping[str, Tensor], halflife: float) -> None:
-        """``source``: live tensors, read again at each ``update``. ``halflife``: samples until a value weighs half."""
+    def __init__(self, source: Mapping[str, Tensor], halflife: float, flat: Flat | None = None) -> None:
+        """``source``: live tensors, read again at each ``update``. ``halflife``: samples until a value weighs half.
+
+        ``flat``: where some of ``source`` lie together, under the same names; they are averaged in one call.
+        """
         self.halflife = halflife
-        self.tensors = {name: tensor.detach().clone() for name, tensor in source.items()}
-        floating = {name: tensor.detach() for name, tensor in source.items() if tensor.is_floating_point()}
-        self._live = list(floating.values())  # detached: the same storage as the live tensors
-        self._average = [self.tensors[name] for name in floating]
-        self._copied = [(self.tensors[name], tensor) for name, tensor in source.items() if name not in floating]
+        average = Flat({} if flat is None else flat.parts)
+        self.tensors = {name: average.parts.get(name, tensor.detach().clone()) for name, tensor in source.items()}
+        floating = {
+            name: tensor.detach()  # the same storage as the live tensor
+            for name, tensor in source.items()
+            if tensor.is_floating_point() and name not in average.parts
+        }
+        self._live = [*([] if flat is None else [flat.whole]), *floating.values()]
+        self._average = [*([] if flat is None else [average.whole]), *(self.tensors[name] for name in floating)]
+        self._copied = [
+            (self.tensors[name], tensor) for name, tensor in source.items() if not tensor.is_floating_point()
+        ]
 
     @torch.no_grad()
     def update(self, batch: int, samples: int) -> None:

@@ -95,29 +95,26 @@ def _step(state: State, world: World, number: int, rows: Batch | None = None) ->
     state.forget_gradients()
     loss, metrics, _ = _losses(state, world, *world.rows(total), rows)
     (loss.sum() / total).backward()
-    for parameter in state.trained:
-        if parameter.grad is None:  # unused in this step: Adam must not skip it on some processes only
-            parameter.grad = torch.zeros_like(parameter)
-    grads = [parameter.grad for parameter in state.trained if parameter.grad is not None]
     vectors = {name: metrics.pop(name) for name in [*metrics] if metrics[name].dim() > 1}
-    sums = [rows.detach().sum(0, dtype=torch.float64) for rows in (loss, *metrics.values(), *vectors.values())]
-    world.sum_all([*sums, signals := sums[0].new_tensor(number)])
-    means = (torch.stack(sums[: 1 + len(metrics)]) / total).tolist()
-    world.sum_all(grads)
-    norms = torch._foreach_norm(grads)  # pyright: ignore[reportPrivateImportUsage]
-    norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+    totals = torch.stack([one.detach() for one in (loss, *metrics.values())]).sum(1, dtype=torch.float64)
+    sums = {name: one.detach().sum(0, dtype=torch.float64) for name, one in vectors.items()}
+    world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
+    gradient = state.gradient()
+    world.sum(gradient.whole)
+    # the one time in a step that anything is fetched from the device
+    *means, norm, stopped = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
     if not (math.isfinite(means[0]) and math.isfinite(norm)):
         _stop(state, world, means[0], norm)
     if norm > schedule.clip:
-        torch._foreach_mul_(grads, schedule.clip / norm)  # pyright: ignore[reportPrivateImportUsage]
+        gradient.whole.mul_(schedule.clip / norm)
     rate = schedule.rate(state.samples + total)
     state.move(rate)
     state.step += 1
     if vectors:
-        state.stage.observe(dict(zip(vectors, sums[1 + len(metrics) :], strict=True)))
+        state.stage.observe(sums)
     state.ema.update(total, state.samples)
     told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
-    return told, number or (int(signal.SIGTERM) if signals else 0)
+    return told, number or (int(signal.SIGTERM) if stopped else 0)
 
 
 def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
@@ -259,6 +256,7 @@ def fit(
             checkpoint.sweep(folder)
         world.sum(torch.zeros(1, device=place))  # the others read only after the lock is held
         state = State(stage, schedule, seed, place, world.size)
+        stack.callback(state.release)
         tell: Warn = warn if world.rank == 0 else lambda line: None
         found = checkpoint.load(folder, warn=tell)
         if found:
@@ -281,7 +279,7 @@ def fit(
             "resumed": resumed,
             "finished": state.step >= schedule.steps,
             "metrics": told,
-            "ema": state.ema.tensors,
+            "ema": {name: tensor.clone() for name, tensor in state.ema.tensors.items()},
         }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from unilat.nets.products import times_transposed
+from unilat.nets.products import one_by_one, product
 
 QUINTICS = (
     (8.0934, -23.6206, 17.4463),
@@ -28,6 +28,9 @@ RMS = 0.8
 LEAST = 64
 """Smaller side that makes a weight an inner matrix; first, last and embedding layers of narrow signals stay Adam's."""
 
+SMALL = 2**14
+"""Numbers of a matrix up to which a product of all of a stack is as fast as one by one, and many calls less."""
+
 
 def is_inner(weight: Tensor) -> bool:
     """Whether ``weight`` is for Muon: two or more axes, and as a matrix ``LEAST`` or more rows and columns."""
@@ -37,41 +40,63 @@ def is_inner(weight: Tensor) -> bool:
 def orthogonal(matrices: Tensor) -> Tensor:
     """``U V^T`` up to singular values of 1 ± 0.27, of each ``U S V^T`` in ``[N, rows, columns]``; zero stays zero."""
     wide = matrices.shape[1] <= matrices.shape[2]
-    x = matrices if wide else matrices.mT
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-30)  # largest singular value at most 1
+    x = matrices if wide else matrices.transpose(1, 2)
+    norms = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
+    laid = None if wide else x.new_empty(x.shape)  # a quotient of what is transposed would be transposed
+    x = torch.div(x, norms.clamp_min(1e-30), out=laid)  # largest singular value at most 1
+    large = x.shape[1] > LEAST and x.shape[1] * x.shape[2] > SMALL
+    x = _each(x) if (large or len(x) == 1) and one_by_one(x) else _together(x)
+    return x if wide else x.transpose(1, 2)
+
+
+def _together(x: Tensor) -> Tensor:
+    """The quintics of all of ``[N, rows, columns]`` in three products each."""
     for a, b, c in QUINTICS:
-        square = times_transposed(x, x)
-        polynomial = times_transposed(square, square.mT).mul_(c).add_(square, alpha=b)
-        x = times_transposed(polynomial, x.mT).add_(x, alpha=a)
-    return x if wide else x.mT
+        square = torch.bmm(x, x.transpose(1, 2))
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x
+
+
+def _each(x: Tensor) -> Tensor:
+    """The same matrix by matrix. They are taken up to a factor, ``x = k y``, so that each sum is one call:
+
+    a x + (b S + c S²) x = k' lerp(y, lerp(G, G², c k⁴ / s) y, s / t),  S = x xᵀ, G = y yᵀ, s = b k² + c k⁴, t = a + s,
+    and k' = k t.
+    """
+    matrices, scale = x.unbind(), 1.0
+    for a, b, c in QUINTICS:
+        fourth = c * scale**4
+        both = b * scale**2 + fourth
+        moved = []
+        for one in matrices:
+            square = product(one, one)
+            inner = torch.lerp(square, product(square, square), fourth / both)
+            moved.append(torch.lerp(one, product(inner, one.transpose(0, 1)), both / (a + both)))
+        matrices, scale = moved, scale * (a + both)
+    return torch.cat(list(matrices)).mul_(scale).view(x.shape)
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for ``parameters`` of two or more axes; its state is one ``momentum_buffer`` each."""
+    """Muon for ``stacks``, each ``[N, rows, columns]``; its state is one ``momentum_buffer`` each."""
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, stacks: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(stacks, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         """One step with the gradients as they stand."""
         for group in self.param_groups:
-            shapes: dict[tuple[int, int], list[Tensor]] = {}
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    shapes.setdefault((weight.shape[0], weight[0].numel()), []).append(weight)
-            for shape, weights in shapes.items():
-                self._move(weights, shape, group["lr"], group["momentum"], group["weight_decay"])
+            for stack in group["params"]:
+                self._move(stack, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _move(self, weights: list[Tensor], shape: tuple[int, int], lr: float, momentum: float, decay: float) -> None:
-        gradients = torch.stack([weight.grad.reshape(shape) for weight in weights if weight.grad is not None])
-        kept = [self.state[weight] for weight in weights]
-        for state, weight in zip(kept, weights, strict=True):
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(weight)
-        before = torch.stack([state["momentum_buffer"].reshape(shape) for state in kept])
-        after = before.lerp(gradients, 1 - momentum)
-        steps = orthogonal(gradients.lerp(after, momentum)).mul_(lr * RMS * math.sqrt(max(shape)))
-        for index, (state, weight) in enumerate(zip(kept, weights, strict=True)):
-            state["momentum_buffer"].copy_(after[index].view_as(weight))
-            weight.mul_(1 - lr * decay).sub_(steps[index].view_as(weight))
+    def _move(self, stack: Tensor, lr: float, momentum: float, decay: float) -> None:
+        gradients, kept = stack.grad, self.state[stack]
+        assert gradients is not None
+        if not kept:
+            kept["momentum_buffer"] = torch.zeros_like(stack)
+        after = kept["momentum_buffer"].lerp_(gradients, 1 - momentum)
+        steps = orthogonal(gradients.lerp(after, momentum))
+        if decay:
+            stack.mul_(1 - lr * decay)
+        stack.sub_(steps, alpha=lr * RMS * math.sqrt(max(stack.shape[1:])))

@@ -1,7 +1,7 @@
 """Everything that moves during a fit, to a checkpoint and back."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from torch import Tensor
 from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
+from unilat.training.flat import Flat, zeros
 from unilat.training.muon import Muon, is_inner
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
-_MOMENTS = {Muon: ("momentum_buffer",), torch.optim.AdamW: ("exp_avg", "exp_avg_sq")}
 _FREE = ("log_every", "save_every", "keep")
 
 
@@ -37,10 +37,15 @@ class State:
     """Step of the newest checkpoint on disk."""
     model: dict[str, Tensor] = field(init=False)
     """Parameters and persistent buffers, each once (tied ones under their first name)."""
-    names: list[str] = field(init=False)
     trained: list[Tensor] = field(init=False)
+    names: list[str] = field(init=False)
+    weights: Flat = field(init=False)
+    """The trained parameters, which are views of it while the run lasts."""
+    gradients: Flat = field(init=False)
     ema: EMA = field(init=False)
     optimizers: list[torch.optim.Optimizer] = field(init=False)
+    moments: dict[str, Flat] = field(init=False)
+    """What the optimisers keep of each weight, by kind."""
 
     def __post_init__(self) -> None:
         module = self.stage.model.to(self.device).train()
@@ -50,48 +55,86 @@ class State:
         if not trained:
             raise ValueError(f"{self.stage.name}: the model has no parameters to train")
         self.names, self.trained = list(trained), list(trained.values())
-        self.ema = EMA(self.model, self.schedule.ema_halflife)
-        plan = self.schedule
-        inner = [p for p in self.trained if plan.optimizer == "muon" and is_inner(p)]
-        rest = set(self.trained).difference(inner)
-        groups = [
-            {"params": [p for p in self.trained if p in rest and p.ndim > 1], "weight_decay": plan.weight_decay},
-            {"params": [p for p in self.trained if p in rest and p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizers = [torch.optim.AdamW(groups, lr=0.0, betas=plan.betas, eps=plan.epsilon, fused=True)]
+        decaying, others, stacks = _groups(trained, self.schedule.optimizer)
+        order = [*decaying, *others, *(name for names in stacks for name in names)]
+        self.weights = Flat({name: trained[name] for name in order})
+        self.gradients = zeros(self.weights, order)
+        for name, parameter in trained.items():
+            parameter.data, parameter.grad = self.weights.parts[name], self.gradients.parts[name]
+        self.ema = EMA(self.model, self.schedule.ema_halflife, self.weights)
+        self._make_optimizers(decaying, others, stacks)
+
+    def _make_optimizers(self, decaying: list[str], others: list[str], stacks: list[list[str]]) -> None:
+        """AdamW for two runs of weights, Muon for stacks of matrices, each with its moments; none for nothing."""
+        plan, inner = self.schedule, [name for names in stacks for name in names]
+        self.optimizers, self.moments = [], {}
+        if decaying or others:
+            first, second = (zeros(self.weights, [*decaying, *others]) for _ in range(2))
+            self.moments |= {"exp_avg": first, "exp_avg_sq": second}
+            groups = []
+            for names, decay in ((decaying, plan.weight_decay), (others, 0.0)):
+                if names:
+                    groups.append({"params": [self._leaf(Flat.run, names)], "weight_decay": decay})
+            adam = torch.optim.AdamW(groups, lr=0.0, betas=plan.betas, eps=plan.epsilon, fused=True)
+            for group, names in zip(groups, [names for names in (decaying, others) if names], strict=True):
+                count = torch.zeros((), device=self.device)
+                adam.state[group["params"][0]] = {
+                    "step": count, "exp_avg": first.run(names), "exp_avg_sq": second.run(names)
+                }  # fmt: skip
+            self.optimizers.append(adam)
         if inner:
-            self.optimizers.append(Muon(inner, lr=0.0, weight_decay=plan.weight_decay))
+            self.moments["momentum_buffer"] = kept = zeros(self.weights, inner)
+            leaves = [self._leaf(Flat.stack, names) for names in stacks]
+            muon = Muon(leaves, lr=0.0, weight_decay=plan.weight_decay)
+            for leaf, names in zip(leaves, stacks, strict=True):
+                muon.state[leaf]["momentum_buffer"] = kept.stack(names)
+            self.optimizers.append(muon)
+
+    def _leaf(self, view: Callable[[Flat, list[str]], Tensor], names: list[str]) -> Tensor:
+        """A view of some weights as an optimiser wants it, with the same view of their gradients."""
+        leaf = view(self.weights, names).detach().requires_grad_()
+        leaf.grad = view(self.gradients, names)
+        return leaf
 
     @property
     def samples(self) -> int:
         """Samples seen."""
         return self.step * self.schedule.batch
 
+    def gradient(self) -> Flat:
+        """The gradients as they stand, also those that were laid elsewhere; of weights without any, zeros."""
+        for name, parameter in zip(self.names, self.trained, strict=True):
+            mine = self.gradients.parts[name]
+            if parameter.grad is not mine:
+                mine.zero_() if parameter.grad is None else mine.copy_(parameter.grad)
+                parameter.grad = mine
+        return self.gradients
+
     def move(self, rate: float) -> None:
         """One step of the weights along their gradients, at the learning rate ``rate``."""
+        self.gradient()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
 
     def forget_gradients(self) -> None:
-        """Drop all gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        """Zero in all gradients."""
+        self.gradient().whole.zero_()
 
-    def _moments(self) -> Iterator[tuple[str, Tensor, torch.optim.Optimizer, tuple[str, ...]]]:
-        """Each trained parameter, its optimiser, and the names of what that one keeps of it."""
-        owner = {p: each for each in self.optimizers for group in each.param_groups for p in group["params"]}
-        for name, parameter in zip(self.names, self.trained, strict=True):
-            yield name, parameter, owner[parameter], _MOMENTS[type(owner[parameter])]
+    def release(self) -> None:
+        """Give every weight memory of its own again, and drop the gradients."""
+        for parameter in self.trained:
+            parameter.data, parameter.grad = parameter.data.clone(), None
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors by group. Adam's step count is not among them: it is the run's own."""
-        moments = {}
-        for name, parameter, optimizer, kinds in self._moments():
-            held = optimizer.state.get(parameter, {})
-            for moment in kinds:
-                moments[f"{name}.{moment}"] = held[moment] if held else torch.zeros_like(parameter)
+        moments = {
+            f"{name}.{kind}": flat.parts[name]
+            for name in self.names
+            for kind, flat in self.moments.items()
+            if name in flat.parts
+        }
         return {"model": self.model, "optimizer": moments, "ema": self.ema.tensors}
 
     def settings(self) -> dict[str, Any]:
@@ -123,15 +166,13 @@ class State:
         for group in ("model", "optimizer", "ema"):
             _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(mine[group]))
         with torch.no_grad():
-            for group in ("model", "ema"):
+            for group in ("model", "optimizer", "ema"):
                 for name, tensor in mine[group].items():
                     tensor.copy_(found.tensors[group][name])
-        held = found.tensors["optimizer"]
-        for name, parameter, optimizer, kinds in self._moments():
-            moments = {kind: torch.zeros_like(parameter).copy_(held[f"{name}.{kind}"]) for kind in kinds}
-            if isinstance(optimizer, torch.optim.AdamW):
-                moments["step"] = torch.tensor(float(found.step), device=self.device)
-            optimizer.state[parameter] = moments
+            for optimizer in self.optimizers:
+                for kept in optimizer.state.values():
+                    if "step" in kept:
+                        kept["step"].fill_(float(found.step))
         self.stage.load_state(found.state["stage"])
         self.step = self.saved = found.step
         self.seconds = float(found.state["clock"]["seconds"])
@@ -139,6 +180,17 @@ class State:
         changed = _differences(before, self.machine())
         if changed:
             warn(f"{found.path} was made with {changed}: the run goes on, its last bits may differ")
+
+
+def _groups(trained: Mapping[str, Tensor], optimizer: str) -> tuple[list[str], list[str], list[list[str]]]:
+    """Names of AdamW's weights that decay, of its others, and of Muon's in stacks of one shape."""
+    decaying, others, stacks = [], [], {}
+    for name, weight in trained.items():
+        if optimizer == "muon" and is_inner(weight):
+            stacks.setdefault((weight.shape[0], weight[0].numel()), []).append(name)
+        else:
+            (decaying if weight.ndim > 1 else others).append(name)
+    return decaying, others, list(stacks.values())
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
