@@ -152,8 +152,8 @@ def test_a_perceptual_term_is_added_with_its_weight() -> None:
         def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
             return (made - wanted)[:, 0, 0, 0]
 
-    assert isinstance(model.asked, SquaredError)
-    model.asked.network.append(First())
+    assert isinstance(model.decoding, SquaredError)
+    model.decoding.network.append(First())
     made = model.decode(z_0, x, 1)
     wanted = 0.5 * (x - made).square().flatten(1).sum(1) + 3 * (made - x)[:, 0, 0, 0]
     torch.testing.assert_close(model.reconstruction(x, z_0, draws()), wanted)

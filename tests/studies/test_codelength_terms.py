@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unilat.maths.codelength import coarse_reconstruction_nats
+from maths.sources import coarse_reconstruction_nats
 from unilat.maths.rate import RateTerms
 from unilat.studies import codelength as study
 from unilat.studies.codelength import bits_each, codelength, train_pixels

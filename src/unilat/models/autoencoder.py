@@ -136,7 +136,7 @@ class Autoencoder(nn.Module):
         self.config = config
         self.price = price(config.price, config.kl_weight)
         self.charge = charge or self.price.charge
-        self.asked = reconstruction(config.decoder_loss, config.perceptual)
+        self.decoding = reconstruction(config.decoder_loss, config.perceptual)
         self.encoder = Encoder(config.encoder, channels, config.latent_channels, config.learned_variance)
         shape = (config.latent_channels, *grid) if grid and config.price != "normal" else ()
         self.prior = denoiser_of(ViT(config.prior, config.latent_channels, axes), axes, shape, config.covariance_up_to)
@@ -179,7 +179,7 @@ class Autoencoder(nn.Module):
 
     def reconstruction(self, x: Tensor, z_0: Tensor, draws: Draws, lambda_end: Tensor | None = None) -> Tensor:
         """The decoder's loss L(x | z_0) without the loss factor (UL eq. 4), nats per example ``[B]``."""
-        return self.asked.loss(self, x, self.condition(z_0, lambda_end), draws)[0]
+        return self.decoding.loss(self, x, self.condition(z_0, lambda_end), draws)[0]
 
     def losses(self, x: Tensor, draws: Draws, rate_share: float = 1.0) -> Stage1Losses:
         """R(x) and L(x | z_0) with independent noise; the gradient of both reaches the encoder.
@@ -197,7 +197,7 @@ class Autoencoder(nn.Module):
         rate = self.rate(z if share == 1.0 else torch.lerp(z.detach(), z, share), draws)
         rate = rate.less(posterior.entropy(self.config.lambda_0))
         charge = self.charge(self, x, z, rate if end is None else rate.up_to(end))
-        decoder, lambda_t = self.asked.loss(self, x, self.condition(z_0, end), draws)
+        decoder, lambda_t = self.decoding.loss(self, x, self.condition(z_0, end), draws)
         return Stage1Losses(rate, charge, decoder, lambda_t)
 
     @torch.no_grad()
@@ -227,4 +227,4 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:
         """Sample x given the noisy latent ``z_0`` from ``x_1 ~ N(0, I)``: DDIM, ``steps`` calls over ``span``."""
-        return self.asked.decode(self, self.condition(z_0), x_1, steps, span)
+        return self.decoding.decode(self, self.condition(z_0), x_1, steps, span)
