@@ -161,9 +161,9 @@ def rates(blocks: int) -> Rows:
     for name, config in (("small", small), ("twice as wide, patch 1", wide)):
         found = [bench(config, device="cpu") for _ in range(max(1, min(3, blocks // 3)))]
         for part, goal in (("encoder", 0.5), ("prior", 0.6), ("decoder", 0.5), ("base", 0.6)):
-            share = statistics.median(one["parts"][part]["share"] for one in found)
+            share = statistics.median(one.parts[part].share for one in found)
             rows += [row(f"{name}: {part}'s FLOP rate", share, "of the product's", goal=goal, at_least=True)]
-        rows += [row(f"{name}: matrix product", max(one["matrix_gflops"] for one in found), "GFLOP/s")]
+        rows += [row(f"{name}: matrix product", max(one.matrix_gflops for one in found), "GFLOP/s")]
     return rows
 
 

@@ -117,11 +117,11 @@ def test_step_tells_the_median_share(step: ModuleType, monkeypatch: pytest.Monke
 
     shares = iter([0.4, 0.9, 0.55] * 2)
 
-    def measured(config: Any, device: str) -> dict[str, Any]:
+    def measured(config: Any, device: str) -> bench.Timing:
         share = next(shares)
-        parts = {part: {"share": share + extra} for part, extra in
+        parts = {part: bench.PartTime(ms=1.0, gflops=1.0, share=share + extra) for part, extra in
                  (("encoder", 0.0), ("prior", 0.01), ("decoder", -0.1), ("base", 0.1))}  # fmt: skip
-        return {"parts": parts, "matrix_gflops": 100 * share}
+        return bench.Timing(machine={}, matrix_gflops=100 * share, parts=parts, stages={}, peak_mib=1.0)
 
     monkeypatch.setattr(bench, "bench", measured)
     rows = step.rates(9)

@@ -15,6 +15,7 @@ from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
+from unilat.studies.bench import PartTime, StageTime, Timing
 from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 
 
@@ -76,20 +77,19 @@ def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
 
 def test_bench_tells_parts_stages_and_the_machine() -> None:
     """Kills milliseconds for FLOPs, a share without its hundred, and a minute of another stage."""
-    found = {
-        "parts": {
-            "encoder": {"ms": 1.234, "gflops": 0.567, "share": 0.31},
-            "decoder": {"ms": 8.912, "gflops": 3.456, "share": 0.52},
+    found = Timing(
+        machine={"threads": 2, "device": "cpu"},
+        matrix_gflops=123.4,
+        parts={
+            "encoder": PartTime(ms=1.234, gflops=0.567, share=0.31),
+            "decoder": PartTime(ms=8.912, gflops=3.456, share=0.52),
         },
-        "stages": {
-            "stage1": {"ms": 812.0, "examples_per_second": 78.8, "minutes": 51.25},
-            "stage2": {"ms": 256.0, "examples_per_second": 499.0, "minutes": 12.75},
+        stages={
+            "stage1": StageTime(ms=812.0, examples_per_second=78.8, minutes=51.25),
+            "stage2": StageTime(ms=256.0, examples_per_second=499.0, minutes=12.75),
         },
-        "minutes": 64.0,
-        "matrix_gflops": 123.4,
-        "machine": {"threads": 2, "device": "cpu"},
-        "peak_mib": 1357.8,
-    }
+        peak_mib=1357.8,
+    )
     assert words(bench_table(found)) == [
         "part ms an example GFLOPs an example share of the matrix rate",
         "encoder 1.23 0.567 31%",

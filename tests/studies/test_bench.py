@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,19 @@ def test_figures_follow_from_one_another() -> None:
     config = replace(TINY, stage1=replace(TINY.stage1, settle=640))
     found = bench(config, channels=1)
     counted = describe(config, 1, 10)["parts"]
-    assert set(found["parts"]) == set(counted) == {"encoder", "prior", "decoder", "base"}
-    for name, part in found["parts"].items():
-        assert part["gflops"] == pytest.approx(3e-9 * counted[name]["forward_flops"])
-        assert part["share"] == pytest.approx(part["gflops"] / part["ms"] * 1e3 / found["matrix_gflops"])
-        assert part["ms"] > 0
+    assert set(found.parts) == set(counted) == {"encoder", "prior", "decoder", "base"}
+    for name, part in found.parts.items():
+        assert part.gflops == pytest.approx(3e-9 * counted[name]["forward_flops"])
+        assert part.share == pytest.approx(part.gflops / part.ms * 1e3 / found.matrix_gflops)
+        assert part.ms > 0
     plans = {"stage1": schedule(TINY.stage1), "prior": settling(config.stage1), "stage2": schedule(TINY.stage2)}
-    assert set(found["stages"]) == set(plans)
+    assert set(found.stages) == set(plans)
     for name, plan in plans.items():
-        stage = found["stages"][name]
-        assert stage["minutes"] == pytest.approx(stage["ms"] / 6e4 * math.ceil(plan.samples / plan.batch))
-        assert stage["examples_per_second"] == pytest.approx(plan.batch / stage["ms"] * 1e3)
-    assert found["minutes"] == pytest.approx(sum(stage["minutes"] for stage in found["stages"].values()))
-    assert found["peak_mib"] > 50
+        stage = found.stages[name]
+        assert stage.minutes == pytest.approx(stage.ms / 6e4 * math.ceil(plan.samples / plan.batch))
+        assert stage.examples_per_second == pytest.approx(plan.batch / stage.ms * 1e3)
+    assert found.minutes == pytest.approx(sum(stage.minutes for stage in found.stages.values()))
+    assert found.peak_mib > 50
 
 
 def test_parts_that_are_not_trained_are_not_timed() -> None:
@@ -51,7 +51,7 @@ def test_parts_that_are_not_trained_are_not_timed() -> None:
         stage2=replace(TINY.stage2, samples=0),
     )
     found = bench(config)
-    assert set(found["parts"]) == {"encoder", "decoder"} and set(found["stages"]) == {"stage1"}
+    assert set(found.parts) == {"encoder", "decoder"} and set(found.stages) == {"stage1"}
 
 
 def test_what_cannot_be_trained_is_refused() -> None:
@@ -111,7 +111,7 @@ def test_a_stages_steps_are_timed_from_end_to_end(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(study, "fit", fit)
     plan = replace(schedule(TINY.stage1), batch=48, samples=1000)
     found = study._steps(None, plan, torch.device("cpu"))  # type: ignore[arg-type]
-    assert found == pytest.approx({"ms": 3500.0, "examples_per_second": 48 / 3.5, "minutes": 21 * 3.5 / 60})
+    assert asdict(found) == pytest.approx({"ms": 3500.0, "examples_per_second": 48 / 3.5, "minutes": 21 * 3.5 / 60})
     assert asked == [(11, 48 * 12)]
 
 
@@ -126,9 +126,7 @@ def test_rates_and_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     ae, base = build_autoencoder(config, channels), build_base(config, ["a", "b"])
     shape = (config.autoencoder.latent_channels, *latent_grid(config))
     parts = study._parts(config, ae, base, shape, channels, place)
-    assert {name: part["ms"] for name, part in parts.items()} == pytest.approx(
-        {"encoder": 25.0, "prior": 25.0, "decoder": 25.0, "base": 10.0}
-    )
+    assert parts == pytest.approx({"encoder": 25.0, "prior": 25.0, "decoder": 25.0, "base": 10.0})
     assert all(parameter.grad is not None for name, parameter in ae.encoder.named_parameters())
 
 
@@ -137,18 +135,18 @@ def test_the_faster_of_two_matrix_rates_is_the_machines(monkeypatch: pytest.Monk
     trains on pictures of another colour or size."""
     rates, stages = iter((3.0, 7.0)), []
     monkeypatch.setattr(study, "_matrix_rate", lambda place: next(rates))
-    monkeypatch.setattr(study, "_parts", lambda *rest: {"encoder": {"ms": 2.0}})
+    monkeypatch.setattr(study, "_parts", lambda *rest: {"encoder": 2.0})
 
-    def steps(stage: Any, plan: Any, place: Any) -> dict[str, float]:
+    def steps(stage: Any, plan: Any, place: Any) -> study.StageTime:
         stages.append((stage, plan))
-        return {"minutes": 1.5 * len(stages)}
+        return study.StageTime(ms=1.0, examples_per_second=1.0, minutes=1.5 * len(stages))
 
     monkeypatch.setattr(study, "_steps", steps)
     found = bench(replace(TINY, stage1=replace(TINY.stage1, settle=640)), channels=3)
     flops = 3 * describe(TINY, 3, 10)["parts"]["encoder"]["forward_flops"] / 1e9
-    assert found["matrix_gflops"] == 7.0
-    assert found["parts"]["encoder"] == pytest.approx({"ms": 2.0, "gflops": flops, "share": flops / 2e-3 / 7.0})
-    assert found["minutes"] == pytest.approx(1.5 + 3.0 + 4.5)
+    assert found.matrix_gflops == 7.0
+    assert asdict(found.parts["encoder"]) == pytest.approx({"ms": 2.0, "gflops": flops, "share": flops / 2e-3 / 7.0})
+    assert found.minutes == pytest.approx(1.5 + 3.0 + 4.5)
     assert [plan.samples for _, plan in stages] == [TINY.stage1.samples, 640, TINY.stage2.samples]
     assert tuple(stages[0][0].pictures.shape[1:]) == (3, *TINY.data.size)
-    assert found["peak_mib"] == pytest.approx(peak_memory(), rel=0.05)
+    assert found.peak_mib == pytest.approx(peak_memory(), rel=0.05)

@@ -245,7 +245,7 @@ class Bench:
         with Output(self.json) as output:
             config, channels = self._settings()
             found = bench(config, channels, output.say)
-            output.result(found, bench_table(found))
+            output.result(found.to_json(), bench_table(found))
 
     def _settings(self) -> "tuple[RunConfig, int]":
         """The configuration and the channels of its pictures."""

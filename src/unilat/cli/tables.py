@@ -8,6 +8,7 @@ from typing import Any
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
+from unilat.studies.bench import Timing
 from unilat.studies.verification import Verification
 
 _PARTS = ("encoder", "prior", "decoder", "base")
@@ -85,20 +86,20 @@ def verify_table(found: Verification) -> str:
     return "\n".join([_align(rows), "", *found.words])
 
 
-def bench_table(found: Mapping[str, Any]) -> str:
+def bench_table(found: Timing) -> str:
     """What `bench` ends with: the parts, the stages, and how long a run takes."""
     rows: list[Sequence[str]] = [("part", "ms an example", "GFLOPs an example", "share of the matrix rate")]
-    for name, part in found["parts"].items():
-        rows.append((name, f"{part['ms']:.3g}", f"{part['gflops']:.3g}", f"{part['share']:.0%}"))
+    for name, part in found.parts.items():
+        rows.append((name, f"{part.ms:.3g}", f"{part.gflops:.3g}", f"{part.share:.0%}"))
     stages: list[Sequence[str]] = [("stage", "ms a step", "examples/s", "minutes")]
-    for name, stage in found["stages"].items():
-        numbers = (f"{stage['ms']:.3g}", f"{stage['examples_per_second']:.3g}", f"{stage['minutes']:.1f}")
+    for name, stage in found.stages.items():
+        numbers = (f"{stage.ms:.3g}", f"{stage.examples_per_second:.3g}", f"{stage.minutes:.1f}")
         stages.append((name, *numbers))
-    machine = found["machine"]
+    threads = found.machine["threads"]
     last = (
-        f"training takes about {found['minutes']:.1f} minutes here; matrix rate {found['matrix_gflops']:.0f} GFLOP/s "
-        f"on {machine['threads']} thread{'s' if machine['threads'] > 1 else ''} of {machine['device']}, "
-        f"{found['peak_mib']:,.0f} MiB at most so far"
+        f"training takes about {found.minutes:.1f} minutes here; matrix rate {found.matrix_gflops:.0f} GFLOP/s "
+        f"on {threads} thread{'' if threads == 1 else 's'} of {found.machine['device']}, "
+        f"{found.peak_mib:,.0f} MiB at most so far"
     )
     return "\n\n".join([_align(rows), _align(stages), last])
 

@@ -8,8 +8,8 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,56 @@ PICTURES = 512
 Say = Callable[[str], None]
 
 
-def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, device: str = "auto") -> dict[str, Any]:
-    """Time ``config`` on pictures of ``channels`` channels. Seconds are medians; FLOPs as :func:`describe` counts them.
+@dataclass(frozen=True, kw_only=True)
+class PartTime:
+    """One network's forward and backward pass, of one example."""
 
-    Returns ``machine``, ``matrix_gflops`` (a second, float32), ``parts`` (ms and GFLOPs an example, share of the
-    matrix rate), ``stages`` (ms a step, examples a second, minutes of the whole stage; ``prior`` is the prior alone),
-    ``peak_mib`` of this process and ``minutes``. Reading pictures and the evaluation at the end are not in it. Raises
-    :class:`UserError` for what ``unilat train`` would refuse.
+    ms: float
+    gflops: float
+    """As :func:`describe` counts them."""
+    share: float
+    """Of the matrix product's rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """Real steps of the engine."""
+
+    ms: float
+    """Of a step."""
+    examples_per_second: float
+    minutes: float
+    """Of the whole stage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """What a configuration costs on this machine."""
+
+    machine: Mapping[str, object]
+    matrix_gflops: float
+    """GFLOPs a second of a float32 matrix product."""
+    parts: Mapping[str, PartTime]
+    stages: Mapping[str, StageTime]
+    """``stage1``, ``stage2``, and ``prior`` where the prior settles alone."""
+    peak_mib: float
+    """Of this process, or of the device where it has memory of its own."""
+
+    @property
+    def minutes(self) -> float:
+        """Of all stages."""
+        return sum(stage.minutes for stage in self.stages.values())
+
+    def to_json(self) -> dict[str, object]:
+        """As ``--json`` prints it."""
+        return {**asdict(self), "minutes": self.minutes}
+
+
+def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, device: str = "auto") -> Timing:
+    """Time ``config`` on pictures of ``channels`` channels. Seconds are medians.
+
+    Reading pictures and the evaluation at the end are not in it. Raises :class:`UserError` for what ``unilat train``
+    would refuse.
     """
     configuration.check(config)
     if channels not in (1, 3):
@@ -59,12 +102,13 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     base = build_base(config, [str(index) for index in range(CLASSES)]).to(place)
     say("timing the parts")
     before = _matrix_rate(place)
-    parts = _parts(config, autoencoder, base, shape, channels, place)
+    passes = _parts(config, autoencoder, base, shape, channels, place)
     rate = max(before, _matrix_rate(place))
-    for name, part in parts.items():
-        part["gflops"] = counted[name]["forward_flops"] * 3 / 1e9
-        part["share"] = part["gflops"] / (part["ms"] / 1e3) / rate
-    stages: dict[str, dict[str, float]] = {}
+    parts: dict[str, PartTime] = {}
+    for name, ms in passes.items():
+        gflops = counted[name]["forward_flops"] * 3 / 1e9
+        parts[name] = PartTime(ms=ms, gflops=gflops, share=gflops / (ms / 1e3) / rate)
+    stages: dict[str, StageTime] = {}
     say("timing stage 1")
     steady = replace(config.stage1, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
     stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
@@ -76,19 +120,13 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
         say("timing stage 2")
         frozen = base_stage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels)
         stages["stage2"] = _steps(frozen, schedule(config.stage2), place)
-    return {
-        "machine": manifest(str(place)),
-        "matrix_gflops": rate,
-        "parts": parts,
-        "stages": stages,
-        "minutes": sum(stage["minutes"] for stage in stages.values()),
-        "peak_mib": _peak(place),
-    }
+    machine = manifest(str(place))
+    return Timing(machine=machine, matrix_gflops=rate, parts=parts, stages=stages, peak_mib=_peak(place))
 
 
 def _parts(
     config: RunConfig, autoencoder: Any, base: Any, shape: tuple[int, ...], channels: int, place: torch.device
-) -> dict[str, dict[str, float]]:
+) -> dict[str, float]:
     """Milliseconds an example of each network's forward and backward pass, in batches as they are trained."""
     one, two = config.stage1.batch, config.stage2.batch
     x, z = torch.randn(one, channels, *config.data.size, device=place), torch.randn(one, *shape, device=place)
@@ -100,7 +138,7 @@ def _parts(
     calls["decoder"] = (autoencoder.decoder, (x, level, autoencoder.condition(z)))
     if config.stage2.samples:
         calls["base"] = (base.denoise, (latents, torch.zeros(two, device=place), cond))
-    return {name: {"ms": 1e3 * _seconds(_pass(*call), place) / len(call[1][0])} for name, call in calls.items()}
+    return {name: 1e3 * _seconds(_pass(*call), place) / len(call[1][0]) for name, call in calls.items()}
 
 
 def _pass(net: nn.Module, inputs: tuple[Tensor | Condition, ...]) -> Callable[[], None]:
@@ -129,11 +167,11 @@ def _seconds(call: Callable[[], Any], place: torch.device) -> float:
     return statistics.median(found[WARM:])
 
 
-def _steps(stage: Stage, plan: Schedule, place: torch.device) -> dict[str, float]:
+def _steps(stage: Stage, plan: Schedule, place: torch.device) -> StageTime:
     """Some real steps of the engine: gradients, clipping, optimiser, averaging and the log, but no checkpoint."""
     times: list[float] = []
 
-    def note(told: dict[str, Any]) -> None:
+    def note(_: object) -> None:
         _wait(place)
         times.append(time.perf_counter())
 
@@ -143,7 +181,7 @@ def _steps(stage: Stage, plan: Schedule, place: torch.device) -> dict[str, float
         fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, device=place.type)
     step = statistics.median(after - before for before, after in zip(times[WARM - 1 :], times[WARM:], strict=False))
     minutes = math.ceil(plan.samples / plan.batch) * step / 60
-    return {"ms": 1e3 * step, "examples_per_second": plan.batch / step, "minutes": minutes}
+    return StageTime(ms=1e3 * step, examples_per_second=plan.batch / step, minutes=minutes)
 
 
 def _wait(place: torch.device) -> None:
