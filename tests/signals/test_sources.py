@@ -236,6 +236,8 @@ def test_what_an_index_knows_needs_no_second_look(monkeypatch: pytest.MonkeyPatc
     again = opened(str(folder))
     assert len(scanned) == COUNT and again.sha256 == first.sha256 and torch.equal(every(again), every(first))
     (folder / "b" / "05.png").write_bytes((folder / "a" / "00.png").read_bytes())
+    opened(str(folder))
+    assert scanned[COUNT:] == ["b/05.png"]
     (folder / "a" / "01.png").unlink()
     (folder / "d").mkdir()
     (folder / "d" / "new.png").write_bytes((folder / "a" / "02.png").read_bytes())
