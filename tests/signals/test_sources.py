@@ -191,6 +191,14 @@ def test_the_budget_decides(made: dict[str, str]):
         assert isinstance(opened(made[name], whole // 2, limit=COUNT // 2), InMemory)
 
 
+def test_progress_is_told(made: dict[str, str]):
+    """Kills: minutes of indexing in silence, a count of another thing."""
+    told: list[tuple[int, int, str]] = []
+    opened(made["parquet"], progress=lambda *words: told.append(words))
+    opened(made["shards"], progress=lambda *words: told.append(words))
+    assert told == [(1, COUNT, "indexing pictures"), (1, 0, "indexing pictures")]
+
+
 def test_names_say_where_a_picture_lies(made: dict[str, str]):
     """Kills: members without their shard, rows counted over all files."""
     last = torch.tensor([COUNT - 1])
@@ -236,6 +244,8 @@ def test_what_an_index_knows_needs_no_second_look(monkeypatch: pytest.MonkeyPatc
     again = opened(str(folder))
     assert len(scanned) == COUNT and again.sha256 == first.sha256 and torch.equal(every(again), every(first))
     (folder / "b" / "05.png").write_bytes((folder / "a" / "00.png").read_bytes())
+    opened(str(folder))
+    assert scanned[COUNT:] == ["b/05.png"]
     (folder / "a" / "01.png").unlink()
     (folder / "d").mkdir()
     (folder / "d" / "new.png").write_bytes((folder / "a" / "02.png").read_bytes())

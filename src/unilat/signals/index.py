@@ -271,13 +271,15 @@ def build(form: Format, now: Listing, before: Index | None, progress: Progress |
     """The index of the files of ``now``; a file that ``before`` knows with its size and time is not read again."""
     columns = _Columns()
     known = _known(before) if before is not None and before.arrangement == now.arrangement else {}
+    done = 0
     for number in range(len(now.files)):
         name = now.files[number]
         same = known.get((name, int(now.sizes[number]), int(now.mtimes[number])))
         for entry in form.scan(name) if same is None or before is None else before.entries(*same):
             columns.add(number, entry)
-        if progress and number % 256 == 0:
-            progress(number, len(now.files), "indexing files")
+            done += 1
+            if progress and done % 256 == 1:
+                progress(done, form.rows or 0, "indexing pictures")
     digest = np.frombuffer(bytes(columns.digests), np.uint8).reshape(-1, DIGEST)
     numbers = {name: np.array(column) for name, column in columns.numbers.items()}
     for name in ("held_out", "coloured"):

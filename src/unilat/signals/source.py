@@ -33,7 +33,7 @@ class Source(Protocol):
     kind: Image
     classes: tuple[str, ...]  # empty where none are named
     labels: Tensor  # int64 [N]
-    groups: Tensor  # int64 [N]: exact copies share one, the index of its first
+    groups: Tensor  # int64 [N]: copies, equal in bytes or (in memory, .npy) in pixels, share the first one's index
     held_out: Tensor | None  # bool [N]: True = the source's own test pictures; None: no official split
     blocks: Tensor | None  # int64 [N]: rows that are read together; None where any order is as quick
     sha256: str
