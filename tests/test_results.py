@@ -150,6 +150,6 @@ def test_a_file_of_before_without_its_optional_parts_is_read() -> None:
 def test_what_is_too_old_names_the_commit_that_reads_it(key: str) -> None:
     """Kills: a file of long ago that is refused without a way to read it."""
     tree = {name: value for name, value in BEFORE.items() if name != key}
-    with pytest.raises(UserError, match="read it with commit fe3ecef, which wrote it, or measure again") as caught:
+    with pytest.raises(UserError, match="read it with commit fe3ecef or the one that wrote it, or measure") as caught:
         Results.from_json(tree, "old.json", "runs/old")
     assert key in str(caught.value) and str(caught.value).endswith("`unilat evaluate runs/old`")

@@ -139,7 +139,7 @@ def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path:
     run.train(varied(source, learned_variance=True), tmp_path / "run")
     trained = run.load(tmp_path / "run")
     found = verify_run(trained, samples=64)
-    assert found["reported"]["holds"] and found["placing"]["holds"]
+    assert found.reported.holds and found.placing.holds
     pictures = own_pictures(trained)
     _, _, test = trained.split(pictures)
     z, entropy = trained.encoded(chosen(pictures.images[test], 6))
@@ -148,9 +148,9 @@ def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path:
         for given in (None, entropy)
     )
     unit = math.log(2) * 16 * 16
-    assert found["slack"]["run"] == pytest.approx(float(less) / unit, rel=1e-5)
+    assert found.slack.run == pytest.approx(float(less) / unit, rel=1e-5)
     assert entropy is not None and float(plain - less) == pytest.approx(float(entropy.sum()) / 6, rel=1e-3)
-    assert found["slack"]["run"] < 0.95 * float(plain) / unit
+    assert found.slack.run < 0.95 * float(plain) / unit
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class Results:
             return _built(cls, inner, "")
         except _Unfit as problem:
             if before:
-                out = f"read it with commit {BEFORE}, which wrote it, or {out}"
+                out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"
             raise UserError(f"{name} is damaged or of another unilat ({problem}): {out}") from None
 
 

@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -73,7 +72,7 @@ def _name(found: Found) -> str:
     return str(entry(found.values, "subject", "name") or "latents")
 
 
-def _amount(row: Any, places: str = "value") -> str:
+def _amount(row: object, places: str = "value") -> str:
     value, stderr = finite(entry(row, places)), finite(entry(row, "stderr"))
     return esc(plus_minus(value, stderr)).replace(" ± ", "&nbsp;±&nbsp;")
 

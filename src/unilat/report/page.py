@@ -5,7 +5,7 @@ links.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from unilat.files import whole
 from unilat.report import pictures, sections, training
@@ -16,6 +16,8 @@ from unilat.results import Results
 from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
+Read = TypeVar("Read")
+"""What a page is made of: the contents of a run folder, or of an audit's."""
 NOT_FID = (
     "No number here compares with a published FID: the network, the resize, the counts and the estimator are others. "
     "Distances "
@@ -74,12 +76,12 @@ def shell(title: str, head: str, links: Sequence[tuple[str, str]], main: str, fo
     )
 
 
-def section(key: str, title: str, part: Callable[[Any], str], run: Any) -> str:
+def section(key: str, title: str, part: Callable[[Read], str], run: Read) -> str:
     """A section of the page; ``part(run)`` makes its HTML."""
     return f'<section id="{key}"><h2>{esc(title)}</h2>{guarded(part, run)}</section>'
 
 
-def guarded(part: Callable[[Any], str], run: Any) -> str:
+def guarded(part: Callable[[Read], str], run: Read) -> str:
     """``part(run)``; files that hold something unforeseen cost that part only, and the page says so."""
     try:
         return part(run)

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from unilat.report.comparison import Parts
 from unilat.report.folder import Contents
@@ -32,7 +31,7 @@ class Quantity:
     read: Callable[[Contents], Compared | None]
 
 
-def _told(tree: Any, *path: str) -> str | None:
+def _told(tree: object, *path: str) -> str | None:
     """A value as text, None where it is not there."""
     value = entry(tree, *path)
     return None if value is None else str(value)

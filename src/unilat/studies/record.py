@@ -10,7 +10,7 @@ from unilat.studies.channels import DEAD_CAPACITY, DEAD_SPREAD, Channels, Scalin
 from unilat.studies.subject import Subject
 
 
-def about(subject: Subject) -> dict[str, Any]:
+def about(subject: Subject) -> dict[str, object]:
     """What was audited."""
     model, pictures = subject.model, subject.pictures
     return {
@@ -60,7 +60,7 @@ def unknown(subject: Subject) -> list[str]:
     return found
 
 
-def table(channels: Channels, scaling: Scaling, bits: Tensor) -> list[dict[str, Any]]:
+def table(channels: Channels, scaling: Scaling, bits: Tensor) -> list[dict[str, object]]:
     """One row a channel: raw mean and standard deviation, both as a diffusion model sees them, bits, own noise."""
     levels, capacity = own_level(channels), channels.capacity
     return [
