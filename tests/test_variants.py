@@ -156,10 +156,10 @@ def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"kl_weight": 0.0}, "--autoencoder.kl-weight must be a positive number"),
-        ({"perceptual": 1.0}, "add --autoencoder.decoder-loss mse"),
-        ({"perceptual": -1.0, "decoder_loss": "mse"}, "--autoencoder.perceptual must be 0 or"),
-        ({"random_end": (0.0, 0.0)}, "--autoencoder.random-end is a log-SNR and a positive scale"),
+        ({"kl_weight": 0.0}, "autoencoder.kl_weight must be a positive number"),
+        ({"perceptual": 1.0}, "add autoencoder.decoder_loss mse"),
+        ({"perceptual": -1.0, "decoder_loss": "mse"}, "autoencoder.perceptual must be 0 or"),
+        ({"random_end": (0.0, 0.0)}, "autoencoder.random_end is a log-SNR and a positive scale"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changed: dict[str, Any], said: str, source: Path) -> None:
