@@ -29,6 +29,8 @@ from common import ROOT, Rows, row, write
 
 WORK = ROOT / "runs" / "bench-step"
 WARM = 5
+OPERATORS = 6_350
+"""Half of what a step of stage 1 took when each weight had its own."""
 Spec = dict[str, Any]
 
 
@@ -206,6 +208,20 @@ def data(blocks: int) -> Rows:
     return told("stage 1: step with data / with a resident batch", found, goal=1.02)
 
 
+def operators(blocks: int) -> Rows:
+    """Calls of torch's operators in one warm step with everything on, as its profiler counts them; one thread."""
+    import torch
+    from step_worker import events
+
+    torch.set_num_threads(1)
+    rows: Rows = []
+    for stage, spec in ((1, {"optimizer": "muon", "levels": "learned"}), (2, {})):
+        goal: Spec = {"goal": OPERATORS} if stage == 1 else {}
+        what = f"stage {stage} of `small`: operator calls a step"
+        rows += [row(what, events({"side": "ours", "stage": stage, **spec}), "calls", **goal)]
+    return rows
+
+
 def start(blocks: int) -> Rows:
     """Seconds of a new process, over one that imports torch."""
 
@@ -224,7 +240,8 @@ def start(blocks: int) -> Rows:
 
 
 PARTS: dict[str, Callable[[int], Rows]] = {
-    "steps": steps, "rates": rates, "memory": memory, "pixels": pixels, "data": data, "start": start,
+    "steps": steps, "operators": operators, "rates": rates, "memory": memory, "pixels": pixels, "data": data,
+    "start": start,
 }  # fmt: skip
 
 

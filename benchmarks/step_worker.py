@@ -25,6 +25,7 @@ from unilat.training.plan import Schedule, Stage
 from unilat.training.state import State
 
 PICTURES, CLASSES, CHANNELS = 512, 10, 3
+WARM = 3
 
 
 def stage_of(spec: dict[str, Any]) -> tuple[Stage, Schedule]:
@@ -35,7 +36,8 @@ def stage_of(spec: dict[str, Any]) -> tuple[Stage, Schedule]:
         base = build_base(config, [str(index) for index in range(CLASSES)])
         z = torch.randn(PICTURES, config.autoencoder.latent_channels, *configuration.latent_grid(config))
         return base_stage(base, z, torch.arange(PICTURES) % CLASSES), schedule(config.stage2)
-    fixed = {"levels": "fixed", "calibrate_every": 10**9}  # the plain side has nobody to tell it what was seen
+    # the plain side has nobody to tell it what was seen
+    fixed = {"levels": spec.get("levels", "fixed"), "calibrate_every": 10**9}
     one = replace(config.stage1, optimizer=spec.get("optimizer", "adamw"), **fixed)
     one = replace(one, batch=spec.get("batch", one.batch))
     pictures = torch.randint(0, 256, (PICTURES, CHANNELS, *config.data.size), dtype=torch.uint8)
@@ -88,6 +90,19 @@ def ours(stage: Stage, plan: Schedule) -> Iterator[float]:
     while True:
         told, _ = engine._step(state, world, 0)
         yield engine._after(state, told)[0]["loss"]
+
+
+def events(spec: dict[str, Any]) -> int:
+    """Operator calls of one warm step of ours, those that operators make inside counted too."""
+    from torch.profiler import ProfilerActivity, profile
+
+    stage, plan = stage_of(spec)
+    state, world = State(stage, plan, 0, torch.device("cpu"), 1), engine.World(0, 1)
+    for _ in range(WARM):
+        engine._step(state, world, 0)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        engine._step(state, world, 0)
+    return sum(event.name.startswith(("aten::", "mkldnn::")) for event in seen.events() or [])
 
 
 def resident(stage: Stage, plan: Schedule) -> Stage:

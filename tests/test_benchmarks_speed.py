@@ -111,6 +111,20 @@ def test_step_tells_plain_over_ours(step: ModuleType, monkeypatch: pytest.Monkey
     assert says(step.data(4)[0], 0.2 / 0.19, None, 4, False)
 
 
+def test_step_counts_operators_of_the_step_that_is_trained(
+    step: ModuleType, script: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: fixed levels or AdamW counted for the default's, a goal for the stage that has none."""
+    asked: list[dict[str, Any]] = []
+    worker = script("step_worker")
+    monkeypatch.setattr(worker, "events", lambda spec: asked.append(spec) or 6_400)
+    monkeypatch.setitem(sys.modules, "step_worker", worker)
+    first, second = step.operators(4)
+    assert says(first, 6_400, None, None, False) and says(second, 6_400, None, None, None)
+    assert asked[0] == {"side": "ours", "stage": 1, "optimizer": "muon", "levels": "learned"}
+    assert (first["goal"], second["goal"], asked[1]["stage"]) == (6_350, None, 2)
+
+
 def test_step_tells_the_median_share(step: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: the best of three shares, one part's share for another's, a goal read as a largest value."""
     from unilat.studies import bench

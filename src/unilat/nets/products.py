@@ -91,7 +91,9 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _onednn(x, weight, bias)
+        if x.dim() == 2:
+            return _onednn(x, weight, bias)
+        return _onednn(_as_rows(x), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
