@@ -18,6 +18,7 @@ from unilat.models.base import Base
 from unilat.models.control import RateController
 from unilat.models.latents import fingerprint
 from unilat.models.posterior import Posterior
+from unilat.models.shards import Rows
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import to_unit
@@ -181,7 +182,7 @@ class BaseStage:
 
     name = "stage2"
 
-    def __init__(self, model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed"):
+    def __init__(self, model: Base, z: Tensor | Rows, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed"):
         self.model, self.z, self.labels, self.count, self.levels = model, z, labels, len(z), levels
         self.dimensions = math.prod(z.shape[1:])
 
