@@ -59,11 +59,11 @@ class Rows:
     def __getitem__(self, indices: Tensor) -> Tensor:
         wanted = indices.cpu().numpy()
         shard, row = np.divmod(wanted, self._per_shard)
-        found = np.empty((len(wanted), *self.shape[1:]), np.float32)
+        rows = np.empty((len(wanted), *self.shape[1:]), np.float32)
         for number in np.unique(shard):
             here = shard == number
-            found[here] = self._parts[number][row[here]]
-        return torch.from_numpy(found)
+            rows[here] = self._parts[number][row[here]]
+        return torch.from_numpy(rows)
 
     def whole(self) -> Tensor:
         """All of them, in memory."""
@@ -116,9 +116,9 @@ def write_shards(folder: Path, seal: Seal, make: Callable[[int, int], LatentSet]
         statistics = {"mean": latents.mean.tolist(), "std": latents.std.tolist()}
         rows = [*rows, {"name": name, "count": len(latents), "sha256": sha256, **statistics}]
         _write(folder, seal, rows, per_shard, math.prod(latents.z.shape[2:]))
-    found = open_shards(folder, seal)
-    assert found is not None
-    return found
+    whole = open_shards(folder, seal)
+    assert whole is not None
+    return whole
 
 
 def open_shards(folder: Path, seal: Seal | None = None) -> LatentShards | None:
@@ -154,10 +154,10 @@ def open_shards(folder: Path, seal: Seal | None = None) -> LatentShards | None:
 def take_shards(other: Path, folder: Path, seal: Seal) -> bool:
     """Take another run's latents where they are those of ``seal`` and whole; by hard link, or as a copy."""
     try:
-        found = open_shards(other, seal)
+        theirs = open_shards(other, seal)
     except UserError:
         return False
-    if found is None or _index(folder).is_file():
+    if theirs is None or _index(folder).is_file():
         return False
     folder.mkdir(parents=True, exist_ok=True)
     index = _read(other)
