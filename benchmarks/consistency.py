@@ -20,7 +20,7 @@ from unilat.maths.samplers import uniform_grid
 from unilat.maths.seeds import Draws
 from unilat.models.base import Base
 from unilat.models.few_steps import FewSteps
-from unilat.models.latents import LatentSet
+from unilat.models.shards import LatentShards, open_shards
 from unilat.run.trained import Run
 from unilat.training.engine import fit
 from unilat.training.plan import Batch, Schedule, Stage
@@ -38,7 +38,7 @@ def step(x: Tensor, x_hat: Tensor, now: Tensor, then: Tensor) -> Tensor:
 class ConsistencyStage:
     """A student of the base model in ``steps`` segments, on latents and labels of the data."""
 
-    def __init__(self, base: Base, latents: LatentSet, steps: int, guidance: float):
+    def __init__(self, base: Base, latents: LatentShards, steps: int, guidance: float):
         self.name, self.count = f"consistency-{steps}", len(latents)
         self.base, self.latents, self.teacher = base, latents, base.guided(guidance)
         self.model = copy.deepcopy(base.denoise).requires_grad_(True)
@@ -72,7 +72,8 @@ class ConsistencyStage:
 def student(run: Run, steps: int, samples: int, folder: Path) -> tuple[FewSteps, float]:
     """A student of ``steps`` calls and the seconds that it took."""
     assert run.base is not None
-    latents = LatentSet.load(run.folder / "latents" / "train.safetensors")
+    latents = open_shards(run.files.latents)
+    assert latents is not None
     stage = ConsistencyStage(run.base, latents, steps, run.config.evaluation.guidance)
     schedule = Schedule(
         batch=32, samples=samples, learning_rate=1e-3, optimizer="muon", warmup=samples // 10, decay=0.5,

@@ -121,6 +121,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tiny_source: Path, tmp_path: Pat
     assert whole.results.bits == parts.results.bits
 
 
+def test_another_runs_latents_are_taken_where_they_are_the_same(tiny_source: Path, tmp_path: Path) -> None:
+    """A second base model on one autoencoder. Kills: the same pictures encoded again, latents of another choice of
+    pictures taken, and nothing said of it."""
+    first = unilat.train(str(tiny_source), out=tmp_path / "first", **SHORT)
+    for name, more, taken in (("same", {}, True), ("other", {"seed": 1}, False)):
+        said: list[Any] = []
+        wanted = {**SHORT, **more, "stage1__autoencoder": first.folder}
+        run = unilat.train(str(tiny_source), out=tmp_path / name, on_step=said.append, **wanted)
+        notes = [record.text for record in said if isinstance(record, Note)]
+        assert any("taken from there" in note for note in notes) == taken
+        assert any(note.startswith("encoding") for note in notes) != taken
+        ours, theirs = read_safetensors(run.files.base)[0], read_safetensors(first.files.base)[0]
+        assert all(torch.equal(ours[part], theirs[part]) for part in ours) == taken
+
+
 def test_a_run_without_a_folder_lives_as_long_as_it_is_held(tmp_path: Path) -> None:
     """Kills: a temporary folder that stays behind, or that goes while the run or the exception is still held."""
     np.save(tmp_path / "p.npy", np.random.default_rng(0).integers(0, 255, (48, 16, 16), dtype=np.uint8))

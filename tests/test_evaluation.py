@@ -61,7 +61,7 @@ def test_held_out_pictures_were_never_trained_on(run: Run) -> None:
     """Kills: a split that is another one when it is measured than it was in training."""
     test, _ = held_out(run)
     kept, _ = run.pictures(run.data["source"])
-    trained_on = LatentSet.load(run.folder / "latents" / "train.safetensors")
+    trained_on = LatentSet.load(run.folder / "latents" / "train-00000.safetensors")
     assert len(test) == run.data["test"] and len(trained_on) == run.data["train"]
     assert len(kept) == run.data["test"] + run.data["train"] + run.data["calibration"]
 

@@ -53,7 +53,7 @@ def test_the_golden_runs_reach_every_stage() -> None:
         stages |= {row["stage"] for row in golden["steps"]}
         metrics[name] = golden["metrics"]
         assert {"numbers", "bitmap", "curve", "samples", "rate", "losses"} <= golden["drawings"].keys()
-        assert {"autoencoder.safetensors", "base.safetensors", "train.safetensors"} <= golden["weights"].keys()
+        assert {"autoencoder.safetensors", "base.safetensors", "train-00000.safetensors"} <= golden["weights"].keys()
         assert any("calibration_bpp" in row for row in golden["steps"])
     assert stages == {"stage1", "prior", "stage2", "distill-decoder-1"}
     assert metrics["grey"]["generation"]["kernel"]["value"] and metrics["grey"]["classifier"]["samples"]["n"] == 13

@@ -224,12 +224,15 @@ def test_training_latents_carry_their_bits_and_labels(pictures: Pictures, tmp_pa
     run.rate = recorded(planted, asked)  # type: ignore[method-assign]
     latents = job._latents(run, pictures, PARTS[0], lambda told: None)
     z, entropy = run.encoded(pictures.images[10:70])
-    assert entropy is not None and torch.equal(latents.z, z) and asked[0][0][1] == 1
+    assert entropy is not None and torch.equal(latents.z.whole(), z) and asked[0][0][1] == 1
     torch.testing.assert_close(latents.bits, (2 * z.square() - entropy).sum((1, 2, 3)) / math.log(2))
     assert torch.equal(latents.labels, pictures.labels[10:70])
-    assert (latents.lambda_0, latents.encoder_sha256, latents.pixels, latents.noisy) == (4.0, "f" * 64, 256, False)
-    again = job._latents(run, pictures, PARTS[2], lambda told: None)
-    assert torch.equal(again.z, latents.z) and torch.equal(again.bits, latents.bits) and len(asked) == 1
+    assert (latents.seal.lambda_0, latents.encoder_sha256, latents.seal.pixels) == (4.0, "f" * 64, 256)
+    torch.testing.assert_close(latents.std, z.transpose(0, 1).flatten(1).std(1), rtol=0, atol=0)
+    again = job._latents(run, pictures, PARTS[0], lambda told: None)
+    assert torch.equal(again.z.whole(), latents.z.whole()) and torch.equal(again.bits, latents.bits) and len(asked) == 1
+    with pytest.raises(UserError, match="data_sha256"):
+        job._latents(run, pictures, PARTS[2], lambda told: None)
     run.encoder_sha256 = "0" * 64
     with pytest.raises(UserError, match="another encoder"):
         job._latents(run, pictures, PARTS[0], lambda told: None)

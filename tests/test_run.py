@@ -73,7 +73,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def weights(folder: Path) -> dict[str, tuple[dict[str, torch.Tensor], dict[str, str]]]:
     """Tensors and headers of what a run is kept for."""
-    names = ("autoencoder.safetensors", "base.safetensors", "latents/train.safetensors")
+    names = ("autoencoder.safetensors", "base.safetensors", "latents/train-00000.safetensors")
     return {name: read_safetensors(folder / name) for name in names}
 
 
@@ -90,7 +90,7 @@ def test_a_run_leaves_every_file(whole: Path, source: Path) -> None:
     """Kills: a file that the report, the tables or other tools look for and that nobody writes."""
     files = {path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()}
     wanted = {"config.json", "manifest.json", "data.json", "log.jsonl", "phases.json", "metrics.json", "report.html"}
-    wanted |= {f"{name}.safetensors" for name in ("autoencoder", "base", "evaluation", "latents/train")}
+    wanted |= {f"{name}.safetensors" for name in ("autoencoder", "base", "evaluation", "latents/train-00000")}
     assert wanted <= files and not [name for name in files if name.endswith((".part", ".tmp"))]
     assert (whole / "config.json").read_text("utf-8").strip() == to_json(small(source))
     data = read_json(whole / "data.json")
@@ -136,7 +136,7 @@ def test_the_log_tells_both_stages(whole: Path) -> None:
 
 def test_run_again_trains_nothing(whole: Path, source: Path) -> None:
     """Kills: a finished stage begun anew, latents or weights written again, other numbers from the same weights."""
-    names = ("autoencoder.safetensors", "base.safetensors", "latents/train.safetensors", "log.jsonl")
+    names = ("autoencoder.safetensors", "base.safetensors", "latents/train-00000.safetensors", "log.jsonl")
     before = [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
     numbers = read_json(whole / "metrics.json")
     told: list[dict[str, Any]] = []

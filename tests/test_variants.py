@@ -58,7 +58,7 @@ def test_every_variant_runs_from_pictures_to_report(name: str, source: Path, tmp
         assert measure is not None and math.isfinite(measure.value) and measure.n == 6
     latents = found.encode(str(source))
     assert float((latents.bits[0] - found.encode(str(source)).bits[0]).abs()) == 0
-    assert found.decode(latents).shape == (60, 1, 16, 16) and found.sample(3)[0].shape == (3, 1, 16, 16)
+    assert found.decode(latents).images.shape == (60, 1, 16, 16) and found.sample(3).images.shape == (3, 1, 16, 16)
 
 
 def test_the_baseline_counts_what_it_trains(source: Path, tmp_path: Path) -> None:

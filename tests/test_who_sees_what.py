@@ -20,7 +20,7 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
-from unilat.run import stages, students, trained
+from unilat.run import rate, stages, students, trained
 from unilat.run import train as job
 from unilat.run.stages import AutoencoderStage, base_stage
 from unilat.run.trained import Run, split_pictures
@@ -78,7 +78,7 @@ class Watch:
         self.seen: dict[str, list[int]] = defaultdict(list)
         self.now = ["nobody"]
         self.patch = monkeypatch
-        for module in (job, trained, stages, students):
+        for module in (job, rate, stages, students):
             real = module.to_unit
             name = module.__name__.removeprefix("unilat.")
             monkeypatch.setattr(module, "to_unit", lambda images, real=real, name=name: self.note(name, images, real))
@@ -150,14 +150,14 @@ def test_each_consumer_touches_its_own_part_only(
     assert len(watch.seen["calibration_rate in run.stages"]) >= 9 * len(calibration), "each calibration, the trim"
     for name in ("follow", "settled"):
         assert seen[f"{name} in run.stages"] == sorted(set(name_of(train)))
-    assert watch.seen["_latents in run.trained"] == numbers(pictures.images[train])
-    assert set(seen["evaluate in run.trained"]) <= set(name_of(test)) and len(seen["evaluate in run.trained"]) <= 15
-    known = {"run.train", "run.stages", "run.trained"}
+    assert watch.seen["_latents in run.rate"] == numbers(pictures.images[train])
+    assert set(seen["evaluate in run.rate"]) <= set(name_of(test)) and len(seen["evaluate in run.rate"]) <= 15
+    known = {"run.train", "run.stages", "run.rate"}
     assert {name.split(" in ")[1] for name in seen} == known and "nobody in run.stages" not in seen
-    assert "nobody in run.trained" not in seen
-    latents = LatentSet.load(tmp_path / "latents" / "train.safetensors")
+    assert "nobody in run.rate" not in seen
+    latents = LatentSet.load(tmp_path / "latents" / "train-00000.safetensors")
     torch.testing.assert_close(latents.z, run.latents(pictures.images[train]), rtol=1e-3, atol=1e-4)
-    assert torch.equal(learnt[0][0], latents.z) and torch.equal(learnt[0][1], pictures.labels[train])
+    assert torch.equal(learnt[0][0].whole(), latents.z) and torch.equal(learnt[0][1], pictures.labels[train])
     ((judged, labels, _, _),) = judge.seen
     assert numbers(judged) == numbers(pictures.images[train]) and torch.equal(labels, pictures.labels[train])
     facts = read_json(tmp_path / "data.json")

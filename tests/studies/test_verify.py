@@ -151,7 +151,7 @@ def test_what_is_gone_is_told_in_one_line(run_folder: Path, tmp_path: Path, caps
         assert main(["verify", *map(str, words)]) == 2
         assert told in capsys.readouterr().err.splitlines()[-1]
     write_json(gone / "config.json", config)
-    (gone / "latents" / "train.safetensors").write_bytes(b"spoilt")
+    (gone / "latents" / "train-00000.safetensors").write_bytes(b"spoilt")
     with pytest.raises(UserError, match="safetensors"):
         verify.verify_run(unilat.load(gone), samples=640)
     shutil.rmtree(gone / "latents")

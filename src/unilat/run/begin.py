@@ -159,8 +159,8 @@ _SHORT = (
 
 def _names(kind: Any, place: str) -> list[str]:
     """Names of all fields below a configuration dataclass, sections joined by two underscores."""
-    found = []
+    names = []
     for name, hint in get_type_hints(kind).items():
         inner = _names(hint, f"{place}{name}__") if dataclasses.is_dataclass(hint) else [f"{place}{name}"]
-        found += inner
-    return found
+        names += inner
+    return names

@@ -17,6 +17,7 @@ from unilat.models.base import Base
 from unilat.models.control import RateController
 from unilat.models.latents import fingerprint
 from unilat.models.posterior import Posterior
+from unilat.models.shards import Rows
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import to_unit
@@ -198,7 +199,7 @@ def mirrored(x: Tensor, draws: Draws) -> Tensor:
     return torch.where(chosen[:, None, None, None], x.flip(-1), x)
 
 
-def base_stage(model: Base, z: Tensor, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed") -> Stage:
+def base_stage(model: Base, z: Tensor | Rows, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed") -> Stage:
     """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀.
 
     The loss is the weighted one in nats per latent dimension.

@@ -23,6 +23,7 @@ from unilat.maths.seeds import key
 from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
+from unilat.models.shards import LatentShards, Seal, of_data, open_shards, take_shards, write_shards
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
@@ -227,23 +228,34 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     return done["samples"]
 
 
-def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentSet:
-    """Training pictures' latents, from the folder or made now."""
-    path = RunFolder(run.folder).latents / "train.safetensors"
-    if path.is_file():
-        latents = LatentSet.load(path)
-        latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
-        return latents
-    tell({"note": f"encoding {len(train_indices)} pictures"})
-    z, entropy = run.encoded(pictures.images[train_indices])
-    bits = run.rate(z, 1, entropy=entropy)[0].nats() / LN2
-    lambda_0 = run.config.autoencoder.lambda_0
-    latents = LatentSet(z, bits, pictures.labels[train_indices], lambda_0, run.encoder_sha256, run.pixels)
-    latents.save(path)
-    return latents
+def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentShards:
+    """Training pictures' latents: those in the folder, another run's where they are the same, the rest made now."""
+    seal = Seal(
+        encoder_sha256=run.encoder_sha256,
+        data_sha256=of_data(pictures.sha256, train_indices),
+        lambda_0=run.config.autoencoder.lambda_0,
+        pixels=run.pixels,
+        count=len(train_indices),
+    )
+    folder, other = RunFolder(run.folder).latents, run.config.stage1.autoencoder
+    if other is not None and take_shards(RunFolder(Path(other)).latents, folder, seal):
+        tell({"note": f"the latents of {other} are of these pictures and this encoder: taken from there"})
+    if (there := open_shards(folder, seal)) is not None:
+        return there
+
+    def make(first: int, last: int) -> LatentSet:
+        tell({"note": f"encoding {last - first} pictures of {len(train_indices)}"})
+        rows = train_indices[first:last]
+        z, entropy = run.encoded(pictures.images[rows], start=first)
+        bits = run.rate(z, 1, first, entropy)[0].nats() / LN2
+        names = None if pictures.names is None else tuple(pictures.names[row] for row in rows.tolist())
+        origin = (seal.lambda_0, seal.encoder_sha256, seal.pixels)
+        return LatentSet(z, bits, pictures.labels[rows], *origin, names=names, classes=pictures.classes)
+
+    return write_shards(folder, seal, make)
 
 
-def _stage2(config: RunConfig, folder: Path, latents: LatentSet, classes: list[str], how: _How) -> None:
+def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, classes: list[str], how: _How) -> None:
     path = RunFolder(folder).base
     if path.is_file():
         return

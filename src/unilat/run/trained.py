@@ -146,10 +146,13 @@ class Run:
         """Clean latents of uint8 pictures, on the CPU: ``E(x)``, or a draw where the encoder learned a variance."""
         return self.encoded(images)[0]
 
-    def encoded(self, images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor | None]:
-        """:meth:`latents`, and the entropy in nats that a learned variance adds to each of their numbers, or None."""
+    def encoded(self, images: Tensor, seed: int = 0, start: int = 0) -> tuple[Tensor, Tensor | None]:
+        """:meth:`latents`, and the entropy in nats that a learned variance adds to each of their numbers, or None.
+
+        ``start``: number of the first picture in its set, on which draws depend.
+        """
         ae = self.config.autoencoder
-        return encode_images(self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed)
+        return encode_images(self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed, start=start)
 
     def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
         """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.

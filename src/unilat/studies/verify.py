@@ -21,6 +21,7 @@ from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
 from unilat.models.latents import LatentSet
+from unilat.models.shards import open_shards
 from unilat.nets.vit import ViTConfig
 from unilat.run.evaluate import chosen, own_pictures
 from unilat.run.folder import RunFolder
@@ -174,7 +175,12 @@ def _bits(run: Run, held: HeldOut, prior: Denoiser, seed: int, table: Table) -> 
 
 def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:
     """From the run folder, or encoded anew where stage 2 was not trained."""
-    path = RunFolder(Path(run.folder)).latents / "train.safetensors"
+    folder = RunFolder(Path(run.folder)).latents
+    if (shards := open_shards(folder)) is not None:
+        if (shards.encoder_sha256, shards.seal.lambda_0) != (run.encoder_sha256, run.config.autoencoder.lambda_0):
+            raise UserError(f"{folder} holds latents of another encoder: delete it and train stage 2 again")
+        return shards.z.whole()
+    path = folder / "train.safetensors"  # of a run of before December 2026
     if not path.is_file():
         return run.latents(pictures.images[indices])
     latents = LatentSet.load(path)
