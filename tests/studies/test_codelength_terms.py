@@ -49,8 +49,9 @@ class Run:
             )
         )
 
-    def pictures(self, pictures: Tensor) -> None:
-        """Takes all."""
+    def read(self, pictures: Tensor) -> SimpleNamespace:
+        """Takes all as they are."""
+        return SimpleNamespace(images=pictures)
 
     def latents(self, pictures: Tensor) -> Tensor:
         """See above."""
