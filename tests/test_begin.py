@@ -36,13 +36,13 @@ def test_keywords_are_fields_of_the_configuration() -> None:
         base__vit__blocks=(2, 2), stage1__control__gain=0.5,
     )  # fmt: skip
     start = presets.get("small", size=64)
-    assert (config.data.source, config.data.size, config.seed) == ("glyphs", 64, 4)
+    assert (config.data.source, config.data.size, config.seed) == ("glyphs", (64, 64), 4)
     assert (config.stage1.target_bpp, config.stage1.samples, config.stage1.control.gain) == (0.3, 1000, 0.5)
     assert config.base.vit.channels == (128, 256) and config.autoencoder.bias == 1.5
     assert config.autoencoder == replace(start.autoencoder, bias=1.5) and config.stage2 == start.stage2
     free = configured(config, loss_factor=1.5)
     assert (free.stage1.loss_factor, free.stage1.target_bpp, free.seed) == (1.5, None, 4)
-    assert configured("photos").data.source == "photos" and configured("x", preset="tiny").data.size == 16
+    assert configured("photos").data.source == "photos" and configured("x", preset="tiny").data.size == (16, 16)
 
 
 @pytest.mark.parametrize(

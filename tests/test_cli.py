@@ -108,7 +108,7 @@ def test_json_is_one_object_alone(run: FakeRun, capsys: pytest.CaptureFixture[st
     assert json.loads(out)["reconstruction"]["ssim"]["value"] is None
     assert "a library chatters" in err
     assert main(["train", "glyphs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == expected | {"report": "report.html"}
+    assert json.loads(capsys.readouterr().out) == expected | {"report": str(Path("runs") / "glyphs" / "report.html")}
     assert main(["train", "glyphs", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["data"]["source"] == "glyphs"
 

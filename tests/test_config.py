@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from unilat.cli.naming import options_named
+from unilat.fields import FieldError
 from unilat.recipe import config as configuration
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, aim, capacity, check, differences, from_json, normal_floor, to_dict, to_json
-from unilat.types import FieldError, UserError
+from unilat.types import UserError
 
 
 def changed(config: RunConfig, **values: Any) -> RunConfig:

@@ -41,10 +41,18 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def fit(stage: Any, plan: Schedule, folder: Path, seed: int, **named: Any) -> dict[str, Any]:
         now = stage.model.state_dict()
         average = {name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in now.items()}
+        teacher, rest = teachers[-1]
+        named |= {"teacher": teacher, "rest": rest}
         calls.append(SimpleNamespace(stage=stage, plan=plan, folder=folder, seed=seed, average=average, **named))
         folder.mkdir()
         return {"ema": average, "samples": plan.samples, "seconds": 1.234}
 
+    def staged(name: str, teacher: Any, *rest: Any) -> Any:
+        teachers.append((teacher, rest))
+        return real(name, teacher, *rest)
+
+    teachers, real = list[Any](), distillation.distill_stage
+    monkeypatch.setattr(distillation, "distill_stage", staged)
     monkeypatch.setattr(distillation, "fit", fit)
     return calls
 
@@ -57,14 +65,14 @@ def test_a_decoders_teacher_is_the_runs_own(folder: Path, pictures: Pictures, fi
     """Kills: held-out pictures in the distillation, another range, temperature, weight of the picture or call."""
     told = distill(folder, DECODER, device="cpu")
     (call,) = fits
-    run, teacher = Run(folder, "cpu"), call.stage.teacher
+    run, teacher = Run(folder, "cpu"), call.teacher
     assert torch.equal(teacher.examples, pictures.images[run.split(pictures)[0]])
     assert len(teacher.grid) == 7 and teacher.grid[-1] == math.inf
     torch.testing.assert_close(teacher.grid[:-1].double(), torch.linspace(-5, 2, 6, dtype=torch.float64))
     start = teacher.start(pictures.images[:40], Draws.keyed(0, 0, 0, 40))
     assert float(start.x_1.std()) == pytest.approx(0.25, rel=0.02)
     assert start.truth is not None and torch.equal(start.truth, pictures.images[:40] / 127.5 - 1)
-    assert (call.stage.truth, call.stage.every, call.seed) == (0.5, 3, 8)
+    assert (*call.rest[:2], call.seed) == (3, 0.5, 8)
     assert (call.folder, call.log) == (folder / "distill-decoder-2", folder / "log.jsonl")
     assert told == {
         "fast": str(folder / "fast-decoder.safetensors"),
@@ -92,7 +100,7 @@ def test_a_bases_teacher_is_guided_and_asked_for_all_classes(folder: Path, fits:
     """Kills: an unguided teacher, classes left out, the decoder's range or temperature, a student of the guided sum."""
     distill(folder, BASE, device="cpu")
     (call,) = fits
-    teacher, run = call.stage.teacher, Run(folder, "cpu", base="fast")
+    teacher, run = call.teacher, Run(folder, "cpu", base="fast")
     assert teacher.examples.tolist() == [index % 3 for index in range(4096)]
     torch.testing.assert_close(teacher.grid.double(), torch.linspace(-9, 4, 5, dtype=torch.float64))
     start = teacher.start(teacher.examples[:60], Draws.keyed(0, 0, 0, 60))

@@ -42,7 +42,7 @@ def test_training_alone_is_mirrored() -> None:
         stage = AutoencoderStage(build_autoencoder(config, 3), pictures, pictures[:8], config.stage1, 0.3, flip)
         stage.model.losses = losses
         batch = stage.batch(torch.arange(40))
-        assert torch.equal(batch[0], to_unit(pictures))
+        assert torch.equal(batch[0], pictures)
         stage.losses(batch, Draws.keyed(3, 5, 0, 40))
     (plain, first), (flipped, second) = given
     assert torch.equal(plain, to_unit(pictures)) and first == float(Draws.keyed(3, 5, 0, 40).uniform(1))

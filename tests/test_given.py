@@ -26,7 +26,7 @@ def grey(value: int, side: int = 16) -> np.ndarray:
 
 
 def given(source: Any, channels: int = 1, classes: tuple[str, ...] = CLASSES) -> PictureSet:
-    return read(source, size=16, channels=channels, classes=classes)
+    return read(source, size=(16, 16), channels=channels, classes=classes)
 
 
 @pytest.fixture

@@ -210,5 +210,5 @@ def test_a_letter_too_large_is_shrunk_smoothly() -> None:
     ink = ink.resize((room, round(ink.height * room / ink.width)), Image.Resampling.BOX)
     canvas = Image.new("L", (128, 128), 255)
     canvas.paste(ink, ((128 - ink.width) // 2, (128 - ink.height) // 2))
-    drawn = glyphs.draw("Ж", font, 32)
+    drawn = glyphs.draw("Ж", font, (32, 32))
     assert np.abs(drawn.astype(int) - np.asarray(canvas.reduce(4)).astype(int)).max() <= 12

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unilat.fields import FieldError, Size, as_size, spelled
 from unilat.signals import glyphs, load, look
 from unilat.signals.collect import largest_inside
 from unilat.signals.decode import Unreadable, changes, crop_at, decode, shrink
 from unilat.signals.split import crop_place, held_out_fit
-from unilat.types import FieldError, Size, UserError, as_size, spelled
+from unilat.types import UserError
 
 from .test_resize import TALL, lanczos
 from .zoo import saved

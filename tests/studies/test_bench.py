@@ -148,5 +148,5 @@ def test_the_faster_of_two_matrix_rates_is_the_machines(monkeypatch: pytest.Monk
     assert asdict(found.parts["encoder"]) == pytest.approx({"ms": 2.0, "gflops": flops, "share": flops / 2e-3 / 7.0})
     assert found.minutes == pytest.approx(1.5 + 3.0 + 4.5)
     assert [plan.samples for _, plan in stages] == [TINY.stage1.samples, 640, TINY.stage2.samples]
-    assert tuple(stages[0][0].pictures.shape[1:]) == (3, *TINY.data.size)
+    assert tuple(stages[0][0].batch.__self__.pictures.shape[1:]) == (3, *TINY.data.size)
     assert found.peak_mib == pytest.approx(peak_memory(), rel=0.05)

@@ -184,7 +184,7 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
             fit(stage, schedule(), tmp_path / "run", SEED, workers=2)
         finally:
             os._exit(1)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(marked.workers()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child, signal.SIGKILL)

@@ -42,7 +42,8 @@ def _failed(error: Exception) -> int:
     """Say on standard error, in one line, what went wrong; the exit code."""
     if os.environ.get("UNILAT_TRACEBACK") == "1":
         raise error
-    from unilat.types import FieldError, UserError
+    from unilat.fields import FieldError
+    from unilat.types import UserError
 
     text = " ".join(str(error).split())
     if isinstance(error, FieldError):

@@ -19,9 +19,10 @@ from tyro.conf import arg
 
 from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
+from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, from_json, to_json
-from unilat.types import Size, UserError, as_size, spelled
+from unilat.types import UserError
 
 if TYPE_CHECKING:
     from unilat.training.fast import Choices

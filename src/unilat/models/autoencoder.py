@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from unilat.fields import FieldError, check_fields
 from unilat.maths.levels import rate_table, truncated_logistic, weighted_table
 from unilat.maths.noise import diffuse, expand
 from unilat.maths.rate import RateTerms
@@ -35,7 +36,6 @@ from unilat.nets.encoder import Encoder, EncoderConfig
 from unilat.nets.gaussian import denoiser_of
 from unilat.nets.uvit import UViT, UViTConfig
 from unilat.nets.vit import ViT, ViTConfig
-from unilat.types import FieldError, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class AutoencoderConfig:
     """The diffusion decoder."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
         check_fields(
             self, name, least={"latent_channels": 1, "covariance_up_to": 0}, positive=("kl_weight",), finite=("bias",)
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat import types
+from unilat.fields import FieldError, check_fields
 from unilat.maths.denoising import denoising_loss
 from unilat.maths.guidance import classifier_free
 from unilat.maths.levels import weighted_table
@@ -24,7 +25,6 @@ from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
-from unilat.types import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +41,11 @@ class BaseConfig:
     """Share of tokens that skip all blocks of the coarsest level but its first and last, in training only (TREAD)."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
         check_fields(self, name, shares=("label_dropout", "token_dropping"), finite=("bias",))
         self.vit.check(f"{name}.vit")
         if self.token_dropping and self.vit.blocks[-1] < 3:
-            raise types.FieldError(
+            raise FieldError(
                 f"{name}.token_dropping spares the first and the last block of the coarsest level: give "
                 f"{name}.vit.blocks 3 or more there, not {self.vit.blocks[-1]}"
             )

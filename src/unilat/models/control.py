@@ -17,7 +17,8 @@ logarithms and per sample seen; the ratio g is ours.
 import math
 from dataclasses import dataclass
 
-from unilat.types import FieldError, UserError, check_fields
+from unilat.fields import FieldError, check_fields
+from unilat.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class ControlConfig:
     """Largest loss factor, and one over the smallest."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot steer; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot steer; ``name`` is the field it stands under."""
         check_fields(self, name, positive=("smoothing", "start"), finite=("gain", "proportional"))
         if not 1 < self.limit < math.inf:
             raise FieldError(f"{name}.limit must be more than 1, not {self.limit}")

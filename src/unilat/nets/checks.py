@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from unilat.types import FieldError
+from unilat.fields import FieldError
 
 
 def check_levels(

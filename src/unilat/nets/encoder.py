@@ -30,7 +30,7 @@ class EncoderConfig:
     """Patch folded into channels at the input."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
         check_cells(name, (self.patch, *self.strides))
         check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels) - 1)
 

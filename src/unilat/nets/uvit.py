@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.fields import check_fields
 from unilat.nets.checks import check_cells, check_heads, check_levels
 from unilat.nets.layers import (
     Embedding,
@@ -19,7 +20,6 @@ from unilat.nets.layers import (
     to_grid,
     zero_,
 )
-from unilat.types import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class UViTConfig:
     """Dropout in the residual and transformer blocks."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
         check_fields(self, name, least={"width": 1, "depth": 0, "head_width": 1}, shares=("dropout",))
         check_cells(name, (self.patch, *self.strides))
         check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unilat.fields import check_fields
 from unilat.nets.checks import check_heads, check_levels
 from unilat.nets.condition import Condition
 from unilat.nets.layers import (
@@ -18,7 +19,6 @@ from unilat.nets.layers import (
     split_patches,
     zero_,
 )
-from unilat.types import check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class ViTConfig:
     """Dropout in attention and MLP outputs."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
         check_fields(self, name, least={"patch": 1, "head_width": 1}, shares=("dropout",))
         check_levels(name, self.channels, self.blocks)
         check_heads(name, self.channels, self.head_width)

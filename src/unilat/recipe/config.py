@@ -11,10 +11,11 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from unilat.fields import FieldError, spelled
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.models.base import BaseConfig
 from unilat.recipe.parts import DataConfig, EvaluationConfig, Stage1Config, Stage2Config
-from unilat.types import FieldError, UserError, spelled
+from unilat.types import UserError
 
 FRAMES = 16
 """Length of the clips that a configuration of three axes is counted for."""

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unilat.fields import FieldError, Fit, Size, as_size, check_fields
 from unilat.models.control import ControlConfig
-from unilat.types import FieldError, Fit, Size, as_size, check_fields
 
 WRITTEN = ("glyphs", "digits")
 """Named sets whose pictures mean something else when mirrored."""
@@ -42,7 +42,7 @@ class DataConfig:
         object.__setattr__(self, "size", as_size(self.size))
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
         check_fields(self, name, least={"at_most": 1, "held_out_at_most": 1, "calibration": 0}, shares=("held_out",))
         if self.channels not in (None, 1, 3):
             raise FieldError(f"{name}.channels must be 1 (grey) or 3 (colour), not {self.channels}")
@@ -93,7 +93,7 @@ class Stage1Config:
     """The controller."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
         counts = {"samples": 1, "batch": 1, "calibrate_every": 1, "follow_every": 1, "settle": 0, "prior_warmup": 0}
         positive = ("target_bpp", "loss_factor", "learning_rate", "clip")
         check_fields(self, name, least=counts, positive=positive, shares=("decay",))
@@ -128,7 +128,7 @@ class Stage2Config:
     """As in stage 1; nothing was measured to be gained here (LOG.md)."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
         positive = ("learning_rate", "clip")
         check_fields(self, name, least={"samples": 0, "batch": 1}, positive=positive, shares=("decay",))
 
@@ -163,7 +163,7 @@ class EvaluationConfig:
     """Real pictures seen by the small classifier that names the samples, where pictures have classes; 0 trains none."""
 
     def check(self, name: str) -> None:
-        """Raise :class:`~unilat.types.FieldError` for what cannot be; ``name`` is the field it stands under."""
+        """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
         counts = {"pictures": 1, "samples": 1, "rate_levels": 1, "decoder_steps": 1, "base_steps": 1}
         check_fields(self, name, least=counts, shares=("decoder_temperature",), finite=("guidance",))
         if abs(self.guidance) > 1000:

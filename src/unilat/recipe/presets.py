@@ -7,13 +7,14 @@ latent channels, so that the bits per pixel a latent can carry stay the same. Th
 
 from dataclasses import replace
 
+from unilat.fields import Size, as_size
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.models.base import BaseConfig
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 from unilat.recipe.config import DataConfig, EvaluationConfig, RunConfig, Stage1Config, Stage2Config
-from unilat.types import Size, UserError, as_size
+from unilat.types import UserError
 
 # fmt: off
 _IMAGENET = RunConfig(

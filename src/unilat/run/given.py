@@ -11,13 +11,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unilat.fields import Fit, Size
 from unilat.signals import Pictures
 from unilat.signals import load as load_pictures
 from unilat.signals.arrays import from_memory
 from unilat.signals.collect import Item, collect
 from unilat.signals.decode import changes, flatten, shrink
 from unilat.signals.pictures import pack, with_channels
-from unilat.types import Fit, Size, UserError, spelled
+from unilat.types import UserError
 
 TAKES = (
     "pictures are a path, a list of paths or of single pictures (PIL, NumPy, tensors), an array or a tensor, "
@@ -196,7 +197,7 @@ def _pillow(picture: Image.Image, size: Size, fit: Fit, name: str) -> tuple[np.n
     flat, done = flatten(ImageOps.exif_transpose(picture))
     shape = (flat.height, flat.width)
     if fit != "pad" and (shape[0] < size[0] or shape[1] < size[1]):
-        raise UserError(f"{name} is {spelled(shape)}, smaller than {spelled(size)}: leave it out")
+        raise UserError(f"{name} is {shape[0]} x {shape[1]}, smaller than {size[0]} x {size[1]}: leave it out")
     done += changes(shape, size, fit)
     pixels = np.asarray(shrink(flat, size, fit))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), done

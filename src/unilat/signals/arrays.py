@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.collect import even_positions, largest_inside, shape_changed
 from unilat.signals.decode import changes, printable, shrink
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
-from unilat.types import FieldError, Fit, Size, UserError, spelled
+from unilat.types import UserError
 
 IMAGE_NAMES = ("images", "image", "x", "X", "data", "arr_0")
 LABEL_NAMES = ("labels", "label", "y", "Y", "targets")

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.decode import Decoded, Unreadable, changes, decode, printable
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
-from unilat.types import FieldError, Fit, Size, UserError, spelled
+from unilat.types import UserError
 
 BLOCK = 64  # pictures handed to the threads at once; bounds what waits in memory
 

@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 if TYPE_CHECKING:  # this file runs alone: a reader in a process of its own needs no torch
-    from unilat.types import Fit, Size
+    from unilat.fields import Fit, Size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26  # 67 million, 8192 x 8192: from the header, before a pixel is decoded

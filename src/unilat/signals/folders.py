@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from unilat.fields import Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable
 from unilat.signals.pictures import Pictures, Progress
-from unilat.types import Fit, Size, UserError
+from unilat.types import UserError
 
 HELD_OUT_FOLDERS = ("test", "val", "validation")
 

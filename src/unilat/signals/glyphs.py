@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from unilat.fields import Size, spelled
 from unilat.signals.cache import cached_arrays
 from unilat.signals.pictures import Pictures, Progress, pack
-from unilat.types import Size, UserError, spelled
+from unilat.types import UserError
 
 VERSION = 1  # of the drawing below; a cached array of another version is not used
 FAMILIES = ("Sans", "Sans Mono", "Serif")

@@ -7,8 +7,6 @@ costs time only.
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from unilat.files import whole
 from unilat.signals.cache import cache_folder
 from unilat.signals.index import Format, Index, Listing, Texts, build
 from unilat.signals.pictures import Progress
@@ -52,19 +51,13 @@ def write(path: Path, index: Index) -> bool:
             arrays[one.name] = np.ascontiguousarray(value)
         elif one.name != "mapped":
             said[one.name] = value
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-        os.close(handle)
-        save_file(arrays, temporary, metadata={"index": json.dumps(said)})
-        total = _sum(Path(temporary))
-        with open(temporary, "ab") as file:
-            file.write(total)
-        os.replace(temporary, path)
+        with whole(path) as part:
+            save_file(arrays, part, metadata={"index": json.dumps(said)})
+            total = _sum(part)
+            with open(part, "ab") as file:
+                file.write(total)
     except (OSError, SafetensorError):
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         return False
     return True
 

@@ -7,11 +7,12 @@ from typing import get_args
 
 import torch
 
+from unilat.fields import FieldError, Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.collect import even_positions
 from unilat.signals.decode import printable
 from unilat.signals.pictures import Pictures, Progress, pack, with_channels
-from unilat.types import FieldError, Fit, Size, UserError, as_size, spelled
+from unilat.types import UserError
 
 NATURAL_SIZE = {
     "glyphs": 32,

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from unilat.fields import Fit, Size
 from unilat.files import whole
 from unilat.signals.collect import even_positions, reasons
 from unilat.signals.decode import printable
 from unilat.signals.load import load
 from unilat.signals.pictures import Pictures, Progress
-from unilat.types import Fit, Size, UserError
+from unilat.types import UserError
 
 COLUMNS, PLAIN_ROWS, MOST_CLASSES, MOST_SHAPES = 14, 10, 20, 8
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (24, 24, 28), (110, 110, 118), (222, 222, 218)

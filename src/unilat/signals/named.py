@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.cache import Arrays, cached_arrays
 from unilat.signals.collect import Item, collect
 from unilat.signals.decode import shrink
 from unilat.signals.pictures import Pictures, Progress, pack
-from unilat.types import FieldError, Fit, Size, UserError, spelled
+from unilat.types import UserError
 
 FASHION_CLASSES = (
     "T-shirt/top",

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.types import FieldError, Size, UserError
+from unilat.fields import FieldError, Size
+from unilat.types import UserError
 
 Progress = Callable[[int, int, str], None]
 """``progress(done, total, what)``: called now and then by slow readers; ``total`` is 0 where it is not known."""

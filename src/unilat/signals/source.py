@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from unilat.fields import Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.decode import printable
 from unilat.signals.index import Format
@@ -18,7 +19,7 @@ from unilat.signals.pictures import Progress, available_bytes
 from unilat.signals.shards import ShardFormat, has_shards
 from unilat.signals.stream import Streamed
 from unilat.signals.stream_folders import FolderFormat
-from unilat.types import Size, UserError, as_size, spelled
+from unilat.types import UserError
 
 UNKNOWN_MEMORY = 1 << 30  # taken where the machine does not tell how much is free
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from unilat.fields import Fit
 from unilat.maths.seeds import key, seeded
 from unilat.signals.pictures import Pictures
-from unilat.types import Fit, UserError
+from unilat.types import UserError
 
 
 def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:

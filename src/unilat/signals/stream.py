@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unilat.fields import spelled
 from unilat.maths.seeds import key
 from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
 from unilat.signals.decode import Unreadable, printable
 from unilat.signals.index import Format, Index, first_alike
 from unilat.signals.kind import Image
 from unilat.signals.pictures import Pictures, Progress, _told, pack, with_channels
-from unilat.types import UserError, spelled
+from unilat.types import UserError
 
 PART = 1 << 14  # entries looked at together, where all of them are
 

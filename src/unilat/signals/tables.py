@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unilat.fields import Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable, read_file
 from unilat.signals.pictures import Pictures, Progress, require_memory
-from unilat.types import Fit, Size, UserError
+from unilat.types import UserError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "images", "jpg", "png", "webp", "pixel_values", "bytes")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label", "cls", "target")

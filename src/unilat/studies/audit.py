@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unilat.fields import Size, as_size
 from unilat.files import write_json, write_safetensors
 from unilat.report import audit as page
 from unilat.studies import record, subject
@@ -36,7 +37,7 @@ from unilat.studies.measures import (
 )
 from unilat.studies.subject import Say, Subject
 from unilat.training.machine import manifest, pick_device
-from unilat.types import Size, UserError, as_size
+from unilat.types import UserError
 
 __all__ = ["Audit", "AuditPlan", "Fault", "audit"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unilat.fields import Size
 from unilat.files import digest, read_json, read_safetensors, write_json, write_safetensors
 from unilat.interop import arrays, diffusers
 from unilat.interop.model import CallableModel, ForeignModel
@@ -17,7 +18,7 @@ from unilat.maths.seeds import key
 from unilat.signals import Pictures, split, to_unit
 from unilat.signals import load as load_pictures
 from unilat.signals.pictures import equal_groups, pack
-from unilat.types import Size, UserError
+from unilat.types import UserError
 
 BATCH = 32
 FEWEST = 50

@@ -237,9 +237,8 @@ def fit(
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
-    batches ahead (``batches.py``), 0 for none. Returns ``stage, step, steps, samples, seconds, resumed`` (step it
-    started from), ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole
-    model).
+    batches ahead, 0 for none. Returns ``stage, step, steps, samples, seconds, resumed`` (step it started from),
+    ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole model).
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
