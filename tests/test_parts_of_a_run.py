@@ -250,6 +250,7 @@ def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
         "calibration": 7,
         "test": 5,
         "size": [16, 16],
+        "streamed": False,
         "channels": 3,
     }
     facts |= {"classes": ["red", "green", "blue"], "sha256": pictures.sha256, "skipped": 2, "converted": {"resized": 5}}

@@ -21,8 +21,8 @@ from unilat.files import read_json, read_safetensors
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, to_json
 from unilat.run import train as run
+from unilat.run.parts import read_pictures
 from unilat.run.stages import AutoencoderStage
-from unilat.run.trained import read_pictures
 from unilat.types import UserError
 
 SOURCE = Path(__file__).parents[1] / "src"

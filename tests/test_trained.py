@@ -1,6 +1,7 @@
 """A run's encoding, bits, pictures and samples, on networks that are closed forms."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,11 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
 from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
-from unilat.run import given, rate, trained
+from unilat.run import given, parts, rate, trained
+from unilat.run.parts import read_pictures, split_pictures
 from unilat.run.rate import measure_rate
-from unilat.run.trained import Run, read_pictures, split_pictures
+from unilat.run.trained import Run
+from unilat.signals.memory import InMemory
 
 ALPHA, SIGMA = math.sqrt(1 / (1 + math.exp(-4.0))), math.sqrt(1 / (1 + math.exp(4.0)))
 """Of the planted configuration's λ₀ = 4."""
@@ -271,12 +274,15 @@ def test_calls_and_sizes_of_a_run(run: Run) -> None:
 def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: another source in its own size or colours; a limit of the configuration that is not kept."""
     asked: list[Any] = []
-    for room in (trained, given):
-        monkeypatch.setattr(room, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
+    monkeypatch.setattr(given, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
+    monkeypatch.setattr(parts, "open_source", recorded(lambda *_, **__: InMemory(coloured(7)), asked))
     assert run.pictures("elsewhere")[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
-    read_pictures(DataConfig(source="here", size=24, at_most=11), 1)
+    read_pictures(DataConfig(source="here", size=24, at_most=11), 1, False)
     assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop"})
-    assert asked[1] == (("here",), {"size": (24, 24), "channels": 1, "fit": "crop", "limit": 11})
+    assert asked[1] == (
+        ("here",),
+        {"size": (24, 24), "channels": 1, "fit": "crop", "limit": 11, "memory_budget": sys.maxsize},
+    )
 
 
 def test_calibration_is_an_eighth_of_training_at_most_and_a_choice_of_the_seed() -> None:

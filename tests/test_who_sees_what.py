@@ -20,10 +20,11 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
-from unilat.run import rate, stages, students, trained
+from unilat.run import rate, stages, students
 from unilat.run import train as job
+from unilat.run.parts import read_pictures, split_pictures
 from unilat.run.stages import AutoencoderStage, base_stage
-from unilat.run.trained import Run, split_pictures
+from unilat.run.trained import Run
 from unilat.signals import Pictures
 
 OFFICIAL = torch.arange(120) % 3 == 1
@@ -66,7 +67,7 @@ def test_a_limit_on_the_pictures_keeps_the_parts_apart(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=made.images.permute(0, 2, 3, 1).numpy(), labels=made.labels.numpy())
     config = planted_config()
     config = replace(config, data=replace(config.data, source=str(tmp_path / "a.npz"), at_most=60))
-    pictures = trained.read_pictures(config.data, None)
+    pictures = read_pictures(config.data, None)
     assert numbers(pictures.images[2:4]) == [4, 6] and len(pictures) == 60
     assert apart(pictures, split_pictures(config, pictures))
 
@@ -105,7 +106,7 @@ def small(config: RunConfig) -> RunConfig:
     """Two steps of each stage, a calibration after each, a prior that follows and settles, all parts measured."""
     prior = replace(config.autoencoder, covariance_up_to=64)
     stage1 = replace(
-        config.stage1, samples=64, batch=32, ema_halflife=1, calibrate_every=32, follow_every=32, settle=64
+        config.stage1, samples=64, batch=32, ema_halflife=1, calibrate_every=32, follow_every=32, settle=128
     )
     stage2 = replace(config.stage2, samples=128, batch=64)
     return replace(config, autoencoder=prior, stage1=stage1, stage2=stage2)

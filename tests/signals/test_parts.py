@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig
-from unilat.run.trained import read_pictures, split_pictures
+from unilat.run.parts import read_pictures, split_pictures
 from unilat.signals import Pictures, catalogue, glyphs, load, split
 from unilat.signals.pictures import pack
 from unilat.types import UserError

@@ -20,6 +20,7 @@ from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
 from unilat.run.evaluate import own_pictures
 from unilat.run.folder import RunFolder
+from unilat.run.parts import part
 from unilat.run.students import Teacher, base_teacher, decoder_teacher, distill_stage
 from unilat.run.trained import Run, load
 from unilat.training.checkpoint import lock
@@ -110,7 +111,7 @@ def _decoder(run: Run, progress: Progress, config: DistillConfig) -> Teacher:
         raise UserError(f"the decoder of {run.folder} was trained to be called once: there is nothing to distil")
     progress({"note": f"reading {run.config.data.source}"})
     pictures, evaluation = own_pictures(run), run.config.evaluation
-    images = pictures.images[run.split(pictures)[0]]
+    images = part(pictures, run.split(pictures)[0])
     grid = uniform_grid(*evaluation.decoder_range, config.teacher_steps, to_clean=True)
     return decoder_teacher(run.autoencoder, images, grid, evaluation.decoder_temperature)
 

@@ -17,21 +17,25 @@ from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, 
 from unilat.recipe.build import describe
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
+from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
-from unilat.run.trained import Run, Source, read_pictures
+from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
+from unilat.signals.stream import Streamed
 from unilat.training.machine import peak_memory
 from unilat.types import UserError
 
 CURVE_BINS = 30
 SHOWN = 8
+JUDGED = 20_000
+"""Training pictures that the classifier sees at most of a set that does not fit into memory."""
 OTHER_COUNTS = 500
 """Pictures behind the distance at step counts other than the chosen one."""
 Say = Callable[[str], object]
 
 
 def evaluate(
-    run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | None = None
+    run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | Streamed | None = None
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
@@ -84,9 +88,9 @@ def evaluate(
     return found
 
 
-def own_pictures(run: Run) -> Pictures:
+def own_pictures(run: Run) -> Pictures | Streamed:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = read_pictures(run.config.data, run.data["channels"])
+    pictures = read_pictures(run.config.data, run.data["channels"], run.data.get("streamed", False))
     if pictures.sha256 != run.data["sha256"]:
         raise UserError(
             f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
@@ -95,11 +99,11 @@ def own_pictures(run: Run) -> Pictures:
     return pictures
 
 
-def held_out(run: Run, pictures: Pictures | None = None) -> tuple[Tensor, Tensor]:
+def held_out(run: Run, pictures: Pictures | Streamed | None = None) -> tuple[Tensor, Tensor]:
     """Pictures and labels that the run was never trained on."""
     pictures = pictures or own_pictures(run)
     _, _, test = run.split(pictures)
-    return pictures.images[test], pictures.labels[test]
+    return rows_of(pictures, test, test), pictures.labels[test]
 
 
 def chosen(rows: Tensor, wanted: int) -> Tensor:
@@ -184,7 +188,7 @@ def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: T
     return compare(real, features(made), protocol=protocol)
 
 
-def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | None) -> Classifier | None:
+def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Streamed | None) -> Classifier | None:
     """The share of samples, and of held-out pictures, whose class a classifier of the training pictures names.
 
     ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
@@ -195,9 +199,12 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Non
         return None
     train, _, test = run.split(pictures)
     test = chosen(test, run.config.evaluation.pictures)
-    judge = train_classifier(pictures.images[train], pictures.labels[train], len(run.classes), samples=seen)
+    if isinstance(pictures, Streamed):
+        train = chosen(train, JUDGED)
+    images = rows_of(pictures, train, train)
+    judge = train_classifier(images, pictures.labels[train], len(run.classes), samples=seen)
     samples = judge.accuracy(made, labels)
-    truth = judge.accuracy(pictures.images[test], pictures.labels[test])
+    truth = judge.accuracy(rows_of(pictures, test, test), pictures.labels[test])
     return Classifier(samples=samples, real=truth)
 
 

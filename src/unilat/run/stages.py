@@ -11,7 +11,7 @@ from unilat.files import digest
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2, rate_terms
-from unilat.maths.seeds import Draws
+from unilat.maths.seeds import Draws, seeded
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
@@ -21,6 +21,7 @@ from unilat.models.shards import Rows
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import to_unit
+from unilat.signals.stream import Part
 from unilat.training.plan import Batch, Saved, Schedule, Stage
 from unilat.types import UserError
 
@@ -39,7 +40,7 @@ class AutoencoderStage:
     def __init__(
         self,
         model: Autoencoder,
-        pictures: Tensor,
+        pictures: Tensor | Part,
         calibration: Tensor,
         config: Stage1Config,
         aim: float | None = None,
@@ -123,18 +124,25 @@ class AutoencoderStage:
         prior.follow(self.latents(self.pictures[chosen], samples), 0.5)
 
     @torch.no_grad()
-    def latents(self, pictures: Tensor, seed: int) -> Tensor:
-        """Latents of uint8 ``pictures``, draws where the encoder learned a variance; on the model's device."""
+    def latents(self, pictures: Tensor | Part, seed: int, most: int | None = None) -> Tensor:
+        """Latents of uint8 ``pictures``, draws where the encoder learned a variance; on the model's device.
+
+        ``most``: of so many of them at the most, by chance.
+        """
         draws, device = Draws.keyed(0, seed, 0, 256), next(self.model.parameters()).device
-        parts = pictures.split(256)
+        rows = torch.arange(len(pictures))
+        if most is not None and most < len(pictures):
+            rows = torch.randperm(len(pictures), generator=seeded("latents", seed))[:most].sort().values
+        parts = (pictures[some] for some in rows.split(256))
         return torch.cat([self.model.posterior(to_unit(part).to(device)).draw(draws.normal) for part in parts])
 
     def settled(self) -> Stage:
         """What comes after the last step: the prior alone, on the latents as they are now and their whole covariance.
 
-        Its noise levels reach as far above λ₀ as :meth:`trim` may ask for.
+        Its noise levels reach as far above λ₀ as :meth:`trim` may ask for. As many latents as it will see are enough.
         """
-        z, prior, config = self.latents(self.pictures, self.samples), self.model.prior, self.model.config
+        prior, config = self.model.prior, self.model.config
+        z = self.latents(self.pictures, self.samples, self.config.settle or None)
         if isinstance(prior, GaussianDenoiser):
             prior.follow(z)
         highest, encoder = config.lambda_0 + 2 * REACH, fingerprint(self.model.encoder)

@@ -16,6 +16,7 @@ from unilat.models.few_steps import distillation_loss, segments
 from unilat.nets.condition import Condition
 from unilat.nets.decoder import hear
 from unilat.signals import to_unit
+from unilat.signals.stream import Part
 from unilat.training.plan import Batch, Saved, Stage
 from unilat.types import Denoiser, UserError
 
@@ -39,12 +40,12 @@ class Teacher:
     """The same under guidance, where it is guided."""
     sampler: Sampler
     grid: Tensor
-    examples: Tensor
+    examples: Tensor | Part
     """Pictures uint8 ``[N, C, H, W]``, or labels ``[N]``."""
     start: Callable[[Tensor, Draws], Start]
 
 
-def decoder_teacher(model: Autoencoder, pictures: Tensor, grid: Tensor, temperature: float) -> Teacher:
+def decoder_teacher(model: Autoencoder, pictures: Tensor | Part, grid: Tensor, temperature: float) -> Teacher:
     """The decoder on latents of training ``pictures``, from noise of standard deviation ``temperature``."""
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ Every step leaves its result in the run folder, whole or not at all; run again, 
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,15 +31,11 @@ from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.run.evaluate import evaluate
 from unilat.run.folder import RunFolder
+from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
-from unilat.run.trained import (
-    Run,
-    load,
-    read_config,
-    read_pictures,
-    split_pictures,
-)
+from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, to_unit
+from unilat.signals.stream import Streamed
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles
@@ -49,6 +46,8 @@ from unilat.types import UserError
 
 __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 
+READERS = max(1, (os.cpu_count() or 1) - 1)
+"""Processes that read streamed pictures where nobody says how many."""
 Progress = Callable[[dict[str, Any]], object]
 
 
@@ -98,7 +97,11 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
         tell({"note": f"reading {config.data.source}"})
-        pictures = read_pictures(config.data, config.data.channels)
+        before = read_json(files.data) if (files := RunFolder(folder)).data.is_file() else {}
+        streamed = before.get("streamed", False) if isinstance(before, dict) and before else None
+        pictures = read_pictures(config.data, config.data.channels, streamed)
+        if isinstance(pictures, Streamed):
+            tell({"note": f"{len(pictures):,} pictures do not fit into memory: read as they are needed"})
         for note in pictures.notes:
             tell({"note": note})
         indices = split_pictures(config, pictures)
@@ -139,13 +142,13 @@ def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
     elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose another --out")
     write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
-    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
-        part.unlink(missing_ok=True)
+    for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     if not files.manifest.is_file():
         write_json(files.manifest, machine)
 
 
-def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, Tensor]) -> None:
+def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor]) -> None:
     """What was read, or a refusal where it is not what this run began with."""
     facts = {
         "source": pictures.source,
@@ -155,10 +158,11 @@ def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, T
         "test": len(indices[2]),
         "classes": list(pictures.classes),
         "size": list(pictures.size),
-        "channels": pictures.images.shape[1],
+        "channels": pictures.channels,
+        "streamed": isinstance(pictures, Streamed),
         "sha256": pictures.sha256,
         "skipped": len(pictures.skipped),
-        "converted": pictures.converted,
+        "converted": {} if isinstance(pictures, Streamed) else pictures.converted,
     }
     path = RunFolder(folder).data
     before = read_json(path) if path.is_file() else {}
@@ -172,7 +176,7 @@ def _remember(folder: Path, pictures: Pictures, indices: tuple[Tensor, Tensor, T
 def _stage1(
     config: RunConfig,
     folder: Path,
-    pictures: Pictures,
+    pictures: Pictures | Streamed,
     indices: tuple[Tensor, Tensor, Tensor],
     how: _How,
     charge: Charge | None,
@@ -180,7 +184,7 @@ def _stage1(
     path = RunFolder(folder).autoencoder
     if path.is_file():
         return
-    images = pictures.images[indices[0]]
+    images = part(pictures, indices[0])
     sample = to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
     with torch.random.fork_rng(devices=[]):
@@ -189,10 +193,12 @@ def _stage1(
     if config.stage1.unit_scale:
         model.start_at_unit_scale(sample[:256])
     aim = configuration.aim(config)
-    stage = AutoencoderStage(model, images, pictures.images[indices[1]], config.stage1, aim, config.data.flip)
+    calibration = rows_of(pictures, indices[1], indices[1])
+    stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1])["parts"]
     flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
-    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops)
+    workers = READERS if isinstance(pictures, Streamed) else 0
+    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops, workers)
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
@@ -202,13 +208,13 @@ def _stage1(
     write_safetensors(path, model.state_dict(), header)
 
 
-def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
+def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed) -> None:
     """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
     other = load(Path(config.stage1.autoencoder or ""), "cpu")
     differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
     shape = (other.data["channels"], *other.config.data.size)
-    if tuple(pictures.images.shape[1:]) != shape:
-        differs.append(f"pictures: {list(shape)} and {list(pictures.images.shape[1:])}")
+    if (pictures.channels, *pictures.size) != shape:
+        differs.append(f"pictures: {list(shape)} and {[pictures.channels, *pictures.size]}")
     if differs:
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder
@@ -216,19 +222,19 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures) -> None:
         write_safetensors(path, *read_safetensors(other.files.autoencoder))
 
 
-def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float) -> int:
+def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float, workers: int = 0) -> int:
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
-    files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers
+    files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
     how.tell({"note": f"{stage.name}: networks {why}"})
     with applied(stage.model, how.choices, compiled):
-        part, log = files.stage(stage.name), files.log
-        done = fit(stage, plan, part, seed, log=log, progress=how.tell, device=how.device, workers=workers)
+        place_of, log = files.stage(stage.name), files.log
+        done = fit(stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers)
     stage.model.load_state_dict(done["ema"])
     return done["samples"]
 
 
-def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress) -> LatentShards:
+def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: Progress) -> LatentShards:
     """Training pictures' latents: those in the folder, another run's where they are the same, the rest made now."""
     seal = Seal(
         encoder_sha256=run.encoder_sha256,
@@ -246,9 +252,9 @@ def _latents(run: Run, pictures: Pictures, train_indices: Tensor, tell: Progress
     def make(first: int, last: int) -> LatentSet:
         tell({"note": f"encoding {last - first} pictures of {len(train_indices)}"})
         rows = train_indices[first:last]
-        z, entropy = run.encoded(pictures.images[rows], start=first)
+        z, entropy = run.encoded(rows_of(pictures, rows, train_indices), start=first)
         bits = run.rate(z, 1, first, entropy)[0].nats() / LN2
-        names = None if pictures.names is None else tuple(pictures.names[row] for row in rows.tolist())
+        names = names_of(pictures, rows)
         origin = (seal.lambda_0, seal.encoder_sha256, seal.pixels)
         return LatentSet(z, bits, pictures.labels[rows], *origin, names=names, classes=pictures.classes)
 

@@ -22,20 +22,20 @@ from torch import Tensor
 
 from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import LN2, RateTerms
-from unilat.maths.seeds import seeded
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
-from unilat.recipe.config import DataConfig, RunConfig
+from unilat.recipe.config import RunConfig
 from unilat.results import Results
 from unilat.results import read as read_results
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
+from unilat.run.parts import split_pictures
 from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
-from unilat.signals import Pictures, held_out_fit, split, to_bytes
-from unilat.signals import load as load_pictures
+from unilat.signals import Pictures, held_out_fit, to_bytes
+from unilat.signals.stream import Streamed
 from unilat.training.machine import pick_device
 from unilat.types import UserError
 
@@ -138,7 +138,7 @@ class Run:
         found = self.read(source)
         return found.images, found.labels
 
-    def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, pictures: Pictures | Streamed) -> tuple[Tensor, Tensor, Tensor]:
         """Indices of training, calibration and held-out pictures, as they were in training."""
         return split_pictures(self.config, pictures)
 
@@ -305,30 +305,6 @@ def read_config(folder: Path) -> RunConfig:
             f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train DATA --out {folder}`"
         )
     return configuration.from_json(path.read_text("utf-8", "replace"))
-
-
-def read_pictures(config: DataConfig, channels: int | None) -> Pictures:
-    """The pictures that a configuration names, in its size."""
-    return load_pictures(config.source, size=config.size, channels=channels, fit=config.fit, limit=config.at_most)
-
-
-def split_pictures(config: RunConfig, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates.
-
-    Calibration pictures are whole groups too: a near-duplicate in training would make them cheaper than held-out ones.
-    """
-    train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
-    groups = pictures.groups[train]
-    names = groups.unique()
-    order = torch.randperm(len(names), generator=seeded(config.seed, "calibration"))
-    rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
-    room = min(config.data.calibration, len(train) // 8)
-    sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
-    chosen = sizes[rank] <= room
-    labels = pictures.labels[train]
-    left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
-    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
-    return train[~chosen], train[chosen], test
 
 
 def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from unilat.fields import Fit, Size
 from unilat.signals.decode import FORMATS, MAX_PIXELS, ORIENTATION, TOO_LARGE, Unreadable, decode, printable
 from unilat.signals.pictures import Progress, is_grey
 from unilat.types import UserError
@@ -240,7 +241,7 @@ class Format(Protocol):
         """What a picture is called."""
         ...
 
-    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+    def pixels(self, index: Index, row: int, size: Size, fit: Fit = "crop") -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of entry ``row``. Raises Unreadable, or UserError where the set has changed."""
         ...
 
@@ -363,9 +364,9 @@ def described(entry: Entry, data: bytes) -> Entry:
     return entry._replace(height=height, width=width, coloured=not grey)
 
 
-def square(data: bytes, size: tuple[int, int]) -> np.ndarray:
+def sized(data: bytes, size: Size, fit: Fit) -> np.ndarray:
     """The bytes of a picture file -> uint8 ``[1 or 3, H, W]`` of ``size`` (H, W). Raises Unreadable."""
-    return decode(data, size).pixels
+    return decode(data, size, fit).pixels
 
 
 def checked(index: Index, row: int, data: bytes | memoryview, source: str) -> None:

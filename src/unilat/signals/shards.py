@@ -14,9 +14,10 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from unilat.fields import Fit, Size
 from unilat.signals.decode import MAX_BYTES, printable
 from unilat.signals.handles import Descriptor, Handles
-from unilat.signals.index import Entry, Index, Listing, checked, described, listing, square, unread
+from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized, unread
 from unilat.types import UserError
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
@@ -103,7 +104,7 @@ class ShardFormat:
         """Shard and member."""
         return f"{file}/{entry}"
 
-    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+    def pixels(self, index: Index, row: int, size: Size, fit: Fit = "crop") -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of the member, read in place."""
         file = index.files[int(index.file[row])]
         try:
@@ -111,7 +112,7 @@ class ShardFormat:
         except OSError as error:
             raise unread(index, row, self.folder, self.source, error) from None
         checked(index, row, data, self.source)
-        return square(data, size)
+        return sized(data, size, fit)
 
 
 def _entry(stream: BinaryIO, sample: _Sample, picture: _Member, labelled: bool) -> Entry:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from unilat.fields import Size, as_size, spelled
+from unilat.fields import Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.decode import printable
 from unilat.signals.index import Format
@@ -65,11 +65,12 @@ def open_source(
     *,
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
+    fit: Fit = "crop",
     limit: int | None = None,
     memory_budget: int | None = None,
     unreadable_share: float = 0.05,
     progress: Progress | None = None,
-) -> Source:
+) -> InMemory | Streamed:
     """A name of the catalogue, a folder of pictures or of tar shards, Parquet, a saved set, ``.npy`` or ``.npz``.
 
     ``size`` is a side or (height, width), None the source's natural one; ``channels`` None is 1 if every picture is
@@ -88,24 +89,25 @@ def open_source(
         memory_budget = UNKNOWN_MEMORY if free is None else free // 4
     form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget)
     if form is None:
-        return InMemory(load(source, size=asked, channels=channels, progress=progress, limit=limit))
+        return InMemory(load(source, size=asked, channels=channels, fit=fit, progress=progress, limit=limit))
     now = form.listing(keep=False)
     shards = form.word == "shards"
     index = indexed(form, now, progress) if shards else None
     count = (now.count if index is None else len(index)) if form.rows is None else form.rows
     shape = asked or as_size(form.side or FOLDER_SIZE)
-    fit = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
-    if fit and not shards:
-        return InMemory(load(source, size=asked, channels=channels, progress=progress, limit=limit))
+    small = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
+    if small and not shards:
+        return InMemory(load(source, size=asked, channels=channels, fit=fit, progress=progress, limit=limit))
     streamed = Streamed(
         form,
         index or indexed(form, now, progress),
         size=shape,
+        fit=fit,
         channels=channels,
         limit=limit,
         unreadable_share=unreadable_share,
     )
-    return InMemory(streamed.gathered(progress)) if fit else streamed
+    return InMemory(streamed.gathered(progress)) if small else streamed
 
 
 def _checked(size: int | tuple[int, int] | None) -> Size | None:

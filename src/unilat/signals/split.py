@@ -1,5 +1,7 @@
 """Which pictures are held out, and where training cuts the others: pure functions of a seed."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,13 @@ from unilat.maths.seeds import key, seeded
 from unilat.signals.pictures import Pictures
 from unilat.types import UserError
 
+if TYPE_CHECKING:
+    from unilat.signals.stream import Streamed
 
-def split(pictures: Pictures, *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0) -> tuple[Tensor, Tensor]:
+
+def split(
+    pictures: "Pictures | Streamed", *, fraction: float = 0.1, at_most: int = 2000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Indices ``(train, test)``, int64, sorted; whole groups only, so no near-duplicate stands on both sides.
 
     A source with test pictures of its own (``held_out``) gives those, or a seeded choice of ``at_most`` of them (the
@@ -55,23 +62,29 @@ def crop_place(seed: int, epoch: int, index: int) -> tuple[float, float]:
     return (number >> 32) / 2**31, (number & 0x7FFFFFFF) / 2**31
 
 
-def _held_out_groups(pictures: Pictures, fraction: float, at_most: int, seed: int) -> list[int]:
+def _members(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures ``[N]`` group by group, groups in the order in which they first appear; and where each begins."""
+    _, number = groups.unique(return_inverse=True)
+    first = torch.full((int(number.max()) + 1,), len(groups)).scatter_reduce(
+        0, number, torch.arange(len(groups)), "amin"
+    )
+    rank = torch.empty_like(first).index_copy_(0, first.argsort(), torch.arange(len(first)))[number]
+    return torch.cat([torch.zeros(1).long(), torch.bincount(rank).cumsum(0)]), rank.argsort(stable=True)
+
+
+def _held_out_groups(pictures: "Pictures | Streamed", fraction: float, at_most: int, seed: int) -> list[int]:
     """Indices of the pictures whose groups are held out."""
     count = len(pictures)
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(pictures.groups.tolist()):
-        members.setdefault(group, []).append(index)
-    labels = pictures.labels.tolist()
+    starts, members = _members(pictures.groups)
     left = dict(enumerate(torch.bincount(pictures.labels).tolist()))
     share = {label: max(1, round(fraction * number)) for label, number in left.items()}
     room = max(1, min(at_most, round(fraction * count)))
-    groups = list(members)
     taken: list[int] = []
-    for position in torch.randperm(len(groups), generator=seeded("split", seed)).tolist():
-        group = members[groups[position]]
+    for position in map(int, torch.randperm(len(starts) - 1, generator=seeded("split", seed))):
+        group = members[starts[position] : starts[position + 1]].tolist()
         needed: dict[int, int] = {}
-        for index in group:
-            needed[labels[index]] = needed.get(labels[index], 0) + 1
+        for label in pictures.labels[group].tolist():
+            needed[label] = needed.get(label, 0) + 1
         if len(group) > room or any(share[k] < n or left[k] <= n for k, n in needed.items()):
             continue
         for label, number in needed.items():

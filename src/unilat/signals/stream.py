@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.fields import spelled
+from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.maths.seeds import key
 from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
 from unilat.signals.decode import Unreadable, printable
@@ -44,17 +44,21 @@ class Streamed:
         form: Format,
         index: Index,
         *,
-        size: tuple[int, int],
+        size: Size,
+        fit: Fit = "crop",
         channels: int | None = None,
         limit: int | None = None,
         unreadable_share: float = 0.05,
     ) -> None:
+        if fit == "random-crop":
+            raise FieldError("data.fit random-crop is not made yet: give crop or pad")
         if not 0 <= unreadable_share <= 1:
             raise UserError(f"the share of unreadable pictures must lie between 0 and 1, not {unreadable_share}")
         self.source = printable(str(form.path))
         self.kind = Image(height=size[0], width=size[1], channels=channels or (3 if index.colour else 1))
         self._form, self._index, self._share = form, index, unreadable_share
-        chosen = _choose(form, index, size, limit, self.source)
+        self._fit: Fit = fit
+        chosen = _choose(form, index, size, fit, limit, self.source)
         self._rows, self._skipped = chosen.rows, chosen.skipped
         groups = index.group if chosen.rows is None else first_alike(index.group[chosen.rows])
         held_out = _of(index.held_out, chosen.rows).astype(bool)
@@ -70,6 +74,16 @@ class Streamed:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of a picture."""
+        return self.kind.height, self.kind.width
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return self.kind.channels
 
     def _identity(self, labels: np.ndarray) -> str:
         """SHA-256 of the pictures' digests, labels, classes and shape, in order; neither names nor places."""
@@ -119,7 +133,7 @@ class Streamed:
 
     def _read(self, index: int) -> np.ndarray:
         """uint8 ``[C, H, W]``; raises Unreadable."""
-        pixels = self._form.pixels(self._index, self._row(index), (self.kind.height, self.kind.width))
+        pixels = self._form.pixels(self._index, self._row(index), (self.kind.height, self.kind.width), self._fit)
         return with_channels(pixels[None], self.kind.channels)[0]
 
     def _picture(self, index: int, among: Tensor | None) -> np.ndarray:
@@ -200,7 +214,7 @@ class Streamed:
         return {
             "source": self.source,
             "count": len(self),
-            "size": self.kind.height if self.kind.height == self.kind.width else [self.kind.height, self.kind.width],
+            "size": [self.kind.height, self.kind.width],
             "channels": self.kind.channels,
             "classes": list(self.classes),
             "class_counts": dict(zip(self.classes, counts, strict=True)) if self.classes else {},
@@ -211,6 +225,22 @@ class Streamed:
             "notes": list(self.notes),
             "sha256": self.sha256,
         }
+
+
+class Part:
+    """Some pictures of a streamed set as a tensor ``[N, C, H, W]`` that is read where it is indexed, and only there."""
+
+    def __init__(self, source: Streamed, indices: Tensor) -> None:
+        self.source, self.indices = source, indices
+        self.shape = torch.Size((len(indices), *source.kind.shape))
+        self.blocks = None if source.blocks is None else source.blocks[indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        """Rows ``which`` as uint8; only pictures of this part stand in for those that cannot be read."""
+        return self.source.rows(self.indices[which], among=self.indices)
 
 
 def _of(column: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
@@ -227,10 +257,10 @@ def fits(height: np.ndarray, width: np.ndarray, size: tuple[int, int]) -> np.nda
     return (height >= size[0]) & (width >= size[1])
 
 
-def _choose(form: Format, index: Index, size: tuple[int, int], limit: int | None, source: str) -> _Chosen:
+def _choose(form: Format, index: Index, size: Size, fit: Fit, limit: int | None, source: str) -> _Chosen:
     """The entries that can be used, at most ``limit`` of them evenly, with their classes numbered."""
     whole = index.problem == 0
-    usable = whole & fits(index.height, index.width, size)
+    usable = whole if fit == "pad" else whole & fits(index.height, index.width, size)
     skipped = []
     for row in np.flatnonzero(~usable).tolist():
         reason = index.problems[int(index.problem[row])]

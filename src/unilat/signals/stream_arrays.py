@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unilat.fields import Fit, Size
 from unilat.signals.arrays import _as_nhwc, _sized, _value_map, read_npy
 from unilat.signals.decode import printable
 from unilat.signals.handles import Handles
@@ -68,7 +69,7 @@ class ArrayFormat:
         """The picture's number."""
         return entry
 
-    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+    def pixels(self, index: Index, row: int, size: Size, fit: Fit = "crop") -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of a picture."""
         try:
             images = self._maps.get(self._reads // READS)
@@ -82,4 +83,4 @@ class ArrayFormat:
         image = _value_map(values, self.source)[0](picture)
         if image.shape[:2] == size and image.shape[2] != 4:
             return image.transpose(2, 0, 1)
-        return _sized(image[None], np.arange(1), size, "crop", self.source, None)[0][0]
+        return _sized(image[None], np.arange(1), size, fit, self.source, None)[0][0]

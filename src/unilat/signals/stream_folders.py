@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from unilat.fields import Fit, Size
 from unilat.signals.decode import Unreadable, printable, read_file
 from unilat.signals.folders import is_split, placed, walk
-from unilat.signals.index import Entry, Index, Listing, checked, described, listing, square
+from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized
 
 
 class FolderFormat:
@@ -63,8 +64,8 @@ class FolderFormat:
         """The path below the folder."""
         return file
 
-    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+    def pixels(self, index: Index, row: int, size: Size, fit: Fit = "crop") -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of the file; Unreadable where it is gone or damaged."""
         data = read_file(self.path / index.files[int(index.file[row])])
         checked(index, row, data, self.source)
-        return square(data, size)
+        return sized(data, size, fit)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from unilat.fields import Fit, Size
 from unilat.signals.decode import printable
 from unilat.signals.handles import Handles
-from unilat.signals.index import Entry, Index, Listing, checked, described, listing, square, unread
+from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized, unread
 from unilat.signals.tables import (
     Table,
     _class_names,
@@ -117,7 +118,7 @@ class TableFormat:
         """``row 17``, counted in its file, which is named where there are several."""
         return entry if len(self._held_out) == 1 else f"{file} {entry}"
 
-    def pixels(self, index: Index, row: int, size: tuple[int, int]) -> np.ndarray:
+    def pixels(self, index: Index, row: int, size: Size, fit: Fit = "crop") -> np.ndarray:
         """uint8 ``[1 or 3, H, W]`` of a row."""
         file, block, offset = index.files[int(index.file[row])], int(index.block[row]), int(index.offset[row])
         try:
@@ -129,4 +130,4 @@ class TableFormat:
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         data = content if isinstance(content, bytes) else b""
         checked(index, row, data, self.source)
-        return square(data, size)
+        return sized(data, size, fit)

@@ -25,8 +25,10 @@ from unilat.models.shards import open_shards
 from unilat.nets.vit import ViTConfig
 from unilat.run.evaluate import chosen, own_pictures
 from unilat.run.folder import RunFolder
+from unilat.run.parts import rows_of
 from unilat.run.trained import Run
 from unilat.signals import Pictures
+from unilat.signals.stream import Streamed
 from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
 from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 from unilat.types import Denoiser, UserError
@@ -58,7 +60,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
         raise UserError(f"--samples must be 1 or more, not {samples}")
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
-    held = HeldOut(*run.encoded(chosen(pictures.images[test_indices], run.config.evaluation.pictures)))
+    held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))
     tell({"note": f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"})
     others, reported, placing = _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
@@ -173,7 +175,7 @@ def _bits(run: Run, held: HeldOut, prior: Denoiser, seed: int, table: Table) -> 
     return torch.stack([terms.less(held.entropy).nats().double() for terms in found]) / (LN2 * run.pixels)
 
 
-def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:
+def _training_latents(run: Run, pictures: Pictures | Streamed, indices: Tensor) -> Tensor:
     """From the run folder, or encoded anew where stage 2 was not trained."""
     folder = RunFolder(Path(run.folder)).latents
     if (shards := open_shards(folder)) is not None:
@@ -182,7 +184,7 @@ def _training_latents(run: Run, pictures: Pictures, indices: Tensor) -> Tensor:
         return shards.z.whole()
     path = folder / "train.safetensors"  # of a run of before December 2026
     if not path.is_file():
-        return run.latents(pictures.images[indices])
+        return run.latents(rows_of(pictures, indices))
     latents = LatentSet.load(path)
     latents.refuse_other(run.encoder_sha256, run.config.autoencoder.lambda_0)
     return latents.z

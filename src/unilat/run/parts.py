@@ -1,0 +1,63 @@
+"""The pictures of a run, in memory or read as they are needed, and who of them trains, calibrates and is held out."""
+
+import sys
+
+import torch
+from torch import Tensor
+
+from unilat.maths.seeds import seeded
+from unilat.recipe.config import DataConfig, RunConfig
+from unilat.signals import Pictures, split
+from unilat.signals.memory import InMemory
+from unilat.signals.source import open_source
+from unilat.signals.stream import Part, Streamed
+
+BUDGETS = {None: None, True: 0, False: sys.maxsize}
+"""Bytes that pictures may take in memory: a quarter of what is free, or what makes them lie where they lay."""
+
+
+def read_pictures(config: DataConfig, channels: int | None, streamed: bool | None = None) -> Pictures | Streamed:
+    """The pictures that a configuration names, in its size: in memory where they fit, else read as they are needed.
+
+    ``streamed``: which of the two, where a run has begun with one.
+    """
+    budget = BUDGETS[streamed]
+    asked = {"size": config.size, "channels": channels, "fit": config.fit, "limit": config.at_most}
+    source = open_source(config.source, memory_budget=budget, **asked)
+    return source.pictures if isinstance(source, InMemory) else source
+
+
+def part(pictures: Pictures | Streamed, indices: Tensor) -> Tensor | Part:
+    """Some of the pictures, uint8 ``[n, C, H, W]``: a tensor, or what is read where it is indexed."""
+    return Part(pictures, indices) if isinstance(pictures, Streamed) else pictures.images[indices]
+
+
+def rows_of(pictures: Pictures | Streamed, indices: Tensor, among: Tensor | None = None) -> Tensor:
+    """The pictures ``indices`` in memory; ``among``: who may stand in for one that cannot be read."""
+    return pictures.rows(indices, among=among) if isinstance(pictures, Streamed) else pictures.images[indices]
+
+
+def split_pictures(config: RunConfig, pictures: Pictures | Streamed) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates.
+
+    Calibration pictures are whole groups too: a near-duplicate in training would make them cheaper than held-out ones.
+    """
+    train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
+    groups = pictures.groups[train]
+    names = groups.unique()
+    order = torch.randperm(len(names), generator=seeded(config.seed, "calibration"))
+    rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
+    room = min(config.data.calibration, len(train) // 8)
+    sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
+    chosen = sizes[rank] <= room
+    labels = pictures.labels[train]
+    left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
+    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
+    return train[~chosen], train[chosen], test
+
+
+def names_of(pictures: Pictures | Streamed, indices: Tensor) -> tuple[str, ...] | None:
+    """Which file each of the pictures came from; None where they came from none."""
+    if isinstance(pictures, Streamed):
+        return tuple(pictures.names(indices))
+    return None if pictures.names is None else tuple(pictures.names[index] for index in indices.tolist())

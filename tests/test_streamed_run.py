@@ -1,0 +1,127 @@
+"""A run on pictures that do not fit into memory: read as they are needed, from files and from shards."""
+
+import io
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unilat
+from unilat.files import read_json, read_safetensors
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig
+from unilat.run import parts, train
+from unilat.run.evaluate import held_out
+from unilat.signals.stream import Part, Streamed
+from unilat.training.fast import Choices
+
+
+def written(folder: Path, count: int = 72) -> Path:
+    """PNGs of 20 × 26 in colour, classes by folder; no two alike."""
+    random = np.random.Generator(np.random.PCG64(3))
+    for index in range(count):
+        pixels = (np.arange(20)[:, None, None] * 6 + random.integers(0, 90, (20, 26, 3))).astype(np.uint8)
+        place = folder / "abc"[index % 3] / f"{index:03}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place)
+    return folder
+
+
+def configured(source: Path) -> RunConfig:
+    """The preset tiny at four steps a stage."""
+    config = presets.get("tiny")
+    return replace(
+        config,
+        data=replace(config.data, source=str(source), size=(16, 24), calibration=8),
+        stage1=replace(config.stage1, samples=64, batch=16, warmup=16, ema_halflife=8, calibrate_every=32, settle=128),
+        stage2=replace(config.stage2, samples=64, batch=16, warmup=16, ema_halflife=8),
+        evaluation=replace(config.evaluation, pictures=6, samples=4, classifier_samples=64),
+    )
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes are kept in a folder of the test's own."""
+    monkeypatch.setenv("UNILAT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing fits into memory unless a run has begun with it there."""
+    monkeypatch.setattr(parts, "BUDGETS", {None: 0, True: 0, False: 2**60})
+
+
+def trained(source: Path, folder: Path, workers: int = 0) -> Path:
+    train.train(configured(source), folder, choices=Choices(workers=workers))
+    return folder
+
+
+def test_a_streamed_run_is_the_run_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same files in memory, streamed, and streamed by two workers: weights, latents and numbers are equal to the
+    last bit. Kills: another split, order or picture where they are read one by one."""
+    source = written(tmp_path / "photos")
+    memory = trained(source, tmp_path / "memory")
+    monkeypatch.setattr(parts, "BUDGETS", {None: 0, True: 0, False: 2**60})
+    for name, workers in (("streamed", 1), ("workers", 2)):
+        streamed = trained(source, tmp_path / name, workers)
+        assert (read_json(memory / "data.json")["streamed"], read_json(streamed / "data.json")["streamed"]) == (
+            False,
+            True,
+        )
+        for file in ("autoencoder", "base", "latents/train-00000"):
+            one, other = (read_safetensors(folder / f"{file}.safetensors")[0] for folder in (memory, streamed))
+            assert all(torch.equal(one[key], other[key]) for key in one), file
+        results, others = unilat.load(memory).results, unilat.load(streamed).results
+        assert (results.bits, results.reconstruction) == (others.bits, others.reconstruction)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_shards_are_trained_on(tmp_path: Path) -> None:
+    """Tar shards in WebDataset naming go all the way, with their classes and names. Kills: shards that only open."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard:05}.tar", "w") as archive:
+            for index, path in enumerate(sorted(written(tmp_path / "photos").rglob("*.png"))[shard::3]):
+                label = path.parent.name.encode()
+                for name, data in ((f"{index:04}.png", path.read_bytes()), (f"{index:04}.cls", label)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    run = unilat.load(trained(folder, tmp_path / "run"))
+    assert run.classes == ["a", "b", "c"] and run.data["count"] == 72 and run.data["streamed"]
+    images, _ = held_out(run)
+    assert images.shape[1:] == (3, 16, 24) and run.results.bits.n == min(6, len(images))
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_run_goes_on_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run begun in streams is measured and trained in streams where all would fit today. Kills: another hash, and so
+    a refusal, because the memory is another."""
+    folder = trained(written(tmp_path / "photos"), tmp_path / "run")
+    monkeypatch.setattr(parts, "BUDGETS", {None: 2**60, True: 0, False: 2**60})
+    shutil.rmtree(folder / "latents")
+    train.train(configured(tmp_path / "photos"), folder)
+    assert read_json(folder / "data.json")["streamed"]
+    assert unilat.evaluate(unilat.load(folder)).bits == unilat.load(folder).results.bits
+
+
+def test_a_part_is_read_where_it_is_indexed(tmp_path: Path) -> None:
+    """Kills: a part that reads all, another picture for a place of the part, pictures of elsewhere that stand in."""
+    config = configured(written(tmp_path / "photos"))
+    source = parts.read_pictures(config.data, None, True)
+    memory = parts.read_pictures(config.data, None, False)
+    assert isinstance(source, Streamed)
+    indices = torch.tensor([60, 3, 17, 40])
+    some = parts.part(source, indices)
+    assert isinstance(some, Part) and some.shape == (4, 3, 16, 24) and len(some) == 4
+    wanted = parts.rows_of(memory, indices)
+    assert torch.equal(some[torch.tensor([2, 0])], wanted[[2, 0]]) and torch.equal(some[1:3], wanted[1:3])
+    assert parts.names_of(source, indices) == parts.names_of(memory, indices)
+    path = tmp_path / "photos" / str(parts.names_of(source, indices[1:2])[0])  # type: ignore[index]
+    assert path.is_file()
