@@ -7,6 +7,7 @@ read once in the order of training, pictures a second by source and workers, the
 """
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ PROTOCOL = (
     " 64; growth is from {small:,} to {large:,} pictures. Pictures a second: batches of 64 in training's order for"
     " {seconds:g} s; workers are those of torch's DataLoader; decoding alone is `decode` on bytes in memory. One"
     " thread a process; files lie in the page cache. First rows: open_source to 64 rows of an indexed set, no imports."
+    " Training: stage 1 of `small`, 60 steps of 32."
 )
 
 
@@ -255,12 +258,45 @@ def speed(path: Path, workers: int, budget: int = 0) -> dict[str, Any]:
     return {"rate": count / (time.perf_counter() - begin)}
 
 
+def _stage(path: Path, budget: int) -> Any:
+    """Stage 1 of the preset small on the set, as `unilat train` makes it."""
+    import torch
+
+    from unilat.recipe import presets
+    from unilat.recipe.build import build_autoencoder
+    from unilat.run import parts
+    from unilat.run.stages import AutoencoderStage
+
+    parts.BUDGETS[None] = budget  # pyright: ignore[reportArgumentType]
+    config = presets.get("small", size=SIDE)
+    source = parts.read_pictures(dataclasses.replace(config.data, source=str(path)), None)
+    train, calibration, _ = parts.split_pictures(config, source)
+    torch.manual_seed(0)
+    model = build_autoencoder(config, 3, torch.zeros(3), torch.full((3,), 0.5))
+    held = parts.rows_of(source, calibration[:16], calibration)
+    return AutoencoderStage(model, parts.part(source, train), held, config.stage1, 0.2).stage()
+
+
+def training(path: Path, steps: int = 60, workers: int = 1, budget: int = 0) -> dict[str, Any]:
+    """MiB of the training process after so many steps of 32, and the median step; budget: lies in memory below it."""
+    from unilat.training.engine import fit
+    from unilat.training.plan import Schedule
+
+    stage, times = _stage(path, budget), [time.perf_counter()]
+    plan = Schedule(batch=32, samples=32 * steps, learning_rate=1e-4, save_every=10**6)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(stage, plan, Path(folder), 0, progress=lambda _: times.append(time.perf_counter()), workers=workers)
+    passed = sorted(after - before for before, after in zip(times[20:], times[21:], strict=False))
+    return {"memory": resident(), "step": passed[len(passed) // 2]}
+
+
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "index": index,
     "first": first_rows,
     "memory": memory,
     "decoding": decoding,
     "speed": speed,
+    "training": training,
 }
 
 
@@ -305,6 +341,22 @@ def speed_rows(count: int) -> tuple[Rows, float]:
     return rows, alone["bytes"]
 
 
+def training_rows(large: int, small: int) -> Rows:
+    """Memory of the training process through both sizes, and a step on streams beside one in memory."""
+    rows: Rows = []
+    for name in MEMORY:
+        kept = {count: apart("training", made(name, count))["memory"]["VmRSS"] for count in (small, large)}
+        for count, value in kept.items():
+            rows.append(row(f"{name}, {count:,}: resident memory while training", value, "MiB", n=count))
+        growth = 100.0 * (kept[large] / kept[small] - 1.0)
+        rows.append(row(f"{name}: growth of memory while training", growth, "%", goal=GROWTH))
+    resident_step = apart("training", made("folder", small), workers=0, budget=1 << 40)["step"]
+    for name in MEMORY:
+        step = apart("training", made(name, small))["step"]
+        rows.append(row(f"{name}: step streamed by one worker / from memory", step / resident_step, "ratio", goal=1.05))
+    return rows
+
+
 def main() -> None:
     """Everything, or one measure for the process that started this one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -322,6 +374,7 @@ def main() -> None:
     rows, size = speed_rows(count)
     shutil.rmtree(WORK / "cache", ignore_errors=True)
     rows += memory_rows(large, small)
+    rows += training_rows(large, small)
     protocol = PROTOCOL.format(size=size / 1000, small=small, large=large, seconds=SECONDS)
     if given.share < 1:
         for one in rows:

@@ -69,6 +69,7 @@ class AutoencoderStage:
             load_state=self.load_state,
             calibrate=self.calibrate,
             eval_every=self.eval_every,
+            blocks=self.pictures.blocks if isinstance(self.pictures, Part) else None,
         )
 
     def batch(self, indices: Tensor) -> Batch:

@@ -69,6 +69,11 @@ class _Signals:
                 signal.signal(number, handler)
 
 
+def _order_of(state: State, step: int) -> Tensor:
+    """The examples of the global batch of a step, int64 ``[batch]``."""
+    return batch_indices(state.stage.count, state.schedule.batch, state.seed, step, state.stage.blocks)
+
+
 def _losses(
     state: State, world: World, first: int, last: int, rows: Batch | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Batch]:
@@ -78,7 +83,7 @@ def _losses(
     """
     stage, total = state.stage, state.schedule.batch
     if rows is None:
-        rows = stage.batch(batch_indices(stage.count, total, state.seed, state.step)[first:last])
+        rows = stage.batch(_order_of(state, state.step)[first:last])
     batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in rows)
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
     draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
@@ -139,7 +144,7 @@ def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
         bad.fill_(1)
         what = f"the gradient's norm over the batch is {norm}"
     state.forget_gradients()
-    indices = batch_indices(state.stage.count, total, state.seed, state.step)[bad.cpu() > 0].tolist()
+    indices = _order_of(state, state.step)[bad.cpu() > 0].tolist()
     named = ", ".join(map(str, indices[:16])) + (f" and {len(indices) - 16} more" if len(indices) > 16 else "")
     raise UserError(
         f"{state.stage.name}, step {state.step + 1}: samples {named}: {what}; this step changed nothing. "
@@ -286,7 +291,7 @@ def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
     """The indices of this process's rows in each step from the next one up to ``last``."""
     first, end = world.rows(state.schedule.batch)
     for step in range(state.step, last):
-        yield batch_indices(state.stage.count, state.schedule.batch, state.seed, step)[first:end]
+        yield _order_of(state, step)[first:end]
 
 
 def _check(schedule: Schedule, stage: Stage) -> None:
