@@ -147,7 +147,7 @@ def test_the_house_is_small():
     assert len({pair for pair in pairs if pair[0] != pair[1] and not doors & {*pair}}) <= 80
 
 
-LOOSE = (120, 50)
+LOOSE = (56, 20)
 """How often ``dict[str, Any]`` stands in src, and how many public signatures have it; the goal is (25, 0)."""
 
 
