@@ -65,8 +65,8 @@ class Train:
     bias: Annotated[DisallowNone[float | None], arg(metavar="BIAS")] = None
     """Log-SNR around which the decoder's weight falls; lower leaves more of the detail to the decoder."""
     size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
-    """Side of the pictures, 64, or height x width, 96x128; networks gain a level for each doubling of the shorter
-    side. By default the preset's."""
+    """Side of the pictures, 64, or height x width, 96x128; networks gain a level for each doubling
+    of the shorter side. By default the preset's."""
     preset: Annotated[DisallowNone[str | None], arg(metavar="NAME")] = None
     """Complete configuration to start from. By default the one named like DATA, or else `small`."""
     config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None

@@ -16,7 +16,7 @@ usage: unilat COMMAND ...
 Latents for diffusion models with a bit budget: name the bits per pixel, get an autoencoder
 whose latents carry them, and a diffusion model trained on these latents.
 
-    unilat train photos/ --target-bpp 0.2         a folder of pictures in, a run folder out
+    unilat train photos/ --target-bpp 0.2  a folder of pictures in, a run folder out
     unilat sample runs/photos -n 64        new pictures from it
 
 Commands
