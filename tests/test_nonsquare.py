@@ -54,7 +54,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run's folder; its pictures lie beside it."""
     place = tmp_path_factory.mktemp("wide")
     np.savez(place / "wide.npz", images=pictures(), labels=np.arange(96) % 2)
-    torch.set_num_threads(1)
     unilat.train(configured(place / "wide.npz"), out=place / "run")
     return place / "run"
 
