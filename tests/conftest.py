@@ -1,21 +1,21 @@
 """One thread for every test, and one small run that those tests share which need a finished one.
 
-One thread: on a shared machine two busy processes of two threads each run up to 8 times slower.
+One thread, whatever OMP_NUM_THREADS says: on a shared machine two busy processes of two threads each run up to 8
+times slower, and OpenMP's threads do not survive a fork, so that a child of a test which computes with two hangs.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
 from PIL import Image
 
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

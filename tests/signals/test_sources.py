@@ -97,7 +97,6 @@ def test_a_forked_child_reads_the_same(name: str, budget: int, made: dict[str, s
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # as a DataLoader's worker does: OpenMP's threads do not survive a fork
         backwards = source.rows(torch.arange(COUNT - 1, -1, -1))
         os.write(write_end, bytes([torch.equal(backwards, whole.flip(0))]))
         os._exit(0)

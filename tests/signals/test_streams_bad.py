@@ -188,7 +188,6 @@ def test_a_table_or_array_that_changes_while_it_is_read(write, tmp_path: Path, m
     write(tmp_path / "set")
     forked = os.fork()  # this process may go on reading the file it has open
     if forked == 0:
-        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
         with pytest.raises(UserError, match="has changed since its index was made"):
             source.rows(torch.tensor([80]))
         os._exit(7)

@@ -91,7 +91,6 @@ def test_too_many_stop_the_run(tmp_path: Path):
     lost = [every.index(name) for name in names]
     child = os.fork()
     if child == 0:
-        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
         source.rows(torch.tensor(lost[:2]))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

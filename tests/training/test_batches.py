@@ -178,7 +178,6 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
     marked = Marked(made, lambda: time.sleep(600))
     child = os.fork()
     if not child:
-        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
         stage = Toy()
         stage.batch = lambda indices: marked(indices)  # type: ignore[method-assign]
         try:
