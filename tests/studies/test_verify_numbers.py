@@ -17,8 +17,10 @@ from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
+from unilat.run.folder import RunFolder
 from unilat.run.rate import measure_rate
 from unilat.studies import verify
+from unilat.studies.prior import PriorPlan
 
 SHAPE, PIXELS, ENTROPY = (3, 2, 4), 20, 0.35
 """Of one latent; a picture has fewer pixels than a latent numbers, and the learned variance gives this back of each."""
@@ -203,7 +205,7 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     run's prior pays a divergence that is known.
 
     Kills: training or calibration pictures measured for held-out ones, a prior refitted on what it is measured on, a
-    slack of the wrong one of two priors or of two draws of noise, and a limit of another size.
+    slack of the wrong one of two priors or of two draws of noise, a refit of another seed, a limit of another size.
     """
     run, held = known()
     start, refitted = Exact(replace(LAW, variances=LAW.variances / 2), 10), Exact(LAW, 53)
@@ -219,8 +221,9 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     measured: list[Tensor] = []
     real = verify.measure
 
-    def fit_prior(z: Tensor, *rest: Any, start: Any, **options: Any) -> Exact:
+    def fit_prior(z: Tensor, plan: PriorPlan, folder: Path, *, start: Any, **options: Any) -> Exact:
         fitted.append(z)
+        assert (plan.seed, plan.samples, folder) == (3, 32, RunFolder(tmp_path).refits / "32-3")
         assert (options["lambda_0"], options["lambda_min"]) == (4.0, -8.0) and start is run.autoencoder.prior
         return refitted
 
@@ -230,7 +233,7 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(verify, "fit_prior", fit_prior)
     monkeypatch.setattr(verify, "measure", measure)
-    found = verify.verify_run(run, samples=32)
+    found = verify.verify_run(run, samples=32, seed=3)
     assert len(fitted) == 1 and torch.equal(fitted[0], held.z[:150])
     rows = {tuple(row) for row in held.z[180:].flatten(1).tolist()}
     assert all({tuple(row) for row in z.flatten(1).tolist()} == rows for z in measured) and len(measured) == 10
