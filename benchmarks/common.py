@@ -1,6 +1,7 @@
 """What every benchmark shares: the machine, the rows, and the two result files."""
 
 import argparse
+import dataclasses
 import datetime
 import json
 import math
@@ -110,7 +111,7 @@ def machine() -> dict[str, Any]:
     """The hardware and software a result was made on."""
     from unilat.training.machine import manifest
 
-    return {**manifest(), "load": list(os.getloadavg())}
+    return {**dataclasses.asdict(manifest()), "load": list(os.getloadavg())}
 
 
 def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:

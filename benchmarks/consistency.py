@@ -80,5 +80,5 @@ def student(run: Run, steps: int, samples: int, folder: Path) -> tuple[FewSteps,
         ema_halflife=samples / 20, clip=1.0,
     )  # fmt: skip
     done = fit(stage.stage(), schedule, folder / stage.name, 0)
-    stage.model.load_state_dict(done["ema"])
-    return FewSteps(stage.model, stage.grid[:: stage.every].double()), done["seconds"]
+    stage.model.load_state_dict(done.ema)
+    return FewSteps(stage.model, stage.grid[:: stage.every].double()), done.seconds

@@ -40,7 +40,7 @@ def table(stage_number: int, side: str) -> str:
     total = sum(one.self_cpu_time_total for one in averages) / STEPS / 1e3
     listed = averages.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=50)
     facts = manifest()
-    where = f"{facts['cpu']}, torch {facts['torch']}, Python {platform.python_version()}, commit {facts['commit']}"
+    where = f"{facts.cpu}, torch {facts.torch}, Python {platform.python_version()}, commit {facts.commit}"
     head = f"stage {stage_number} of `small`, {side}: {total:.1f} ms a step in operators, {STEPS} steps, one thread\n"
     return f"{head}{where}\n\n{listed}"
 

@@ -28,6 +28,8 @@ from unilat.report import page
 from unilat.run import train as run
 from unilat.run.distill import DistillConfig, distill
 from unilat.run.evaluate import evaluate
+from unilat.run.records import Note
+from unilat.training.records import Step
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, BATCH = 20, 16
@@ -70,7 +72,7 @@ def _config(source: Path, **changed: Any) -> RunConfig:
     return replace(config, **usual | changed)
 
 
-def grey(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def grey(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     """Grey pictures in ten classes, with distances and a classifier."""
     images, labels = shapes(150, 1, 10)
     np.savez(folder / "grey.npz", images=images, labels=labels)
@@ -79,7 +81,7 @@ def grey(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]
     return run.train(replace(config, evaluation=measured), folder / "run", tell)
 
 
-def colour(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def colour(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     """Colour pictures without classes; the prior on the latents' covariance, tokens dropped in stage 2."""
     np.savez(folder / "colour.npz", images=shapes(140, 3, 0)[0])
     config = _config(folder / "colour.npz")
@@ -88,7 +90,7 @@ def colour(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, An
     return run.train(replace(config, autoencoder=networks, base=base), folder / "run", tell)
 
 
-def variance(folder: Path, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def variance(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     """A learned variance in colour with classes, levels learned in stage 2, and a decoder distilled to one call."""
     images, labels = shapes(130, 3, 3)
     np.savez(folder / "variance.npz", images=images, labels=labels)
@@ -130,9 +132,9 @@ def made(name: str) -> dict[str, Any]:
     """Make the run ``name`` in a folder that goes again, on one thread, and return all that is written down of it."""
     steps: list[dict[str, Any]] = []
 
-    def tell(told: dict[str, Any]) -> None:
-        if "metrics" in told:
-            steps.append({"stage": told["stage"], "step": told["step"], **told["metrics"]})
+    def tell(told: Step | Note) -> None:
+        if isinstance(told, Step):
+            steps.append({"stage": told.stage, "step": told.step, **told.metrics})
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -2,9 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from unilat import results
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+from unilat.training.machine import Manifest
+from unilat.training.records import Fitted, Step
 
 
 def number(value: float, stderr: float | None = None, n: int | None = None, protocol: str = "") -> Number:
@@ -58,3 +63,21 @@ def written(folder: Path, found: Results) -> None:
     """``metrics.json`` of a run that holds nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     results.write(folder / "metrics.json", found)
+
+
+def step(stage: str, done: int, steps: int, **given: Any) -> Step:
+    """The record of a step of 10 samples, one a second but for what is ``given``."""
+    usual: dict[str, Any] = {"samples": 10 * done, "loss": 0.5, "samples_per_second": 10.0, "seconds": float(done)}
+    usual["seconds_left"] = float(steps - done)
+    return Step(stage=stage, step=done, steps=steps, **usual | given)
+
+
+def fitted(ema: dict[str, Tensor], samples: int = 0, seconds: float = 0.0) -> Fitted:
+    """What a fit that made no step returns, with these averaged weights."""
+    return Fitted(stage="", step=0, steps=0, samples=samples, seconds=seconds, resumed=0, metrics={}, ema=ema)
+
+
+def machine(threads: int = 1, device: str = "cpu") -> Manifest:
+    """A machine that is none."""
+    nothing = {"unilat": "1", "torch": "2", "python": "3", "cpu": "a processor", "flags": "0" * 16, "capability": ""}
+    return Manifest(**nothing, threads=threads, device=device, date="2026-11-26T12:00:00+00:00", commit=None)

@@ -13,7 +13,8 @@ import unilat
 from unilat.files import read_safetensors
 from unilat.recipe import presets
 from unilat.run.begin import changed, configured
-from unilat.run.records import Note, Step, Stopped, typed
+from unilat.run.records import Note, Stopped
+from unilat.training.records import Step
 from unilat.types import UserError
 
 SHORT: dict[str, Any] = {
@@ -72,16 +73,6 @@ def test_contradictions_are_told_by_their_names() -> None:
         with pytest.raises(UserError, match=words) as error:
             configured(**given)
         assert "--" not in str(error.value)
-
-
-def test_records_are_typed() -> None:
-    """Kills: a field of another name, a note taken for a step."""
-    numbers = {"stage": "stage1", "step": 3, "steps": 7, "samples": 96, "loss": 0.5, "metrics": {"bpp": 0.3}}
-    record = typed({**numbers, "seconds": 1.0, "samples_per_second": 9.0, "seconds_left": 4.0})
-    assert isinstance(record, Step) and (record.stage, record.step, record.steps) == ("stage1", 3, 7)
-    assert (record.samples, record.loss, record.metrics) == (96, 0.5, {"bpp": 0.3})
-    assert (record.samples_per_second, record.seconds_left) == (9.0, 4.0)
-    assert typed({"note": "reading"}) == Note("reading")
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(tiny_source: Path, tmp_path: Path) -> None:

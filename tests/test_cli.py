@@ -17,7 +17,8 @@ from unilat.cli import main
 from unilat.recipe import presets
 from unilat.results import Bits, Costs, Distance, Number, Reconstruction, Results
 from unilat.run.given import PictureSet
-from unilat.run.records import Note, Step
+from unilat.run.records import Note
+from unilat.training.records import Step
 from unilat.types import UserError
 
 RESULTS = Results(
@@ -63,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         fake.asked = {"config": config, "folder": out, "choices": choices}
         on_step(Note("reading glyphs"))
         for step in (1, 2):
-            speed = {"samples": 32 * step, "samples_per_second": 99.0, "seconds_left": 61.0}
+            speed = {"samples": 32 * step, "samples_per_second": 99.0, "seconds_left": 61.0, "seconds": 1.0}
             numbers = {"loss": 0.5, "metrics": {"bpp": 0.25, "target": 0.3}}
             on_step(Step(stage="stage1", step=step, steps=2, **speed, **numbers))
         return fake

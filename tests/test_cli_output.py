@@ -8,13 +8,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from measured import number
+from measured import number, step
 from unilat.cli.output import plain
 from unilat.cli.progress import TrainingProgress, duration
 from unilat.cli.tables import description_table, metrics_table
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 
-RECORD = {"stage": "stage1", "step": 30, "steps": 120, "samples_per_second": 1234.4, "seconds_left": 3725.0}
+SPEED = {"samples_per_second": 1234.4, "seconds_left": 3725.0}
 
 
 def test_the_table_has_every_number():
@@ -68,15 +68,15 @@ def test_plain_lines_are_few_and_the_last_one_is_there(monkeypatch: pytest.Monke
     monkeypatch.setattr("unilat.cli.progress.time.monotonic", lambda: next(now))
     written = io.StringIO()
     with TrainingProgress(Console(file=written, soft_wrap=True)) as progress:
-        for step in range(1, 61):
-            progress({**RECORD, "step": step, "steps": 60, "loss": 0.25, "metrics": {"bpp": 0.3, "target": 0.4}})
-        progress({"stage": "evaluate", "step": 1, "steps": 4})
+        for done in range(1, 61):
+            progress(step("stage1", done, 60, loss=0.25, metrics={"bpp": 0.3, "target": 0.4}, **SPEED))
+        progress(step("evaluate", 1, 4))
     lines = written.getvalue().splitlines()
     assert [line.split(":")[0] for line in lines[:-1]] == [
         f"stage 1, autoencoder, {share}%" for share in (2, 27, 52, 77, 100)
     ]
     assert lines[0].endswith("step 1/60, 1234 samples/s, 1:02:05 left, bits 0.300 of 0.4 wanted, loss 0.25")
-    assert lines[-1] == "evaluate, 25%: step 1/4"
+    assert lines[-1] == "evaluate, 25%: step 1/4, 10 samples/s, 0:03 left, loss 0.5"
 
 
 def test_bars_on_a_terminal():
@@ -84,7 +84,7 @@ def test_bars_on_a_terminal():
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=140)
     with TrainingProgress(console) as progress:
-        progress({**RECORD, "metrics": {"bpp": 0.31, "target": float("nan")}})
+        progress(step("stage1", 30, 120, metrics={"bpp": 0.31, "target": float("nan")}, **SPEED))
     assert "stage 1, autoencoder" in written.getvalue()
     assert "25 %" in written.getvalue()
     assert "step 30/120, 1234 samples/s, 1:02:05 left, bits 0.310" in written.getvalue()

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from measured import number
+from measured import machine, number, step
 from unilat.cli.output import Output
 from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
+from unilat.run.records import Note
 from unilat.studies.bench import PartTime, StageTime, Timing
 from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 
@@ -78,7 +79,7 @@ def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
 def test_bench_tells_parts_stages_and_the_machine() -> None:
     """Kills milliseconds for FLOPs, a share without its hundred, and a minute of another stage."""
     found = Timing(
-        machine={"threads": 2, "device": "cpu"},
+        machine=machine(threads=2),
         matrix_gflops=123.4,
         parts={
             "encoder": PartTime(ms=1.234, gflops=0.567, share=0.31),
@@ -201,10 +202,10 @@ def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
 
 def test_details_of_a_step_are_the_records() -> None:
     """Kills the target told as the bits, a step of another count and a speed in steps."""
-    record = {"step": 3, "steps": 7, "samples_per_second": 12.4, "seconds_left": 75.0, "loss": 0.12346}
-    record["metrics"] = {"bpp": 0.45678, "target": 0.5}
+    metrics = {"bpp": 0.45678, "target": 0.5}
+    record = step("stage1", 3, 7, samples_per_second=12.4, seconds_left=75.0, loss=0.12346, metrics=metrics)
     assert detail(record) == "step 3/7, 12 samples/s, 1:15 left, bits 0.457 of 0.5 wanted, loss 0.1235"
-    assert detail({"step": 1, "steps": 2}) == "step 1/2"
+    assert detail(step("stage2", 2, 2)) == "step 2/2, 10 samples/s, loss 0.5"
 
 
 def test_stages_have_plain_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +214,12 @@ def test_stages_have_plain_lines_of_their_own(monkeypatch: pytest.MonkeyPatch) -
     written = io.StringIO()
     with TrainingProgress(Console(file=written, soft_wrap=True)) as progress:
         for stage in ("stage1", "stage2", "prior", "stage1"):
-            progress({"stage": stage, "step": 1, "steps": 8})
-        progress({"note": "what is done between [both]"})
+            progress(step(stage, 1, 8))
+        progress(Note("what is done between [both]"))
     assert written.getvalue().splitlines() == [
-        "stage 1, autoencoder, 12%: step 1/8",
-        "stage 2, base model, 12%: step 1/8",
-        "prior on frozen latents, 12%: step 1/8",
+        "stage 1, autoencoder, 12%: step 1/8, 10 samples/s, 0:07 left, loss 0.5",
+        "stage 2, base model, 12%: step 1/8, 10 samples/s, 0:07 left, loss 0.5",
+        "prior on frozen latents, 12%: step 1/8, 10 samples/s, 0:07 left, loss 0.5",
         "what is done between [both]",
     ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from measured import fitted
 from planted import coloured, planted_config, untrained
 from unilat.files import read_safetensors
 from unilat.maths.seeds import Draws
@@ -19,6 +20,7 @@ from unilat.run.distill import DistillConfig, distill
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.training.plan import Schedule
+from unilat.training.records import Fitted
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +40,14 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The calls of the engine, which trains nothing and returns an average that is not the model's weights."""
     calls: list[Any] = []
 
-    def fit(stage: Any, plan: Schedule, folder: Path, seed: int, **named: Any) -> dict[str, Any]:
+    def fit(stage: Any, plan: Schedule, folder: Path, seed: int, **named: Any) -> Fitted:
         now = stage.model.state_dict()
         average = {name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in now.items()}
         teacher, rest = teachers[-1]
         named |= {"teacher": teacher, "rest": rest}
         calls.append(SimpleNamespace(stage=stage, plan=plan, folder=folder, seed=seed, average=average, **named))
         folder.mkdir()
-        return {"ema": average, "samples": plan.samples, "seconds": 1.234}
+        return fitted(average, plan.samples, 1.234)
 
     def staged(name: str, teacher: Any, *rest: Any) -> Any:
         teachers.append((teacher, rest))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from measured import fitted
 from planted import Blocks, bare_run, coloured, planted_config, recorded, untrained
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.rate import RateTerms
@@ -20,6 +21,7 @@ from unilat.run import train as job
 from unilat.run.stages import AutoencoderStage, schedule, settling
 from unilat.signals import Pictures, to_unit
 from unilat.training.fast import Choices
+from unilat.training.records import Fitted
 from unilat.types import UserError
 
 PARTS = (torch.arange(10, 70), torch.arange(3, 10), torch.tensor([0, 1, 2, 70, 71]))
@@ -45,13 +47,13 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The calls of the engine, which trains nothing and returns an average that is not the model's weights."""
     calls: list[Any] = []
 
-    def fit(stage: Any, plan: Any, folder: Path, seed: int, **named: Any) -> dict[str, Any]:
+    def fit(stage: Any, plan: Any, folder: Path, seed: int, **named: Any) -> Fitted:
         now = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
         average = {name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in now.items()}
         calls.append(
             SimpleNamespace(stage=stage, plan=plan, folder=folder, seed=seed, now=now, average=average, **named)
         )
-        return {"ema": average, "samples": plan.samples + 5}
+        return fitted(average, plan.samples + 5)
 
     monkeypatch.setattr(job, "fit", fit)
     monkeypatch.setattr(job, "describe", lambda *given: {"parts": PRICES})

@@ -17,12 +17,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from measured import machine
 from unilat.files import read_json, read_safetensors
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, to_json
 from unilat.run import train as run
 from unilat.run.parts import read_pictures
+from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage
+from unilat.training.fast import Choices
+from unilat.training.records import Step
 from unilat.types import UserError
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -139,9 +143,9 @@ def test_run_again_trains_nothing(whole: Path, source: Path) -> None:
     names = ("autoencoder.safetensors", "base.safetensors", "latents/train-00000.safetensors", "log.jsonl")
     before = [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
     numbers = read_json(whole / "metrics.json")
-    told: list[dict[str, Any]] = []
+    told: list[Step | Note] = []
     again = run.train(small(source), whole, told.append)
-    assert not [row for row in told if "step" in row]
+    assert not [one for one in told if isinstance(one, Step)]
     assert before == [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
     for name in ("bits", "reconstruction", "other_steps"):
         assert again[name] == numbers[name]
@@ -151,9 +155,9 @@ def test_interrupted_in_both_stages_is_bitwise_the_same(whole: Path, source: Pat
     """Kills: any state that an interruption loses: the controller's, noise, order, average, calibration."""
     folder, config = tmp_path / "interrupted", small(source)
 
-    def stop_at(stage: str, step: int) -> Callable[[dict[str, Any]], None]:
-        def progress(told: dict[str, Any]) -> None:
-            if (told.get("stage"), told.get("step")) == (stage, step):
+    def stop_at(stage: str, step: int) -> Callable[[Step | Note], None]:
+        def progress(told: Step | Note) -> None:
+            if isinstance(told, Step) and (told.stage, told.step) == (stage, step):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         return progress
@@ -266,7 +270,7 @@ def test_a_mistake_before_the_first_picture_costs_no_folder(tmp_path: Path, sour
     wrong = replace(config, data=replace(config.data, source=str(tmp_path / "boxs.npz")))
     with pytest.raises(UserError, match="boxs"):
         run.train(wrong, folder)
-    run._claim(config, folder, "cpu")
+    run._claim(config, folder, machine(), Choices())
     assert run.read_config(folder) == config
 
 
@@ -321,7 +325,7 @@ def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
     with pytest.raises(UserError, match=r"is not a run folder .*make one with `unilat train"):
         run.load(tmp_path)
     (tmp_path / "run").mkdir()
-    run._claim(small(source), tmp_path / "run", "cpu")
+    run._claim(small(source), tmp_path / "run", machine(), Choices())
     with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
         run.load(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")

@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from unilat.recipe.build import describe
     from unilat.run.begin import train
     from unilat.run.evaluate import evaluate
-    from unilat.run.records import Note, Step, Stopped
+    from unilat.run.records import Note, Stopped
     from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
+    from unilat.training.records import Step
     from unilat.types import UserError
 
 _HOMES = {
     "LatentSet": "models.latents",
     "Note": "run.records",
     "Run": "run.trained",
-    "Step": "run.records",
+    "Step": "training.records",
     "Stopped": "run.records",
     "UserError": "types",
     "audit": "studies.audit",

@@ -106,7 +106,7 @@ def test_a_stages_steps_are_timed_from_end_to_end(monkeypatch: pytest.MonkeyPatc
     def fit(stage: Any, plan: Any, *rest: Any, progress: Any, stop_at: int, **options: Any) -> None:
         asked.append((stop_at, plan.samples))
         for _ in range(stop_at):
-            progress({})
+            progress(None)
 
     monkeypatch.setattr(study, "fit", fit)
     plan = replace(schedule(TINY.stage1), batch=48, samples=1000)

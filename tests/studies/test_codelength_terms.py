@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from maths.sources import coarse_reconstruction_nats
+from measured import fitted
 from unilat.maths.rate import RateTerms
 from unilat.studies import codelength as study
 from unilat.studies.codelength import bits_each, codelength, train_pixels
 from unilat.studies.pixels import PixelDenoiser
 from unilat.training.plan import Schedule, Stage
+from unilat.training.records import Fitted
 
 COUNT, SHAPE, LATENT = 80, (3, 8, 8), (2, 4, 4)
 NUMBERS = 3 * 8 * 8
@@ -165,8 +167,8 @@ def test_training_sees_its_own_pictures_latents(monkeypatch: pytest.MonkeyPatch,
         stages[lambda_0 is not None] = given[2:]
         return Stage(name=name, model=model, count=len(pictures), batch=lambda i: (i,), losses=lambda b, d: (b[0], {}))
 
-    def fit(stage: Stage, plan: Schedule, *rest: Any, **options: Any) -> dict[str, Any]:
-        return {"ema": {name: torch.full_like(value, 7.0) for name, value in stage.model.state_dict().items()}}
+    def fit(stage: Stage, plan: Schedule, *rest: Any, **options: Any) -> Fitted:
+        return fitted({name: torch.full_like(value, 7.0) for name, value in stage.model.state_dict().items()})
 
     monkeypatch.setattr(study, "fit", fit)
     monkeypatch.setattr(study, "pixel_stage", pixel_stage)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from unilat.maths.rate import RateTerms
 from unilat.nets.vit import ViTConfig
 from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior, prior_stage, uniform_table
 from unilat.training.engine import fit
+from unilat.training.records import Fitted
 from unilat.types import UserError
 
 PLAN = PriorPlan(
@@ -98,16 +98,16 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not(tmp_path: Path):
     z = correlated(128)
     whole = fit_prior(z, PLAN, tmp_path / "whole", **RANGE).state_dict()
 
-    def told(stop_at: int | None) -> dict[str, Any]:
+    def told(stop_at: int | None) -> Fitted:
         stage = prior_stage(new_prior(z, PLAN), z, **RANGE)
         return fit(stage, PLAN.schedule, tmp_path / "parts", PLAN.seed, stop_at=stop_at)
 
-    assert told(4)["step"] == 4
+    assert told(4).step == 4
     steps = []
-    resumed = fit_prior(z, PLAN, tmp_path / "parts", progress=lambda told: steps.append(told["step"]), **RANGE)
+    resumed = fit_prior(z, PLAN, tmp_path / "parts", progress=lambda told: steps.append(told.step), **RANGE)
     assert steps == list(range(5, 11))
     assert all(torch.equal(value, whole[name]) for name, value in resumed.state_dict().items())
-    assert all(torch.equal(value, whole[name]) for name, value in told(None)["ema"].items())
+    assert all(torch.equal(value, whole[name]) for name, value in told(None).ema.items())
 
 
 def test_a_plan_is_fitted_as_it_says():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from measured import fitted
 from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, Stage1Losses
@@ -14,6 +15,7 @@ from unilat.studies import source
 from unilat.studies.oracle import correlated_gaussian
 from unilat.studies.source import NETWORKS, rate_distortion, reached, source_stage
 from unilat.training.plan import Stage
+from unilat.training.records import Fitted
 
 VARIANCES = torch.tensor([4.0, 1.0, 1.0, 0.25, 0.25, 0.1])
 SHANNON = 2.5 / 6
@@ -89,9 +91,9 @@ def test_training_draws_are_not_those_that_are_measured(monkeypatch: pytest.Monk
     another count, factor or length, and a data mean that is not each channel's own."""
     told: dict[str, Any] = {}
 
-    def fit(stage: Stage, plan: Any, *rest: Any, **options: Any) -> dict[str, Any]:
+    def fit(stage: Stage, plan: Any, *rest: Any, **options: Any) -> Fitted:
         told.update(stage=stage, plan=plan)
-        return {"ema": {name: value + 1 for name, value in stage.model.state_dict().items()}}
+        return fitted({name: value + 1 for name, value in stage.model.state_dict().items()})
 
     def measured(model: Autoencoder, x: Tensor, variances: Tensor, seed: int) -> str:
         told.update(model=model, x=x, variances=variances, seed=seed)

@@ -20,6 +20,7 @@ from unilat.training import batches, checkpoint
 from unilat.training.batches import upcoming
 from unilat.training.order import batch_indices
 from unilat.training.plan import Stage
+from unilat.training.records import Step
 from unilat.types import UserError
 
 from .toy import Toy, fit, schedule
@@ -157,8 +158,8 @@ def test_a_signal_to_all_stops_the_run_between_two_steps(tmp_path: Path) -> None
     marked, real = Marked(made), stage.batch
     stage.batch = lambda indices: marked(indices) and real(indices)  # type: ignore[method-assign]
 
-    def progress(told: dict[str, object]) -> None:
-        if told["step"] == 3:
+    def progress(told: Step) -> None:
+        if told.step == 3:
             pids = " ".join(map(str, marked.workers()))
             subprocess.run(["sh", "-c", f"kill -TERM {pids}"], check=True)  # a parent's own would be another matter
             time.sleep(0.3)  # their ends would be told by now

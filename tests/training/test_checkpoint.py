@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def load(folder: Path) -> tuple[int, list[str]]:
             assert torch.equal(found.tensors[group][name], tensor)
             assert found.tensors[group][name].dtype == tensor.dtype
     return found.step, told
+
+
+def test_a_state_without_one_of_its_parts_is_told_by_its_path(tmp_path: Path) -> None:
+    """Kills: a part of another kind handed on, and an exception that names neither the checkpoint nor the part."""
+    save(tmp_path, 3)
+    found = checkpoint.load(tmp_path)
+    assert found is not None and found.part("stage") == {"x": 3 / 7}
+    for state in ({}, {"clock": 1.5}):
+        with pytest.raises(UserError, match=r"step-0000000003 is of another unilat \(its state has no clock\)"):
+            replace(found, state=state).part("clock")
 
 
 def test_round_trip_keeps_every_bit_and_two_checkpoints(tmp_path: Path) -> None:

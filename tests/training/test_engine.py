@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from unilat.training.machine import manifest, pick_device
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
 from unilat.training.plan import Schedule
+from unilat.training.records import Step
 from unilat.types import UserError
 
 from .toy import Toy, fit, schedule, written
@@ -68,11 +70,11 @@ def test_a_run_equals_the_same_run_written_plainly(tmp_path: Path) -> None:
 
     for name, tensor in model.state_dict().items():
         assert torch.allclose(stage.model.state_dict()[name], tensor, atol=2e-6), name
-        assert torch.allclose(result["ema"][name], average[name], atol=2e-6), name
-    assert result["metrics"]["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
-    assert result["metrics"]["learning_rate"] == pytest.approx(rate)
-    assert result["metrics"]["loss"] == pytest.approx(float(loss.detach().mean()), rel=1e-5)
-    assert result["ema"]["seen"] == 10
+        assert torch.allclose(result.ema[name], average[name], atol=2e-6), name
+    assert result.metrics["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
+    assert result.metrics["learning_rate"] == pytest.approx(rate)
+    assert result.metrics["loss"] == pytest.approx(float(loss.detach().mean()), rel=1e-5)
+    assert result.ema["seen"] == 10
 
 
 @pytest.mark.parametrize(
@@ -191,34 +193,31 @@ def test_calibration_sees_the_average_without_gradients_and_in_evaluation(tmp_pa
         return {"seen": float(step)}
 
     stage.calibrate = calibrate  # type: ignore[method-assign]
-    shown: list[dict[str, Any]] = []
+    shown: list[Step] = []
     result = fit(stage, schedule(samples=48), tmp_path, SEED, progress=shown.append)
     assert [entry[0] for entry in seen] == [4, 8]
     assert [entry[2:4] for entry in seen] == [(False, False)] * 2
     for entry in seen:  # the same in every process, whatever each has drawn in its step
         torch.manual_seed(key(SEED, entry[0], "calibrate"))
         assert entry[4] == float(torch.rand(()))
-    assert same(seen[1][1], result["ema"])
-    assert not same(seen[0][1], result["ema"])
+    assert same(seen[1][1], result.ema)
+    assert not same(seen[0][1], result.ema)
     assert stage.model.training
-    assert [told["metrics"].get("seen") for told in shown] == [None] * 3 + [4.0] + [None] * 3 + [8.0]
+    assert [told.metrics.get("seen") for told in shown] == [None] * 3 + [4.0] + [None] * 3 + [8.0]
 
 
 def test_progress_is_told_everything_once_a_step(tmp_path: Path) -> None:
     """Kills: steps told from 0, seconds left that grow, samples counted before the step."""
-    shown: list[dict[str, Any]] = []
+    shown: list[Step] = []
     fit(Toy(), schedule(), tmp_path, SEED, progress=shown.append, stop_at=4)
     fit(Toy(), schedule(), tmp_path, SEED, progress=shown.append)
-    assert [told["step"] for told in shown] == list(range(1, 11))
+    assert [told.step for told in shown] == list(range(1, 11))
     for told in shown:
-        assert told.keys() == {
-            *("stage", "step", "steps", "samples", "samples_per_second", "seconds", "seconds_left", "loss", "metrics"),
-        }
-        assert (told["stage"], told["steps"], told["samples"]) == ("toy", 10, 6 * told["step"])
-        assert told["metrics"].keys() >= {"loss", "error", "weight", "gradient_norm", "learning_rate"}
-        assert told["samples_per_second"] > 0
-    assert shown[-1]["seconds_left"] == 0
-    seconds = [told["seconds"] for told in shown]
+        assert (told.stage, told.steps, told.samples) == ("toy", 10, 6 * told.step)
+        assert told.metrics.keys() >= {"loss", "error", "weight", "gradient_norm", "learning_rate"}
+        assert told.samples_per_second > 0
+    assert shown[-1].seconds_left == 0
+    seconds = [told.seconds for told in shown]
     assert seconds == sorted(seconds)  # over the resume as well
 
 
@@ -275,11 +274,10 @@ def test_the_device_is_the_one_that_was_named() -> None:
 def test_manifest_says_what_decides_the_bits() -> None:
     """Kills: a field left out, or one that changes between two calls on one machine (the date aside)."""
     told = manifest()
-    assert told.keys() == {
+    assert asdict(told).keys() == {
         *("unilat", "torch", "python", "threads", "cpu", "flags", "capability", "device", "date", "commit"),
     }
-    assert told["torch"] == torch.__version__
-    assert told["threads"] == torch.get_num_threads()
-    assert len(told["flags"]) == 16
-    again = manifest()
-    assert {k: v for k, v in told.items() if k != "date"} == {k: v for k, v in again.items() if k != "date"}
+    assert told.torch == torch.__version__
+    assert told.threads == torch.get_num_threads()
+    assert len(told.flags) == 16
+    assert replace(manifest(), date=told.date) == told

@@ -15,9 +15,11 @@ from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.recipe import presets
 from unilat.run import train as run
+from unilat.run.records import Note
 from unilat.training import fast
 from unilat.training.fast import Choices, applied, compiles, told
 from unilat.training.plan import Stage
+from unilat.training.records import Fitted, Step
 from unilat.types import UserError
 
 CPU = torch.device("cpu")
@@ -175,16 +177,22 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     seen: list[str] = []
     fit = run.fit
 
-    def watched(stage: Stage, *arguments: Any, **named: Any) -> dict[str, Any]:
+    def watched(stage: Stage, *arguments: Any, **named: Any) -> Fitted:
         seen.append(f"{stage.name}: {told(stage.model)}")
         return fit(stage, *arguments, **named)
 
     monkeypatch.setattr(run, "fit", watched)
-    notes: list[str] = []
+    said: list[Step | Note] = []
     choices = Choices(precision="bf16", checkpointing=True)
-    run.train(config, tmp_path / "run", lambda told: notes.append(told.get("note", "")), choices=choices)
+    run.train(
+        config,
+        tmp_path / "run",
+        said.append,
+        choices=choices,
+    )
     assert run.load(tmp_path / "run").results.reconstruction.psnr.value > 0
     assert [line[:27] for line in seen] == ["stage1: bf16, checkpointing", "stage2: bf16, checkpointing"]
+    notes = [one.text for one in said if isinstance(one, Note)]
     assert sum("networks not compiled: it would not pay back" in note for note in notes) == 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["checkpointing"], manifest["compile"]) == ("bf16", True, "auto")

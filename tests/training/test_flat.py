@@ -58,7 +58,7 @@ def test_a_model_owns_its_weights_again_after_a_fit(tmp_path: Path) -> None:
     """Also where it fails. Kills: weights that no safetensors file takes, or that hold all others' memory."""
     stage = Toy()
     done = fit(stage, schedule(), tmp_path, 7, stop_at=2)
-    for tensor in [*stage.model.parameters(), *done["ema"].values()]:
+    for tensor in [*stage.model.parameters(), *done.ema.values()]:
         assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size() and tensor.grad is None
     stage.after_step = lambda metrics, samples: 1 / 0  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):

@@ -52,7 +52,7 @@ def test_two_processes_see_the_batches_and_losses_of_one(tmp_path: Path) -> None
 
     told: list[str] = []
     result = fit(Toy(dropout=0.0, mixing=False), plan, tmp_path / "run", 7, warn=told.append)
-    assert (result["resumed"], result["finished"]) == (8, True)
+    assert (result.resumed, result.finished) == (8, True)
     assert "processes 2 → 1" in told[0]
 
     for rank in ranks:

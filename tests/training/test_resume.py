@@ -12,6 +12,7 @@ import torch
 
 from unilat.training import checkpoint
 from unilat.training.order import batch_indices
+from unilat.training.records import Step
 from unilat.types import UserError
 
 from .toy import Toy, fit, schedule, written
@@ -44,9 +45,9 @@ def test_resumed_at_every_step_the_bits_and_the_log_are_the_same(oracle: Path, t
     for step in range(1, 10):
         run, log = tmp_path / f"run{step}", tmp_path / f"log{step}.jsonl"
         first = fit(Toy(), schedule(), run, SEED, log=log, stop_at=step)
-        assert (first["step"], first["finished"], first["samples"]) == (step, False, 6 * step)
+        assert (first.step, first.finished, first.samples) == (step, False, 6 * step)
         second = fit(Toy(), schedule(), run, SEED, log=log)
-        assert (second["resumed"], second["step"], second["finished"]) == (step, 10, True)
+        assert (second.resumed, second.step, second.finished) == (step, 10, True)
         assert fingerprint(run) == fingerprint(oracle / "run")
         assert lines(log) == lines(oracle / "log.jsonl")
 
@@ -59,9 +60,9 @@ def test_stopped_after_each_step_in_turn(oracle: Path, tmp_path: Path) -> None:
         assert stage.batches == [batch_indices(23, 6, SEED, step - 1).tolist()]
     assert fingerprint(tmp_path) == fingerprint(oracle / "run")
     again = fit(Toy(), schedule(), tmp_path, SEED)
-    assert (again["resumed"], again["step"], again["metrics"]) == (10, 10, {})
-    for name, tensor in again["ema"].items():
-        assert torch.equal(tensor, result["ema"][name])
+    assert (again.resumed, again.step, again.metrics) == (10, 10, {})
+    for name, tensor in again.ema.items():
+        assert torch.equal(tensor, result.ema[name])
 
 
 def test_another_seed_is_another_run(oracle: Path, tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_the_newest_checkpoint_damaged_the_run_goes_back_and_ends_the_same(oracl
     model.write_bytes(model.read_bytes()[:-1])
     log.write_bytes(log.read_bytes() + b'{"stage": "other", "step": 99}\n{"stage": "toy", "st')
     result = fit(Toy(), schedule(), run, SEED, log=log, warn=told.append)
-    assert result["resumed"] == 8
+    assert result.resumed == 8
     assert len(told) == 1
     assert "step-0000000009 is damaged (model.safetensors has" in told[0]
     assert fingerprint(run) == fingerprint(oracle / "run")
@@ -123,7 +124,7 @@ def test_killed_again_and_again_the_run_ends_the_same(oracle: Path, tmp_path: Pa
             if moment == "step":
                 assert (now.step if now else 0) >= (before.step if before else 0) + after - 2
         result = fit(Toy(), schedule(save_every=2), run, SEED, log=log)
-        assert result["finished"]
+        assert result.finished
         assert fingerprint(run) == fingerprint(oracle / "run")
         assert lines(log) == lines(oracle / "log.jsonl")
         assert all(name.startswith("step-") for name in written(run))
@@ -135,15 +136,15 @@ def test_a_signal_ends_the_step_saves_and_exits_with_its_code(oracle: Path, tmp_
     """Kills: a step lost or done twice, KeyboardInterrupt let through, handlers left behind, exit code 0."""
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
 
-    def progress(told: dict[str, Any]) -> None:
-        if told["step"] == 5:
+    def progress(told: Step) -> None:
+        if told.step == 5:
             os.kill(os.getpid(), number)
 
     with pytest.raises(SystemExit) as stopped:
         fit(Toy(), schedule(), tmp_path, SEED, progress=progress)
     assert stopped.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}[signal.Signals(number)]
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
-    assert fit(Toy(), schedule(), tmp_path, SEED)["resumed"] == 5
+    assert fit(Toy(), schedule(), tmp_path, SEED).resumed == 5
     assert fingerprint(tmp_path) == fingerprint(oracle / "run")
 
 
@@ -190,7 +191,7 @@ def test_settings_that_differ_are_all_named_before_anything_moves(tmp_path: Path
         assert torch.equal(tensor, weights[name])
     with pytest.raises(UserError, match=r"its model differ.*into.weight \[5, 3\] float32 → \[9, 3\] float32"):
         fit(Toy(width=9), schedule(), tmp_path, SEED)
-    assert fit(Toy(), schedule(), tmp_path, SEED)["resumed"] == 5
+    assert fit(Toy(), schedule(), tmp_path, SEED).resumed == 5
 
 
 def test_another_machine_is_told_not_refused(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     """Kills: two trainers in one folder."""
     with checkpoint.lock(tmp_path / "run"), pytest.raises(UserError, match="being trained by another process"):
         fit(Toy(), schedule(), tmp_path / "run", SEED)
-    assert fit(Toy(), schedule(), tmp_path / "run", SEED)["finished"]
+    assert fit(Toy(), schedule(), tmp_path / "run", SEED).finished
 
 
 def test_a_full_disk_ends_the_run_with_the_old_checkpoint(oracle: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -224,8 +225,8 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint(oracle: Path, tmp_path
             raise OSError(28, os.strerror(28))
         return real(descriptor, content)
 
-    def progress(told: dict[str, Any]) -> None:
-        if told["step"] == 5:
+    def progress(told: Step) -> None:
+        if told.step == 5:
             full.append(place)
 
     monkeypatch.setattr(os, "write", write)
@@ -238,7 +239,7 @@ def test_a_full_disk_ends_the_run_with_the_old_checkpoint(oracle: Path, tmp_path
         assert "No space left on device" in str(error.value)
         assert written(run) == ["step-0000000004"]
     full.clear()
-    assert fit(Toy(), schedule(), run, SEED, log=log)["resumed"] == 4
+    assert fit(Toy(), schedule(), run, SEED, log=log).resumed == 4
     assert fingerprint(run) == fingerprint(oracle / "run")
     assert lines(log) == lines(oracle / "log.jsonl")
 

@@ -180,8 +180,8 @@ def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
     torch.testing.assert_close(one.model.prior.mean, z.mean(0))
     assert settled.state()["lambda_0"] == pytest.approx(6.0) and torch.equal(settled.batch(torch.arange(20))[0], z)
     done = fit(settled, settling(one.config), tmp_path, 0)
-    one.model.prior.load_state_dict(done["ema"])
-    assert done["samples"] == 6_016  # whole steps of 64
+    one.model.prior.load_state_dict(done.ema)
+    assert done.samples == 6_016  # whole steps of 64
     after = one.model.state_dict()
     assert all(torch.equal(after[name], value) for name, value in frozen.items())
     assert one.calibration_rate(one.model, 32, 0) < 0.9 * before
@@ -213,10 +213,10 @@ def test_levels_learned_across_a_stop_are_those_of_the_run_that_was_not_stopped(
     ends.append(fit(after, schedule(CONFIG), tmp_path / "two", 0))
     marks = [checkpoint.load(tmp_path / name) for name in ("whole", "two")]
     assert marks[0] and marks[1] and marks[0].fingerprint() == marks[1].fingerprint()
-    names = [name for name in ends[0]["ema"] if name.endswith("moments")]
+    names = [name for name in ends[0].ema if name.endswith("moments")]
     assert len(names) == (2 if which == "stage 1" else 1)
     for name in names:
-        place, found = whole.model.get_submodule(name.removesuffix(".moments")), ends[0]["ema"][name]
+        place, found = whole.model.get_submodule(name.removesuffix(".moments")), ends[0].ema[name]
         assert isinstance(place, Placing) and float(place.moments[0].sum()) > 100
         assert bool((found > 0).any()) and not torch.equal(found, place.moments)
         learned = place.table
@@ -237,6 +237,8 @@ def test_a_stages_state_is_json_and_whole() -> None:
     assert (other.samples, other.stuck) == (32, 16)
     assert other.after_step({"bpp": 0.2}, 40) == one.after_step({"bpp": 0.2}, 40)
     assert other.controller.factor == one.controller.factor
+    with pytest.raises(UserError, match="begun by another unilat"):
+        other.load_state({**one.state(), "stuck": "16"})
 
 
 def test_stage_2_gives_the_engine_nats_per_dimension() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from unilat.training import engine
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
+from unilat.training.records import Step
 from unilat.training.state import State
 
 from .toy import Toy, fit, schedule
@@ -95,7 +96,7 @@ def test_a_process_among_equals_steps_by_the_mean_of_the_whole_batch() -> None:
 def test_the_norm_is_told_before_the_clip(tmp_path: Path) -> None:
     """Kills: a curve of gradient norms that ends at the clip, where a user looks for what was clipped."""
     found = [
-        fit(Toy(), schedule(clip=clip), tmp_path / str(clip), SEED, stop_at=1)["metrics"]["gradient_norm"]
+        fit(Toy(), schedule(clip=clip), tmp_path / str(clip), SEED, stop_at=1).metrics["gradient_norm"]
         for clip in (1e9, 1e-3)
     ]
     assert found[0] == found[1] > 1e-3
@@ -128,15 +129,15 @@ def test_pace_and_times_by_a_clock_in_hand(tmp_path: Path, monkeypatch: pytest.M
     ticks = clock(took)
     fake = SimpleNamespace(perf_counter=lambda: next(ticks), monotonic=time.monotonic, sleep=time.sleep)
     monkeypatch.setattr(engine, "time", fake)
-    shown: list[dict[str, Any]] = []
+    shown: list[Step] = []
     fit(Toy(), schedule(), tmp_path / "run", SEED, progress=shown.append, stop_at=5)
     fit(Toy(), schedule(), tmp_path / "run", SEED, progress=shown.append)
     pace = 0.0
     for index, told in enumerate(shown):
         pace = took[index] if index in (0, 1, 5, 6) else 0.95 * pace + 0.05 * took[index]
-        assert told["samples_per_second"] == pytest.approx(6 / pace)
-        assert told["seconds_left"] == pytest.approx((9 - index) * pace)
-        assert told["seconds"] == pytest.approx(sum(took[: index + 1]))
+        assert told.samples_per_second == pytest.approx(6 / pace)
+        assert told.seconds_left == pytest.approx((9 - index) * pace)
+        assert told.seconds == pytest.approx(sum(took[: index + 1]))
 
 
 def test_lines_of_the_log_are_due_at_these_steps(tmp_path: Path) -> None:
@@ -151,6 +152,6 @@ def test_lines_of_the_log_are_due_at_these_steps(tmp_path: Path) -> None:
 def test_what_a_fit_returns(tmp_path: Path) -> None:
     """Kills: a run that was stopped told as finished, and the samples it was meant to see told as seen."""
     told = fit(Toy(), schedule(), tmp_path, SEED, stop_at=4)
-    assert (told["step"], told["steps"], told["samples"], told["finished"]) == (4, 10, 24, False)
+    assert (told.step, told.steps, told.samples, told.finished) == (4, 10, 24, False)
     told = fit(Toy(), schedule(), tmp_path, SEED)
-    assert (told["step"], told["steps"], told["samples"], told["finished"], told["resumed"]) == (10, 10, 60, True, 4)
+    assert (told.step, told.steps, told.samples, told.finished, told.resumed) == (10, 10, 60, True, 4)

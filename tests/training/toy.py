@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws
 from unilat.training import engine
-from unilat.training.plan import Saved, Schedule, Stage
+from unilat.training.plan import Schedule, Stage
+from unilat.training.records import Fitted
 
 
 class Net(nn.Module):
@@ -87,10 +88,10 @@ class Toy:
         self.calibrated.append(value)
         return {"calibration": value}
 
-    def state(self) -> Saved:
+    def state(self) -> dict[str, Any]:
         return {"weight": self.weight, "calibrated": self.calibrated}
 
-    def load_state(self, state: Saved) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self.weight, self.calibrated = state["weight"], list(state["calibrated"])
 
 
@@ -111,7 +112,7 @@ def schedule(**changed: Any) -> Schedule:
     return Schedule(**usual | changed)
 
 
-def fit(toy: Toy, plan: Schedule, folder: Path, seed: int, **named: Any) -> dict[str, Any]:
+def fit(toy: Toy, plan: Schedule, folder: Path, seed: int, **named: Any) -> Fitted:
     """``engine.fit`` of the toy as it is now."""
     return engine.fit(toy.stage(), plan, folder, seed, **named)
 

@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
         fit(broken, plan, folder / "broken", 7)
     except UserError as error:
         seen["error"] = str(error)
-    (folder / f"rank-{rank}.json").write_text(json.dumps(seen | {"step": result["step"]}))
+    (folder / f"rank-{rank}.json").write_text(json.dumps(seen | {"step": result.step}))
 
 
 main(Path(sys.argv[1]))

@@ -2,13 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from unilat.run.records import Note, Step
+from unilat.run.records import Note
+from unilat.training.records import Step
 
 _EVERY = 15.0  # seconds between two plain lines
 _NAMES = {
@@ -19,11 +18,7 @@ _NAMES = {
 
 
 class TrainingProgress:
-    """Called after each step with what the engine tells of it, as a dictionary or a typed record.
-
-    ``{"stage", "step", "steps", "samples_per_second", "seconds_left", "loss", "metrics": {"bpp", "target", ..}}``: only
-    the first three are needed. ``{"note": text}`` is a line of its own: what is done between the stages.
-    """
+    """Called with the record of each step, and with notes of what is done between the stages: a line each."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -46,14 +41,12 @@ class TrainingProgress:
         if self._bars is not None:
             self._bars.stop()
 
-    def __call__(self, record: Mapping[str, Any] | Step | Note) -> None:
+    def __call__(self, record: Step | Note) -> None:
         """Show one step, or a note."""
-        if isinstance(record, Step | Note):
-            record = vars(record) if isinstance(record, Step) else {"note": record.text}
-        if "note" in record:
-            self.console.print(record["note"], markup=False)
+        if isinstance(record, Note):
+            self.console.print(record.text, markup=False)
             return
-        stage, step, steps = str(record["stage"]), int(record["step"]), int(record["steps"])
+        stage, step, steps = record.stage, record.step, record.steps
         name = _NAMES.get(stage, stage)
         if self._bars is not None:
             if stage not in self._tasks:
@@ -66,21 +59,17 @@ class TrainingProgress:
             self.console.print(f"{name}, {step / max(1, steps):.0%}: {detail(record)}", markup=False)
 
 
-def detail(record: Mapping[str, Any]) -> str:
-    """Step, speed, time left, the bits now against the bits wanted, and the loss; what is not there is left out."""
-    metrics = record.get("metrics") or {}
-    parts = [f"step {record['step']}/{record['steps']}"]
-    if record.get("samples_per_second"):
-        parts.append(f"{record['samples_per_second']:.0f} samples/s")
-    if record.get("seconds_left"):
-        parts.append(f"{duration(record['seconds_left'])} left")
-    if metrics.get("bpp") is not None:
+def detail(record: Step) -> str:
+    """Step, speed, time left where there is any, the bits now against the bits wanted where it has them, the loss."""
+    metrics = record.metrics
+    parts = [f"step {record.step}/{record.steps}", f"{record.samples_per_second:.0f} samples/s"]
+    if record.seconds_left:
+        parts.append(f"{duration(record.seconds_left)} left")
+    if "bpp" in metrics:
         target = metrics.get("target")
         wanted = f" of {target:.3g} wanted" if target and math.isfinite(target) else ""
         parts.append(f"bits {metrics['bpp']:.3f}{wanted}")
-    if record.get("loss") is not None:
-        parts.append(f"loss {record['loss']:.4g}")
-    return ", ".join(parts)
+    return ", ".join([*parts, f"loss {record.loss:.4g}"])
 
 
 def duration(seconds: float) -> str:

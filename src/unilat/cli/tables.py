@@ -95,10 +95,10 @@ def bench_table(found: Timing) -> str:
     for name, stage in found.stages.items():
         numbers = (f"{stage.ms:.3g}", f"{stage.examples_per_second:.3g}", f"{stage.minutes:.1f}")
         stages.append((name, *numbers))
-    threads = found.machine["threads"]
+    threads = found.machine.threads
     last = (
         f"training takes about {found.minutes:.1f} minutes here; matrix rate {found.matrix_gflops:.0f} GFLOP/s "
-        f"on {threads} thread{'' if threads == 1 else 's'} of {found.machine['device']}, "
+        f"on {threads} thread{'' if threads == 1 else 's'} of {found.machine.device}, "
         f"{found.peak_mib:,.0f} MiB at most so far"
     )
     return "\n\n".join([_align(rows), _align(stages), last])

@@ -50,7 +50,7 @@ def train(
     ``base__vit__channels=(128, 256)``; they have the last word.
 
     ``out``: the run folder, gone on with where it is one already. Without it the run lies in a temporary folder, which
-    goes with the returned run. ``on_step`` is called with each :class:`~unilat.run.records.Step` and
+    goes with the returned run. ``on_step`` is called with each :class:`~unilat.training.records.Step` and
     :class:`~unilat.run.records.Note`; where it returns False the run is saved and :class:`~unilat.run.records.Stopped`
     is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit as if nothing had stopped
     it. ``charge`` is what stage 1 minimises in place of the rate (``models/price.py``); ``choices`` are the machine's

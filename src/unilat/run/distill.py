@@ -8,7 +8,6 @@ Goes on where it stopped, like the training it follows; the full networks stay a
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from unilat.models.few_steps import FewSteps, coarse
 from unilat.run.evaluate import own_pictures
 from unilat.run.folder import RunFolder
 from unilat.run.parts import part
+from unilat.run.records import Note, OnStep, ignore
 from unilat.run.students import Teacher, base_teacher, decoder_teacher, distill_stage
 from unilat.run.trained import Run, load
 from unilat.training.checkpoint import lock
@@ -29,7 +29,6 @@ from unilat.training.fast import Choices, applied
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
-Progress = Callable[[dict[str, Any]], object]
 LABELS = 4096
 """Classes asked for in turn where a base model is distilled."""
 
@@ -65,7 +64,7 @@ DEFAULTS = {
 def distill(
     folder: Path,
     config: DistillConfig,
-    progress: Progress = lambda numbers: None,
+    progress: OnStep = ignore,
     device: str = "auto",
     choices: Choices | None = None,
 ) -> dict[str, Any]:
@@ -97,19 +96,19 @@ def distill(
         done = fit(
             stage, _schedule(config), files.stage(name), config.seed, log=files.log, progress=progress, device=device
         )
-    stage.model.load_state_dict(done["ema"])
+    stage.model.load_state_dict(done.ema)
     path = files.few_steps(config.part)
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
     student.save(path, teacher.network, settings=json.dumps(settings))
     shutil.rmtree(files.stage(name))  # the student is saved; a later call begins anew
     told = {"part": config.part, "steps": config.steps, "teacher_steps": config.teacher_steps}
-    return {"fast": str(path), **told, "samples": done["samples"], "seconds": round(done["seconds"], 2)}
+    return {"fast": str(path), **told, "samples": done.samples, "seconds": round(done.seconds, 2)}
 
 
-def _decoder(run: Run, progress: Progress, config: DistillConfig) -> Teacher:
+def _decoder(run: Run, progress: OnStep, config: DistillConfig) -> Teacher:
     if run.config.autoencoder.decoder_loss == "mse":
         raise UserError(f"the decoder of {run.folder} was trained to be called once: there is nothing to distil")
-    progress({"note": f"reading {run.config.data.source}"})
+    progress(Note(f"reading {run.config.data.source}"))
     pictures, evaluation = own_pictures(run), run.config.evaluation
     images = part(pictures, run.split(pictures)[0])
     grid = uniform_grid(*evaluation.decoder_range, config.teacher_steps, to_clean=True)

@@ -1,31 +1,10 @@
-"""What a run says while it goes on, as typed records, and the exception that a stopped run ends with."""
+"""What a run says while it goes on, and the exception that a stopped run ends with."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """Numbers of one step of a stage."""
-
-    stage: str
-    """``stage1``, ``prior`` (stage 1's prior alone), ``stage2``, ``distill-decoder-1`` …"""
-    step: int
-    """Steps done, from 1 on."""
-    steps: int
-    """Steps of the whole stage."""
-    samples: int
-    """Examples seen."""
-    loss: float
-    """Mean over the batch, nats per dimension."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Everything that is logged of the step: ``bpp``, ``decoder``, ``loss_factor``, ``target``, ``learning_rate`` …"""
-    samples_per_second: float
-    """Speed of the last steps."""
-    seconds_left: float
-    """Until the stage is done, at that speed."""
+from unilat.training.records import Step
 
 
 @dataclass(frozen=True)
@@ -37,6 +16,10 @@ class Note:
 
 OnStep = Callable[[Step | Note], object]
 """Called with each record; to return False stops the run, any other value lets it go on."""
+
+
+def ignore(record: Step | Note) -> None:
+    """The :data:`OnStep` of whoever wants to hear nothing."""
 
 
 class Stopped(Exception):
@@ -52,7 +35,7 @@ class Stopped(Exception):
 
 
 class Listener:
-    """What the inner loops call with dictionaries; ``on_step`` gets typed records and may stop them.
+    """Passes records on to ``on_step``, and remembers the one that was answered with False.
 
     A step answered with False returns False to the engine, which saves and ends as after a signal. Between stages there
     is nothing to save: a note answered with False raises :class:`Stopped` at once.
@@ -62,29 +45,10 @@ class Listener:
         self.on_step, self.folder = on_step, folder
         self.stopped_at: Step | Note | None = None
 
-    def __call__(self, numbers: Mapping[str, Any]) -> bool:
-        if self.on_step is None:
-            return True
-        record = typed(numbers)
-        if self.on_step(record) is not False:
+    def __call__(self, record: Step | Note) -> bool:
+        if self.on_step is None or self.on_step(record) is not False:
             return True
         self.stopped_at = record
         if isinstance(record, Note):
             raise Stopped(self.folder, record)
         return False
-
-
-def typed(numbers: Mapping[str, Any]) -> Step | Note:
-    """The record of what the inner loops say as a dictionary."""
-    if "note" in numbers:
-        return Note(str(numbers["note"]))
-    return Step(
-        stage=numbers["stage"],
-        step=numbers["step"],
-        steps=numbers["steps"],
-        samples=numbers["samples"],
-        loss=numbers["loss"],
-        metrics=dict(numbers["metrics"]),
-        samples_per_second=numbers["samples_per_second"],
-        seconds_left=numbers["seconds_left"],
-    )

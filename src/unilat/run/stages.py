@@ -198,8 +198,11 @@ class AutoencoderStage:
 
     def load_state(self, state: Saved) -> None:
         """Go on from :meth:`state`."""
-        self.controller.load_state(state["controller"])
-        self.samples, self.stuck = state["samples"], state["stuck"]
+        controller, samples, stuck = (state.get(name) for name in ("controller", "samples", "stuck"))
+        if not (isinstance(controller, dict) and isinstance(samples, int) and isinstance(stuck, int)):
+            raise UserError("this stage 1 was begun by another unilat: choose another folder")
+        self.controller.load_state(controller)
+        self.samples, self.stuck = samples, stuck
 
 
 def mirrored(x: Tensor, draws: Draws) -> Tensor:

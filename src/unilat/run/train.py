@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from unilat.report import page
 from unilat.run.evaluate import evaluate
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
+from unilat.run.records import Note, OnStep, ignore
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, to_unit
@@ -39,7 +40,7 @@ from unilat.signals.stream import Streamed
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles
-from unilat.training.machine import manifest, peak_memory, pick_device
+from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.parallel import join
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
@@ -48,20 +49,19 @@ __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 
 READERS = max(1, (os.cpu_count() or 1) - 1)
 """Processes that read streamed pictures where nobody says how many."""
-Progress = Callable[[dict[str, Any]], object]
 
 
 def train(
     config: RunConfig,
     folder: Path,
-    progress: Progress | None = None,
+    progress: OnStep = ignore,
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
 ) -> dict[str, Any]:
     """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
 
-    ``progress`` is told each step's numbers and, as ``{"note": text}``, what is done between the stages. ``charge`` is
+    ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
     machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
     holds a run of another configuration.
@@ -77,9 +77,9 @@ def train(
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
             stack.enter_context(lock(folder))
-            _claim(config, folder, manifest(str(place)) | dataclasses.asdict(choices or Choices()))
+            _claim(config, folder, manifest(str(place)), choices or Choices())
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        how = _How(progress or (lambda numbers: None), device, choices or Choices())
+        how = _How(progress, device, choices or Choices())
         return _train(config, folder, how, world.rank, charge)
 
 
@@ -87,7 +87,7 @@ def train(
 class _How:
     """What every stage needs besides what it is about."""
 
-    tell: Progress
+    tell: OnStep
     device: str
     choices: Choices
 
@@ -96,14 +96,14 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
     tell, device = how.tell, how.device
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
-        tell({"note": f"reading {config.data.source}"})
+        tell(Note(f"reading {config.data.source}"))
         before = read_json(files.data) if (files := RunFolder(folder)).data.is_file() else {}
         streamed = before.get("streamed", False) if isinstance(before, dict) and before else None
         pictures = read_pictures(config.data, config.data.channels, streamed)
         if isinstance(pictures, Streamed):
-            tell({"note": f"{len(pictures):,} pictures do not fit into memory: read as they are needed"})
+            tell(Note(f"{len(pictures):,} pictures do not fit into memory: read as they are needed"))
         for note in pictures.notes:
-            tell({"note": note})
+            tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
     with _phase(folder, "stage 1"):
@@ -120,11 +120,11 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
     if rank > 0:
         return {}  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
-        results = evaluate(load(folder, device), say=lambda text: tell({"note": text}), pictures=pictures)
+        results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
     return results.to_json() | {"report": str(page.write(folder))}
 
 
-def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
+def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices) -> None:
     """Make the run folder, or refuse one of another configuration, naming what differs.
 
     A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
@@ -145,7 +145,7 @@ def _claim(config: RunConfig, folder: Path, machine: dict[str, Any]) -> None:
     for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     if not files.manifest.is_file():
-        write_json(files.manifest, machine)
+        write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices))
 
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -202,7 +202,7 @@ def _stage1(
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
-    how.tell({"note": "trimming the latents' scale to the wanted bits"})
+    how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     write_safetensors(path, model.state_dict(), header)
@@ -226,15 +226,15 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
     files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
-    how.tell({"note": f"{stage.name}: networks {why}"})
+    how.tell(Note(f"{stage.name}: networks {why}"))
     with applied(stage.model, how.choices, compiled):
         place_of, log = files.stage(stage.name), files.log
         done = fit(stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers)
-    stage.model.load_state_dict(done["ema"])
-    return done["samples"]
+    stage.model.load_state_dict(done.ema)
+    return done.samples
 
 
-def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: Progress) -> LatentShards:
+def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: OnStep) -> LatentShards:
     """Training pictures' latents: those in the folder, another run's where they are the same, the rest made now."""
     seal = Seal(
         encoder_sha256=run.encoder_sha256,
@@ -245,12 +245,12 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
     )
     folder, other = RunFolder(run.folder).latents, run.config.stage1.autoencoder
     if other is not None and take_shards(RunFolder(Path(other)).latents, folder, seal):
-        tell({"note": f"the latents of {other} are of these pictures and this encoder: taken from there"})
+        tell(Note(f"the latents of {other} are of these pictures and this encoder: taken from there"))
     if (there := open_shards(folder, seal)) is not None:
         return there
 
     def make(first: int, last: int) -> LatentSet:
-        tell({"note": f"encoding {last - first} pictures of {len(train_indices)}"})
+        tell(Note(f"encoding {last - first} pictures of {len(train_indices)}"))
         rows = train_indices[first:last]
         z, entropy = run.encoded(rows_of(pictures, rows, train_indices), start=first)
         bits = run.rate(z, 1, first, entropy)[0].nats() / LN2

@@ -22,6 +22,7 @@ from torch import Tensor
 from unilat.fields import Size, as_size
 from unilat.files import write_json, write_safetensors
 from unilat.report import audit as page
+from unilat.run.records import OnStep
 from unilat.studies import record, subject
 from unilat.studies.channels import channels_of, scaling_of
 from unilat.studies.faults import Fault, find, sentence
@@ -29,7 +30,6 @@ from unilat.studies.measures import (
     AuditPlan,
     Means,
     Measured,
-    Progress,
     diffusion_bits,
     normal_bits,
     patch,
@@ -77,7 +77,7 @@ def audit(
     plan: AuditPlan | None = None,
     device: str = "auto",
     say: Say = lambda line: None,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
 ) -> Audit:
     """Measure a folder of diffusers, a function ``encode(x) -> z`` or ``-> (mean, logvar)``, or an array of latents.
 
@@ -137,6 +137,6 @@ def _measured(audited: Subject, means: Means) -> tuple[Measured, tuple[Fault, ..
             into.values.get("prior") == "Gaussian",
         ),
         "plan": dataclasses.asdict(means.plan),
-        "manifest": manifest(),
+        "manifest": dataclasses.asdict(manifest()),
     }
     return into, faults

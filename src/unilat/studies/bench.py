@@ -23,7 +23,7 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.training.engine import fit
-from unilat.training.machine import manifest, peak_memory, pick_device
+from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
@@ -61,7 +61,7 @@ class StageTime:
 class Timing:
     """What a configuration costs on this machine."""
 
-    machine: Mapping[str, object]
+    machine: Manifest
     matrix_gflops: float
     """GFLOPs a second of a float32 matrix product."""
     parts: Mapping[str, PartTime]

@@ -61,7 +61,7 @@ def train_pixels(
     name, noise = ("pixels-given-latent", ae.lambda_0) if latent else ("pixels", None)
     stage = pixel_stage(name, model, pictures, z, (ae.lambda_min, lambda_max), noise)
     done = fit(stage, schedule, folder / name, seed, log=RunFolder(folder).log, device=str(run.device))
-    model.load_state_dict(done["ema"])
+    model.load_state_dict(done.ema)
     return model.eval().requires_grad_(False).to(run.device)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from unilat.maths.rate import LN2, RateTerms, terminal_kl
 from unilat.metrics import compare, feature_network, psnr
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViTConfig
+from unilat.run.records import OnStep
 from unilat.signals import to_bytes
 from unilat.studies.channels import Channels, posterior_kl, standardised
 from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior
@@ -31,7 +32,6 @@ the closed form of correlated Gaussian latents, with 16 by 1.9 %, with all 64 in
 RECONSTRUCTED = 500
 LOOSE = 0.05
 """Share by which held-out bits may lie above those of the prior's own latents before the audit says so."""
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Means:
     features: str
     device: str
     say: Say
-    progress: Progress | None
+    progress: OnStep | None
 
 
 @dataclass(eq=False)

@@ -7,10 +7,9 @@ A better prior can only bring R nearer to I(x; z_0). Fitted from an existing pri
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,12 @@ from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 from unilat.run.rate import measure_rate
+from unilat.run.records import OnStep
 from unilat.run.stages import prior_stage
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
 from unilat.types import Denoiser as Denoise
 from unilat.types import UserError
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def fit_prior(
     lambda_0: float = 5.0,
     lambda_min: float = -10.0,
     start: LatentDenoiser | None = None,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
     device: str = "auto",
 ) -> LatentDenoiser:
     """Fit a prior on latents ``z`` float32 ``[N, C, *grid]`` of 1, 2 or 3 axes; averaged weights, in eval mode.
@@ -130,7 +128,7 @@ def fit_prior(
     model = new_prior(z, plan, start)
     stage = prior_stage(model, z, lambda_0=lambda_0, lambda_min=lambda_min)
     done = fit(stage, plan.schedule, folder, plan.seed, progress=progress, device=device)
-    model.load_state_dict(done["ema"])
+    model.load_state_dict(done.ema)
     return model.eval().requires_grad_(False)
 
 

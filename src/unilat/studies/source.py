@@ -7,10 +7,8 @@ can do has a water level of 1/c.
 
 import math
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,11 +20,11 @@ from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
 from unilat.nets.encoder import EncoderConfig
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
+from unilat.run.records import OnStep
 from unilat.studies.oracle import TRAINED_ON, correlated_gaussian
 from unilat.training.engine import fit
 from unilat.training.plan import Batch, Schedule, Stage
 
-Progress = Callable[[dict[str, Any]], None]
 PLACES = 4
 NETWORKS = AutoencoderConfig(
     latent_channels=16,
@@ -84,7 +82,7 @@ def reached(model: Autoencoder, x: Tensor, variances: Tensor, seed: int, estimat
 
 
 def rate_distortion(
-    factor: float, samples: int = 200_000, seed: int = 0, measured: int = 65_536, progress: Progress | None = None
+    factor: float, samples: int = 200_000, seed: int = 0, measured: int = 65_536, progress: OnStep | None = None
 ) -> Point:
     """Train on ``samples`` draws (of 131,072 different ones) at loss factor ``factor``, and measure on fresh ones."""
     source = correlated_gaussian()
@@ -109,5 +107,5 @@ def rate_distortion(
     )
     with tempfile.TemporaryDirectory(prefix="unilat-source-") as folder:
         done = fit(source_stage(model, x, factor), plan, Path(folder), seed, progress=progress, device="cpu")
-    model.load_state_dict(done["ema"])
+    model.load_state_dict(done.ema)
     return reached(model.eval(), draw(measured, "test"), source.variances, seed)

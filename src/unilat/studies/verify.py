@@ -8,10 +8,8 @@ It is what one refit found: a longer one may find more, none can go below the in
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +24,7 @@ from unilat.nets.vit import ViTConfig
 from unilat.run.evaluate import chosen, own_pictures
 from unilat.run.folder import RunFolder
 from unilat.run.parts import rows_of
+from unilat.run.records import Note, OnStep, ignore
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -39,7 +38,6 @@ AGREE = 3.0
 """Standard errors that two estimates of one number may lie apart."""
 SLACK_LIMIT = 0.02
 """Largest slack that passes."""
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +48,7 @@ class HeldOut:
     entropy: Tensor | None
 
 
-def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = lambda numbers: None) -> Verification:
+def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ignore) -> Verification:
     """Measure ``run`` again and write ``RUN/verify.json``; the refit goes on from ``RUN/verify/``.
 
     ``samples``: latents seen by the refitted prior. Raises :class:`UserError` where the run's pictures or latents are
@@ -61,10 +59,10 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))
-    tell({"note": f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"})
+    tell(Note(f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"))
     others, reported, placing = _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
-    tell({"note": f"refitting a larger prior on {len(latents):,} training latents, {samples:,} seen"})
+    tell(Note(f"refitting a larger prior on {len(latents):,} training latents, {samples:,} seen"))
     found = Verification(
         run=str(run.folder),
         seed=seed,
@@ -78,7 +76,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: Progress = 
     return found
 
 
-def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, tell: Progress) -> Slack:
+def _slack(run: Run, latents: Tensor, held: HeldOut, samples: int, seed: int, tell: OnStep) -> Slack:
     """Refit on the training ``latents``, and compare on the held-out ``z``."""
     ae, start = run.config.autoencoder, run.autoencoder.prior
     prior = fit_prior(

@@ -48,7 +48,15 @@ class Checkpoint:
     path: Path
     step: int
     tensors: dict[str, dict[str, Tensor]]
-    state: dict[str, Any]
+    state: Mapping[str, object]
+    """As :func:`save` was given it."""
+
+    def part(self, name: str) -> Mapping[str, object]:
+        """One object of the state; ``UserError`` where it has none."""
+        inner = self.state.get(name)
+        if not isinstance(inner, dict):
+            raise UserError(f"{self.path} is of another unilat (its state has no {name}); choose another folder")
+        return inner
 
     def fingerprint(self) -> str:
         """SHA-256 over the step, all tensors and the state but its ``"clock"`` entry (wall time, machine)."""
@@ -67,7 +75,7 @@ def save(
     folder: Path,
     step: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, Any],
+    state: Mapping[str, object],
     *,
     keep: int = 2,
     warn: Warn = warn_stderr,
@@ -84,7 +92,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         os.mkdir(temporary)
-        files: dict[str, dict[str, Any]] = {}
+        files: dict[str, dict[str, int | str]] = {}
         for group in sorted(tensors):
             files[f"{group}.safetensors"] = _write(temporary / f"{group}.safetensors", _pack(tensors[group]))
         files[_STATE] = _write(temporary / _STATE, _json(state))
@@ -180,7 +188,7 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(plain)
 
 
-def _write(path: Path, content: bytes) -> dict[str, Any]:
+def _write(path: Path, content: bytes) -> dict[str, int | str]:
     """Write and sync one new file; returns what the manifest says of it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:

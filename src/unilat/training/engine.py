@@ -16,11 +16,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -33,11 +33,11 @@ from unilat.training.machine import pick_device
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World, join
 from unilat.training.plan import Batch, Schedule, Stage
+from unilat.training.records import Fitted, Progress, Step
 from unilat.training.state import State
 from unilat.types import UserError
 
 Told = dict[str, float]
-Progress = Callable[[dict[str, Any]], object]
 Warn = checkpoint.Warn
 
 
@@ -208,12 +208,8 @@ def _loop(
             count = {"stage": state.stage.name, "step": state.step, "samples": state.samples}
             if calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
                 journal.write({**count, "seconds": round(state.seconds, 3), **told})
-            if progress and world.rank == 0:
-                left = (schedule.steps - state.step) * pace
-                speed = {"samples_per_second": schedule.batch / pace, "seconds_left": left, "seconds": state.seconds}
-                record = {**count, "steps": schedule.steps, **speed, "loss": told["loss"], "metrics": told}
-                if progress(record) is False:  # as a signal would
-                    signals.number = signals.number or int(signal.SIGUSR1)
+            if progress and world.rank == 0 and progress(_record(state, told, pace)) is False:  # as a signal would
+                signals.number = signals.number or int(signal.SIGUSR1)
             caught = signals.number if world.size == 1 else caught  # several must stop at the same step
             if world.rank == 0 and (caught or state.step == last or state.step % schedule.save_every == 0):
                 journal.sync()
@@ -223,6 +219,22 @@ def _loop(
         if signals.number:  # it came while the last step was saved
             raise SystemExit(128 + signals.number)
     return told
+
+
+def _record(state: State, told: Told, pace: float) -> Step:
+    """The record of the step just made; ``pace``: seconds a step."""
+    steps = state.schedule.steps
+    return Step(
+        stage=state.stage.name,
+        step=state.step,
+        steps=steps,
+        samples=state.samples,
+        loss=told["loss"],
+        metrics=told,
+        samples_per_second=state.schedule.batch / pace,
+        seconds_left=(steps - state.step) * pace,
+        seconds=state.seconds,
+    )
 
 
 def fit(
@@ -237,13 +249,12 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     warn: Warn = checkpoint.warn_stderr,
-) -> dict[str, Any]:
+) -> Fitted:
     """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
-    batches ahead, 0 for none. Returns ``stage, step, steps, samples, seconds, resumed`` (step it started from),
-    ``finished``, ``metrics`` (of the last step made) and ``ema`` (name → averaged tensor of the whole model).
+    batches ahead, 0 for none.
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
@@ -274,17 +285,16 @@ def fit(
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         batches = stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers))
         told = _loop(state, world, batches, last, folder, journal, progress, warn)
-        return {
-            "stage": stage.name,
-            "step": state.step,
-            "steps": schedule.steps,
-            "samples": state.samples,
-            "seconds": state.seconds,
-            "resumed": resumed,
-            "finished": state.step >= schedule.steps,
-            "metrics": told,
-            "ema": {name: tensor.clone() for name, tensor in state.ema.tensors.items()},
-        }
+        return Fitted(
+            stage=stage.name,
+            step=state.step,
+            steps=schedule.steps,
+            samples=state.samples,
+            seconds=state.seconds,
+            resumed=resumed,
+            metrics=told,
+            ema={name: tensor.clone() for name, tensor in state.ema.tensors.items()},
+        )
 
 
 def _order(state: State, world: World, last: int) -> Iterator[Tensor]:

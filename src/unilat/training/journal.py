@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from unilat.files import whole
 from unilat.types import UserError
@@ -27,7 +26,7 @@ class Journal:
         except OSError as error:
             raise self._trouble(error) from error
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: Mapping[str, object]) -> None:
         """Append one object; numbers that are not finite become null, since JSON has none."""
         if self._descriptor < 0:
             return

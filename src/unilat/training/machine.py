@@ -6,10 +6,10 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +19,28 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything besides configuration and data that decides the bits of a result, and when and from which commit."""
+
+    unilat: str
+    """Version, ``source`` where it is not installed."""
+    torch: str
+    python: str
+    threads: int
+    cpu: str
+    flags: str
+    """First 16 digits of the SHA-256 of the processor's feature flags."""
+    capability: str
+    """Instruction set that torch makes use of."""
+    device: str
+    """Name of the GPU, or ``cpu``."""
+    date: str
+    """ISO 8601, UTC."""
+    commit: str | None
+    """``+`` at its end where files differ; None outside a checkout."""
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -48,21 +70,21 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def manifest(device: str = "cpu") -> dict[str, Any]:
-    """Everything besides configuration and data that decides the bits of a result, and when and from which commit."""
+def manifest(device: str = "cpu") -> Manifest:
+    """Of this process, here and now."""
     model, flags = _processor()
-    return {
-        "unilat": _version("unilat"),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "cpu": model,
-        "flags": hashlib.sha256(flags.encode()).hexdigest()[:16],
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(Path(__file__).parent),
-    }
+    return Manifest(
+        unilat=_version("unilat"),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        threads=torch.get_num_threads(),
+        cpu=model,
+        flags=hashlib.sha256(flags.encode()).hexdigest()[:16],
+        capability=torch.backends.cpu.get_cpu_capability(),
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=_commit(Path(__file__).parent),
+    )
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from unilat.maths.seeds import Draws
 
 Batch = tuple[Tensor, ...]
 """Examples, row i of each tensor of one and the same example."""
-Saved = dict[str, Any]
+Saved = dict[str, object]
 """What a stage keeps in a checkpoint beside its tensors, as JSON."""
 
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,20 @@ from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
 _FREE = ("log_every", "save_every", "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What changes the last bits of a run without being anybody's setting."""
+
+    torch: str
+    """Its version."""
+    threads: int
+    processes: int
+    device: str
+    """``cpu`` or ``cuda``."""
+    networks: str
+    """How they are computed (``training/fast.py``)."""
 
 
 @dataclass
@@ -137,31 +150,36 @@ class State:
         }
         return {"model": self.model, "optimizer": moments, "ema": self.ema.tensors}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """What a resumed run must share with its first part to be the same run, as JSON."""
         fields = {k: v for k, v in dataclasses.asdict(self.schedule).items() if k not in _FREE}
         fields |= {"betas": list(self.schedule.betas), "clip": str(self.schedule.clip)}
         return {"stage": self.stage.name, "count": self.stage.count, "seed": self.seed, **fields}
 
-    def machine(self) -> dict[str, Any]:
-        """What changes the last bits without being anybody's setting."""
-        version, threads = torch.__version__, torch.get_num_threads()
-        facts = {"torch": version, "threads": threads, "processes": self.processes, "device": self.device.type}
-        return facts | {"networks": told(self.stage.model)}
+    def machine(self) -> Machine:
+        """What this part of the run is made on."""
+        return Machine(
+            torch=str(torch.__version__),
+            threads=torch.get_num_threads(),
+            processes=self.processes,
+            device=self.device.type,
+            networks=told(self.stage.model),
+        )
 
     def save(self, folder: Path, warn: checkpoint.Warn) -> None:
         """Write a checkpoint of this step."""
         state = {
             "settings": self.settings(),
             "stage": self.stage.state(),
-            "clock": {"seconds": self.seconds, "machine": self.machine()},
+            "clock": {"seconds": self.seconds, "machine": dataclasses.asdict(self.machine())},
         }
         checkpoint.save(folder, self.step, self.tensors(), state, keep=self.schedule.keep, warn=warn)
         self.saved = self.step
 
     def restore(self, found: checkpoint.Checkpoint, warn: Callable[[str], None]) -> None:
         """Become ``found``; ``UserError`` before anything has changed when it belongs to another run."""
-        _refuse(found.path, "settings", found.state["settings"], self.settings())
+        stage, clock = found.part("stage"), found.part("clock")
+        _refuse(found.path, "settings", found.part("settings"), self.settings())
         mine = self.tensors()
         for group in ("model", "optimizer", "ema"):
             _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(mine[group]))
@@ -173,11 +191,11 @@ class State:
                 for kept in optimizer.state.values():
                     if "step" in kept:
                         kept["step"].fill_(float(found.step))
-        self.stage.load_state(found.state["stage"])
+        self.stage.load_state(dict(stage))
         self.step = self.saved = found.step
-        self.seconds = float(found.state["clock"]["seconds"])
-        before = found.state["clock"]["machine"]
-        changed = _differences(before, self.machine())
+        seconds, before = clock.get("seconds"), clock.get("machine")
+        self.seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
+        changed = _differences(before if isinstance(before, dict) else {}, dataclasses.asdict(self.machine()))
         if changed:
             warn(f"{found.path} was made with {changed}: the run goes on, its last bits may differ")
 
@@ -197,13 +215,13 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: f"{list(t.shape)} {str(t.dtype).removeprefix('torch.')}" for name, t in tensors.items()}
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """``name old → new``, every one that differs."""
     names = [name for name in {**before, **now} if before.get(name, "none") != now.get(name, "none")]
     return ", ".join(f"{name} {before.get(name, 'none')} → {now.get(name, 'none')}" for name in names)
 
 
-def _refuse(path: Path, what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _refuse(path: Path, what: str, before: Mapping[str, object], now: Mapping[str, object]) -> None:
     changed = _differences(before, now)
     if changed:
         raise UserError(f"{path} belongs to another run, its {what} differ ({changed}); choose another folder")
