@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from unilat import results
+from unilat.recipe.build import Description, PartCost
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.training.machine import Manifest
 from unilat.training.records import Fitted, Step
@@ -81,3 +82,15 @@ def machine(threads: int = 1, device: str = "cpu") -> Manifest:
     """A machine that is none."""
     nothing = {"unilat": "1", "torch": "2", "python": "3", "cpu": "a processor", "flags": "0" * 16, "capability": ""}
     return Manifest(**nothing, threads=threads, device=device, date="2026-11-26T12:00:00+00:00", commit=None)
+
+
+def cost_of(parameters: int = 1, forward_flops: int = 2, training_flops: int = 3, memory_mib: float = 4.0) -> PartCost:
+    """What a network that is none costs."""
+    return PartCost(
+        parameters=parameters, forward_flops=forward_flops, training_flops=training_flops, memory_mib=memory_mib
+    )
+
+
+def described(parts: dict[str, PartCost]) -> Description:
+    """These parts, and shapes of other numbers each."""
+    return Description(latent=(4, 7, 8), picture=(3, 31, 32), capacity_bpp=1.8125, parts=parts)

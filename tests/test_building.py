@@ -66,44 +66,44 @@ def test_dropped_tokens_save_training_alone(monkeypatch: pytest.MonkeyPatch) -> 
     config = counted_config()
     vit = replace(config.base.vit, blocks=(*config.base.vit.blocks[:-1], 3))
     config = replace(config, base=replace(config.base, vit=vit, token_dropping=0.5))
-    parts = describe(config, 3, 3)["parts"]
-    assert parts["base"]["forward_flops"] == 70 and parts["base"]["training_flops"] == 3 * 30 * 77
-    assert parts["base"]["memory_mib"] == (3000 * 9 + 20 * 100) / 2**20
-    assert parts["prior"]["training_flops"] == 3 * 70 * 1300
+    parts = describe(config, 3, 3).parts
+    assert parts["base"].forward_flops == 70 and parts["base"].training_flops == 3 * 30 * 77
+    assert parts["base"].memory_mib == (3000 * 9 + 20 * 100) / 2**20
+    assert parts["prior"].training_flops == 3 * 70 * 1300
 
 
 def test_parameters_and_flops_are_those_of_the_real_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: another part's network, grey for colour, a base without its classes, a decoder without a latent."""
-    parts = describe(counted_config(), 3, 3)["parts"]
+    parts = describe(counted_config(), 3, 3).parts
     monkeypatch.setattr(products, "onednn_is_faster", lambda: False)  # the counter passes by oneDNN's maps
     for name, (net, given) in calls_of(counted_config()).items():
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
             net(*given)
-        assert parts[name]["parameters"] == sum(parameter.numel() for parameter in net.parameters()), name
-        assert parts[name]["forward_flops"] == counter.get_total_flops(), name
+        assert parts[name].parameters == sum(parameter.numel() for parameter in net.parameters()), name
+        assert parts[name].forward_flops == counter.get_total_flops(), name
 
 
 def test_training_is_three_passes_of_what_each_part_sees_and_memory_of_a_batch(planted: None) -> None:
     """Weight, gradient, two moments and the average are 20 bytes. Kills: settling not counted, another stage's length
     or batch, one pass for three, bytes for MiB, a network of other classes or channels."""
-    parts = describe(counted_config(), 3, 3)["parts"]
+    parts = describe(counted_config(), 3, 3).parts
     assert set(parts) == set(SEEN)
     for name, (net, given) in calls_of(counted_config()).items():
         samples, batch = SEEN[name]
         weights = sum(parameter.numel() for parameter in net.parameters())
-        assert parts[name]["parameters"] == weights, name
-        assert parts[name]["training_flops"] == 3 * samples * 7 * len(given), name
-        assert parts[name]["memory_mib"] == pytest.approx((1000 * len(given) * batch + 20 * weights) / 2**20), name
+        assert parts[name].parameters == weights, name
+        assert parts[name].training_flops == 3 * samples * 7 * len(given), name
+        assert parts[name].memory_mib == pytest.approx((1000 * len(given) * batch + 20 * weights) / 2**20), name
 
 
 def test_shapes_and_capacity_by_hand(planted: None) -> None:
     """Kills: a capacity per latent number or per dimension of the picture, a grid in pixels."""
     told = describe(counted_config(), 3, 3)
-    assert (told["latent"], told["picture"]) == ([3, 4, 4], [3, 16, 16])
-    assert told["capacity_bpp"] == pytest.approx(3 * 16 * 0.5 * math.log2(1 + math.exp(4)) / 256)
-    assert describe(counted_config(), 1)["picture"] == [1, 16, 16]
+    assert (told.latent, told.picture) == ((3, 4, 4), (3, 16, 16))
+    assert told.capacity_bpp == pytest.approx(3 * 16 * 0.5 * math.log2(1 + math.exp(4)) / 256)
+    assert describe(counted_config(), 1).picture == (1, 16, 16)
     config = counted_config()
-    assert describe(replace(config, data=replace(config.data, channels=1)))["picture"] == [1, 16, 16]
+    assert describe(replace(config, data=replace(config.data, channels=1))).picture == (1, 16, 16)
 
 
 def test_parts_that_are_not_trained_cost_nothing(planted: None) -> None:
@@ -115,8 +115,8 @@ def test_parts_that_are_not_trained_cost_nothing(planted: None) -> None:
         stage1=replace(config.stage1, target_bpp=None, loss_factor=1.5),
     )
     single = replace(config, evaluation=replace(config.evaluation, sample_from="prior"))
-    assert set(describe(normal, 3, 3)["parts"]) == {"encoder", "decoder", "base"}
-    assert set(describe(single, 3, 3)["parts"]) == {"encoder", "prior", "decoder"}
+    assert set(describe(normal, 3, 3).parts) == {"encoder", "decoder", "base"}
+    assert set(describe(single, 3, 3).parts) == {"encoder", "prior", "decoder"}
 
 
 def test_networks_are_built_for_the_data_they_are_told() -> None:

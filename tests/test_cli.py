@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 import unilat
+from measured import cost_of, described
 from unilat.cli import main
 from unilat.recipe import presets
+from unilat.recipe.build import Description
 from unilat.results import Bits, Costs, Distance, Number, Reconstruction, Results
 from unilat.run.given import PictureSet
 from unilat.run.records import Note
@@ -69,9 +71,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
             on_step(Step(stage="stage1", step=step, steps=2, **speed, **numbers))
         return fake
 
-    def describe(config: Any) -> dict[str, Any]:
-        parts = {"encoder": {"parameters": 1234567, "forward_flops": 3 * 10**9, "memory_mib": 2.0}}
-        return {"parts": parts, "picture": [1, 16, 16], "latent": [4, 4, 4], "capacity_bpp": 0.5}
+    def describe(config: Any) -> Description:
+        return described({"encoder": cost_of(1234567, 3 * 10**9)})
 
     def load(folder: Path, decoder: str = "full", base: str = "full") -> FakeRun:
         if not folder.exists():
@@ -132,7 +133,7 @@ def test_dry_run_prints_and_stops(run: FakeRun, capsys: pytest.CaptureFixture[st
     assert main(["train", "glyphs", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert run.asked == {}
-    for part in ('"latent_channels"', "1,234,567", "3.00e+09", "latent 4×4×4"):
+    for part in ('"latent_channels"', "1,234,567", "3.00e+09", "latent 4×7×8"):
         assert part in out
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from measured import number, step
+from measured import cost_of, described, number, step
 from unilat.cli.output import plain
 from unilat.cli.progress import TrainingProgress, duration
 from unilat.cli.tables import description_table, metrics_table
@@ -50,16 +50,12 @@ def test_the_table_has_every_number():
 
 def test_the_dry_run_has_every_part():
     """Kills a part that is left out, and a figure in another's column."""
-    parts = {
-        "encoder": {"parameters": 1000, "forward_flops": 2_000_000, "memory_mib": 3.25},
-        "base": {"parameters": 2000},
-    }
-    described = {"parts": parts, "picture": [3, 32, 32], "latent": [4, 8, 8], "capacity_bpp": 1.8125}
-    table = "\n".join(" ".join(line.split()) for line in description_table(described).splitlines())
-    assert "picture 3×32×32, latent 4×8×8, capacity 1.81 bits per pixel" in table
-    assert "part parameters forward flops memory MiB" in table
-    assert "encoder 1,000 2.00e+06 3.2" in table
-    assert "base 2,000 – –" in table
+    found = described({"encoder": cost_of(1000, 2_000_000, 3 * 10**9, 3.25), "base": cost_of(2000)})
+    table = "\n".join(" ".join(line.split()) for line in description_table(found).splitlines())
+    assert "picture 3×31×32, latent 4×7×8, capacity 1.81 bits per pixel" in table
+    assert "part parameters forward flops training flops memory MiB" in table
+    assert "encoder 1,000 2.00e+06 3.00e+09 3.2" in table
+    assert "base 2,000 2.00e+00 3.00e+00 4.0" in table
 
 
 def test_plain_lines_are_few_and_the_last_one_is_there(monkeypatch: pytest.MonkeyPatch):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from measured import cost_of, described
 from planted import (
     CLASSES,
     ExactPrior,
@@ -62,7 +63,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     monkeypatch.setattr(evaluation, "feature_network", lambda spec: Means())
     monkeypatch.setattr(evaluation, "train_classifier", judge.train)
     monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
-    monkeypatch.setattr(evaluation, "describe", lambda *given: {"parts": {}})  # a second; it has its own test
+    monkeypatch.setattr(evaluation, "describe", lambda *given: described({}))  # a second; it has its own test
     return judge
 
 
@@ -330,8 +331,8 @@ def test_costs_and_protocol_are_the_runs(
     """Kills: costs without the run's channels or classes, a part left out, parameters told as FLOPs, phases forgotten,
     an earlier evaluation's seconds for this one's, and a protocol that calls another source's pictures held out."""
     asked: list[Any] = []
-    parts = {"decoder": {"parameters": 5, "training_flops": 70}, "base": {"parameters": 11, "training_flops": 13}}
-    monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: {"parts": parts}, asked))
+    parts = {"decoder": cost_of(5, training_flops=70), "base": cost_of(11, training_flops=13)}
+    monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: described(parts), asked))
     rows = [{"name": name, "seconds": 3.5, "peak_memory_mib": 7} for name in ("stage 1", "evaluate")]
     write_json(tmp_path / "phases.json", rows)
     run = PlantedRun(planted_config(), pictures, tmp_path)

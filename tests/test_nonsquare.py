@@ -158,6 +158,6 @@ def test_the_command_line_takes_height_by_width(
 def test_costs_are_those_of_the_shape() -> None:
     """Kills: FLOPs of a square of either side; a picture or latent told turned round."""
     square, wide = (describe(presets.get("tiny", size=size), 3) for size in ((16, 16), (16, 24)))
-    assert (wide["picture"], wide["latent"]) == ([3, 16, 24], [4, 4, 6])
-    ratio = wide["parts"]["encoder"]["forward_flops"] / square["parts"]["encoder"]["forward_flops"]
-    assert ratio == pytest.approx(1.5, rel=0.01) and wide["capacity_bpp"] == square["capacity_bpp"]
+    assert (wide.picture, wide.latent) == ((3, 16, 24), (4, 4, 6))
+    ratio = wide.parts["encoder"].forward_flops / square.parts["encoder"].forward_flops
+    assert ratio == pytest.approx(1.5, rel=0.01) and wide.capacity_bpp == square.capacity_bpp

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from measured import fitted
+from measured import cost_of, described, fitted
 from planted import Blocks, bare_run, coloured, planted_config, recorded, untrained
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.rate import RateTerms
@@ -29,7 +29,7 @@ PARTS = (torch.arange(10, 70), torch.arange(3, 10), torch.tensor([0, 1, 2, 70, 7
 
 
 PRICES = {"encoder": 1, "prior": 20, "decoder": 300, "base": 4000}
-PRICES = {name: {"training_flops": flops} for name, flops in PRICES.items()}
+PRICES = {name: cost_of(training_flops=flops) for name, flops in PRICES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return fitted(average, plan.samples + 5)
 
     monkeypatch.setattr(job, "fit", fit)
-    monkeypatch.setattr(job, "describe", lambda *given: {"parts": PRICES})
+    monkeypatch.setattr(job, "describe", lambda *given: described(PRICES))
     monkeypatch.setattr(AutoencoderStage, "trim", lambda stage, model: {})
     return calls
 

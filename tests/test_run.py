@@ -188,7 +188,7 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
     told = lines(first)
     assert [row["stage"] for row in told] == sorted((row["stage"] for row in told), reverse=True)
     assert (told[-1]["stage"], told[-1]["samples"]) == ("prior", 512)
-    flops = [run.describe(one, 1)["parts"]["prior"]["training_flops"] for one in (config, old)]
+    flops = [run.describe(one, 1).parts["prior"].training_flops for one in (config, old)]
     assert flops[0] / flops[1] == pytest.approx((96 + 512) / 96) and run.load(first).results.bits.target == 0.3
     before, after = (read_safetensors(folder / "autoencoder.safetensors") for folder in (whole, first))
     assert before[1]["untrimmed_bpp"] != after[1]["untrimmed_bpp"]

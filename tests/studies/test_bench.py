@@ -26,10 +26,10 @@ def test_figures_follow_from_one_another() -> None:
     """Kills: forward FLOPs told as training's, a batch told as an example, minutes of one step or of one stage."""
     config = replace(TINY, stage1=replace(TINY.stage1, settle=640))
     found = bench(config, channels=1)
-    counted = describe(config, 1, 10)["parts"]
+    counted = describe(config, 1, 10).parts
     assert set(found.parts) == set(counted) == {"encoder", "prior", "decoder", "base"}
     for name, part in found.parts.items():
-        assert part.gflops == pytest.approx(3e-9 * counted[name]["forward_flops"])
+        assert part.gflops == pytest.approx(3e-9 * counted[name].forward_flops)
         assert part.share == pytest.approx(part.gflops / part.ms * 1e3 / found.matrix_gflops)
         assert part.ms > 0
     plans = {"stage1": schedule(TINY.stage1), "prior": settling(config.stage1), "stage2": schedule(TINY.stage2)}
@@ -67,8 +67,8 @@ def test_the_command_takes_presets_files_and_runs(tiny_run: Path, capsys: pytest
     before = sorted(path.name for path in tiny_run.iterdir())
     assert main(["bench", str(tiny_run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    counted = describe(presets.get("tiny"), 1, 10)["parts"]
-    assert found["parts"]["decoder"]["gflops"] == pytest.approx(3e-9 * counted["decoder"]["forward_flops"])
+    counted = describe(presets.get("tiny"), 1, 10).parts
+    assert found["parts"]["decoder"]["gflops"] == pytest.approx(3e-9 * counted["decoder"].forward_flops)
     assert sorted(path.name for path in tiny_run.iterdir()) == before
     assert main(["bench", "tiny", "--channels", "1"]) == 0
     assert "minutes here; matrix rate" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_the_faster_of_two_matrix_rates_is_the_machines(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(study, "_steps", steps)
     found = bench(replace(TINY, stage1=replace(TINY.stage1, settle=640)), channels=3)
-    flops = 3 * describe(TINY, 3, 10)["parts"]["encoder"]["forward_flops"] / 1e9
+    flops = 3 * describe(TINY, 3, 10).parts["encoder"].forward_flops / 1e9
     assert found.matrix_gflops == 7.0
     assert asdict(found.parts["encoder"]) == pytest.approx({"ms": 2.0, "gflops": flops, "share": flops / 2e-3 / 7.0})
     assert found.minutes == pytest.approx(1.5 + 3.0 + 4.5)

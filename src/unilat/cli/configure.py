@@ -97,11 +97,11 @@ class ConfiguredTrain:
         with Output(self.options.json) as output:
             check(self.settings)
             if self.options.dry_run:
-                parts = unilat.describe(self.settings)
-                text = f"{to_json(self.settings)}\n\n{description_table(parts)}"
+                described = unilat.describe(self.settings)
+                text = f"{to_json(self.settings)}\n\n{description_table(described)}"
                 if self.settings.data.channels is None:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
-                output.result({"config": dataclasses.asdict(self.settings), "parts": parts}, text)
+                output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
             with TrainingProgress(output.console) as progress:
                 run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())

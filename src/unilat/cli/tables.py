@@ -1,10 +1,12 @@
 """What a run came to, as aligned text: the numbers of ``metrics.json`` and of the dry run."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
@@ -43,14 +45,14 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     return text
 
 
-def description_table(description: Mapping[str, Any]) -> str:
+def description_table(description: Description) -> str:
     """What ``--dry-run`` tells: shapes and the latent's capacity, then parameters, FLOPs and memory of every part."""
-    parts = description["parts"]
-    columns = list(dict.fromkeys(key for part in parts.values() for key in part))
+    columns = [one.name for one in dataclasses.fields(PartCost)]
     rows: list[Sequence[str]] = [("part", *(name.replace("_", " ").replace("mib", "MiB") for name in columns))]
-    rows += [(name, *(_amount(key, part.get(key)) for key in columns)) for name, part in parts.items()]
-    picture, latent = ("×".join(map(str, description[name])) for name in ("picture", "latent"))
-    capacity = f"{description['capacity_bpp']:.3g} bits per pixel"
+    for name, part in description.parts.items():
+        rows.append((name, *(_amount(column, getattr(part, column)) for column in columns)))
+    picture, latent = ("×".join(map(str, shape)) for shape in (description.picture, description.latent))
+    capacity = f"{description.capacity_bpp:.3g} bits per pixel"
     return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{_align(rows)}"
 
 

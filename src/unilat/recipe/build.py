@@ -1,6 +1,6 @@
 """From a configuration to its networks, and what they will cost."""
 
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +12,37 @@ from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost, cost
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartCost:
+    """What one network costs."""
+
+    parameters: int
+    forward_flops: int
+    """Of one example."""
+    training_flops: int
+    """Of the whole training."""
+    memory_mib: float
+    """In training: activations of a batch; weights, gradients, two moments and the average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a run would cost, and the shapes that it works with."""
+
+    latent: tuple[int, ...]
+    """``(C, *grid)`` of one latent."""
+    picture: tuple[int, ...]
+    """``(C, H, W)`` of one picture, ``(C, T, H, W)`` of a clip."""
+    capacity_bpp: float
+    """Most bits per pixel that the latent can carry."""
+    parts: dict[str, PartCost]
+    """``encoder``, ``prior``, ``decoder``, ``base``: those that are trained."""
+
+    def to_json(self) -> dict[str, object]:
+        """As ``--dry-run --json`` prints it."""
+        return asdict(self)
 
 
 def build_autoencoder(
@@ -35,7 +66,7 @@ def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None
     return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
 
 
-def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> dict[str, Any]:
+def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> Description:
     """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
     configuration.check(config)
     channels = channels or config.data.channels or 3
@@ -67,13 +98,13 @@ def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -
     if config.evaluation.sample_from == "prior":
         del costs["base"]
     parts = {
-        name: {
-            "parameters": one.parameters,
-            "forward_flops": one.forward_flops,
-            "training_flops": trained.get(name, one).training_flops(samples),
-            "memory_mib": (trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
-        }
+        name: PartCost(
+            parameters=one.parameters,
+            forward_flops=one.forward_flops,
+            training_flops=trained.get(name, one).training_flops(samples),
+            memory_mib=(trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
+        )
         for name, (one, samples, batch) in costs.items()
     }
     capacity = configuration.capacity(config)
-    return {"latent": list(z.shape[1:]), "picture": list(x.shape[1:]), "capacity_bpp": capacity, "parts": parts}
+    return Description(latent=tuple(z.shape[1:]), picture=tuple(x.shape[1:]), capacity_bpp=capacity, parts=parts)

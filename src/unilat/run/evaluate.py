@@ -210,13 +210,13 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
 
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
-    parts = describe(run.config, run.data["channels"], len(run.classes))["parts"]
+    parts = describe(run.config, run.data["channels"], len(run.classes)).parts
     phases = {phase.name: phase for phase in _phases(RunFolder(run.folder).phases)}
     seconds = round(time.perf_counter() - begun, 2)
     phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
     return Costs(
-        parameters={name: part["parameters"] for name, part in parts.items()},
-        training_flops={name: part["training_flops"] for name, part in parts.items()},
+        parameters={name: part.parameters for name, part in parts.items()},
+        training_flops={name: part.training_flops for name, part in parts.items()},
         phases=tuple(phases.values()),
     )
 

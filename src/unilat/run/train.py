@@ -195,12 +195,12 @@ def _stage1(
     aim = configuration.aim(config)
     calibration = rows_of(pictures, indices[1], indices[1])
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
-    counted = describe(config, images.shape[1])["parts"]
-    flops = sum(counted[part]["training_flops"] for part in ("encoder", "prior", "decoder") if part in counted)
+    counted = describe(config, images.shape[1]).parts
+    flops = sum(counted[part].training_flops for part in ("encoder", "prior", "decoder") if part in counted)
     workers = READERS if isinstance(pictures, Streamed) else 0
     samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops, workers)
     if config.stage1.settle and config.autoencoder.price != "normal":
-        flops = counted["prior"]["training_flops"] * config.stage1.settle / (config.stage1.settle + samples)
+        flops = counted["prior"].training_flops * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
@@ -269,7 +269,8 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
     stage = base_stage(model, latents.z, latents.labels, config.stage2.levels)
-    flops = describe(config, 3, len(classes))["parts"].get("base", {}).get("training_flops", 0.0)
+    counted = describe(config, 3, len(classes)).parts
+    flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     write_safetensors(path, model.state_dict(), header)

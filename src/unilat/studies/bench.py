@@ -92,7 +92,7 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are trained so far: take another one")
     place = pick_device(device)
-    counted = describe(config, channels, CLASSES)["parts"]
+    counted = describe(config, channels, CLASSES).parts
     torch.manual_seed(0)
     shape = (config.autoencoder.latent_channels, *configuration.latent_grid(config))
     pictures = torch.randint(0, 256, (PICTURES, channels, *config.data.size), dtype=torch.uint8)
@@ -106,7 +106,7 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     rate = max(before, _matrix_rate(place))
     parts: dict[str, PartTime] = {}
     for name, ms in passes.items():
-        gflops = counted[name]["forward_flops"] * 3 / 1e9
+        gflops = counted[name].forward_flops * 3 / 1e9
         parts[name] = PartTime(ms=ms, gflops=gflops, share=gflops / (ms / 1e3) / rate)
     stages: dict[str, StageTime] = {}
     say("timing stage 1")
