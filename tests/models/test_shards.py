@@ -1,5 +1,6 @@
 """Latents on disk: the same rows and statistics in one shard or in many, after a kill, and in another run."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from unilat.models.latents import LatentSet
-from unilat.models.shards import LatentShards, Seal, of_data, open_shards, pooled, take_shards, write_shards
+from unilat.models.shards import SHARD, LatentShards, Seal, of_data, open_shards, pooled, take_shards, write_shards
 from unilat.types import UserError
 
 SEAL = Seal(encoder_sha256="e" * 64, data_sha256="d" * 64, lambda_0=5.0, pixels=64, count=23)
@@ -126,3 +127,6 @@ def test_another_run_takes_the_same_latents(tmp_path: Path) -> None:
     assert not take_shards(tmp_path / "a", tmp_path / "c", SEAL)
     one, other = torch.tensor([1, 2]), torch.tensor([2, 1])
     assert len({of_data("x", one), of_data("x", other), of_data("y", one)}) == 3
+    for count in (0, 1, 3, SHARD, SHARD + 1, 2 * SHARD + 5):  # in parts as at once
+        rows = torch.arange(count) * 3
+        assert of_data("x", rows) == hashlib.sha256(f"x {rows.tolist()}".encode()).hexdigest()

@@ -1,11 +1,13 @@
 """The split: a pure function of a seed, whole groups, every class trained on."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from unilat.signals import split, to_bytes, to_unit
-from unilat.signals.pictures import pack
+from unilat.signals.pictures import Pictures, pack
 from unilat.types import UserError
 
 
@@ -84,3 +86,18 @@ def test_hash_sees_pixels_and_labels():
     other = first.images.numpy().copy()
     other[2, 0, 1, 1] = 1
     assert pack(other, [0, 1, 1], "made", classes=("0", "1")).sha256 != first.sha256
+
+
+def test_a_split_of_many_makes_no_object_a_picture():
+    """Of 100,000 pictures. Kills: an object for each group at once, 600 bytes a picture."""
+    count = 100_000
+    images = torch.zeros(count, 1, 1, 1, dtype=torch.uint8)
+    many = Pictures(images, torch.arange(count) % 10, (), torch.arange(count), None, None, "made")
+    split(many)
+    tracemalloc.start()
+    try:
+        _, test = split(many)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(test) == 2000 and peak < 10 * count

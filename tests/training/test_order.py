@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unilat.training.order import batch_indices
+from unilat.training.order import _epoch_order, batch_indices
 
 
 @pytest.mark.parametrize(("count", "batch"), [(7, 3), (3, 7), (5, 5), (1, 4), (64, 16)])
@@ -30,6 +30,14 @@ def test_batches_depend_on_seed_step_and_epoch_only():
 def test_batches_are_those_written_down():
     """Golden: another order would break every resumed run."""
     assert batch_indices(11, 8, 7, 2).tolist() == [2, 6, 7, 4, 1, 0, 10, 0]
+
+
+def test_an_epoch_is_kept_in_four_bytes_a_picture():
+    """Kills: orders of 8 bytes a picture, or of many epochs, kept while a run lasts."""
+    _epoch_order.cache_clear()
+    for step in range(50):
+        batch_indices(100, 10, 1, step)
+    assert _epoch_order(100, 1, 4).dtype == torch.int32 and _epoch_order.cache_info().currsize == 2
 
 
 def _blocked() -> torch.Tensor:

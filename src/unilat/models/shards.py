@@ -185,7 +185,12 @@ def pooled(counts: list[int], means: Tensor, stds: Tensor) -> tuple[Tensor, Tens
 
 def of_data(sha256: str, rows: Tensor) -> str:
     """The ``data_sha256`` of some rows of a data set of hash ``sha256``."""
-    return hashlib.sha256(f"{sha256} {rows.tolist()}".encode()).hexdigest()
+    total = hashlib.sha256(f"{sha256} [".encode())
+    for first in range(0, len(rows), SHARD):  # the text of the whole list, in parts: of millions it is long
+        total.update((", " if first else "").encode())
+        total.update(", ".join(map(str, rows[first : first + SHARD].tolist())).encode())
+    total.update(b"]")
+    return total.hexdigest()
 
 
 def _index(folder: Path) -> Path:

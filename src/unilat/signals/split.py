@@ -80,7 +80,7 @@ def _held_out_groups(pictures: "Pictures | Streamed", fraction: float, at_most: 
     share = {label: max(1, round(fraction * number)) for label, number in left.items()}
     room = max(1, min(at_most, round(fraction * count)))
     taken: list[int] = []
-    for position in map(int, torch.randperm(len(starts) - 1, generator=seeded("split", seed))):
+    for position in torch.randperm(len(starts) - 1, generator=seeded("split", seed)).numpy():
         group = members[starts[position] : starts[position + 1]].tolist()
         needed: dict[int, int] = {}
         for label in pictures.labels[group].tolist():

@@ -11,10 +11,19 @@ WINDOW = 8
 """Blocks that are shuffled together: what a source of blocks must keep at hand to read each block about once."""
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def _epoch_order(count: int, seed: int, epoch: int, blocks: Tensor | None = None) -> Tensor:
-    """The permutation of one epoch, kept because every step of the epoch reads it; callers must not write into it."""
+    """The permutation of one epoch, kept because every step of the epoch reads it; callers must not write into it.
+
+    Two are kept, because a batch may cross a border; each takes 4 bytes a picture where those suffice.
+    """
     generator = seeded("order", seed, epoch)
+    order = _permutation(count, generator, blocks)
+    return order.int() if count < 2**31 else order
+
+
+def _permutation(count: int, generator: torch.Generator, blocks: Tensor | None) -> Tensor:
+    """int64 ``[count]``: by chance, or window by window of blocks."""
     order = torch.randperm(count, generator=generator)
     if blocks is None:
         return order
@@ -44,4 +53,4 @@ def batch_indices(count: int, batch: int, seed: int, step: int, blocks: Tensor |
     for epoch in epochs:
         begin, end = max(first - epoch * count, 0), min(first + batch - epoch * count, count)
         parts.append(_epoch_order(count, seed, epoch, blocks)[begin:end])
-    return torch.cat(parts)  # a copy, also of a single part
+    return torch.cat(parts).long()  # a copy, also of a single part
