@@ -122,22 +122,17 @@ def one_token(samples: int) -> AuditPlan:
 
 def informed(name: str, found: Audit) -> list[dict[str, Any]]:
     """Bits under both priors and PSNR of one model."""
-    values = found.values
-    rows = []
-    for what, path in (
-        ("bits per pixel, diffusion prior", ("bits", "per_pixel")),
-        ("bits per pixel, N(0, I) at the same noise", ("normal", "noisy", "per_pixel")),
-        ("bits per pixel, KL of its posterior", ("normal", "posterior", "per_pixel")),
-        ("PSNR", ("psnr",)),
-        ("kernel distance", ("kernel",)),
+    findings, rows = found.findings, []
+    posterior, kept = findings.normal.posterior, findings.kept
+    for what, one in (
+        ("bits per pixel, diffusion prior", findings.diffusion.bits.per_pixel),
+        ("bits per pixel, N(0, I) at the same noise", findings.normal.noisy.per_pixel),
+        ("bits per pixel, KL of its posterior", posterior and posterior.per_pixel),
+        ("PSNR", kept and kept.psnr),
+        ("kernel distance", kept and kept.kernel),
     ):
-        entry: Any = values
-        for step in path:
-            entry = (entry or {}).get(step)
-        if entry and entry.get("value") is not None:
-            rows.append(
-                row(f"{name}: {what}", entry["value"], entry.get("unit", ""), stderr=entry["stderr"], n=entry["n"])
-            )
+        if one is not None and math.isfinite(one.value):
+            rows.append(row(f"{name}: {what}", one.value, one.unit, stderr=one.stderr, n=one.n))
     print(f"{name}: {found.sentence}")
     return rows
 
@@ -182,10 +177,10 @@ def main() -> None:
         where = RUNS / f"gaussian-{correlated}-{prior.split()[0]}"
         found = audit(z, out=where, plan=how_fitted, samples=None if how_fitted else how.gaussian_samples, say=print)
         truth = law.rate_nats(-10.0, 5.0) / LN2
-        bits = found.values["bits"]["per_latent"]
+        bits = found.findings.diffusion.bits.per_latent
         name = f"Gaussian latents, 64 dimensions, {kind}, {prior}"
-        off, error = bits["value"] / truth - 1, bits["stderr"] / truth
-        rows.append(row(f"{name}: bits / closed form − 1", off, "", goal=(-0.01, 0.01), stderr=error, n=bits["n"]))
+        off, error = bits.value / truth - 1, (bits.stderr or 0.0) / truth
+        rows.append(row(f"{name}: bits / closed form − 1", off, "", goal=(-0.01, 0.01), stderr=error, n=bits.n))
         rows.append(row(f"{name}: closed form", truth, "bits per latent"))
     for name, found in audits.items():
         rows += informed(name, found)
@@ -202,7 +197,7 @@ def protocol(how: argparse.Namespace, clean: Audit) -> str:
         f"of {how.batch}; scaling_factor = 1 / standard deviation of its latents. Faults planted in copies through "
         "quant_conv and post_quant_conv: channel 1 made N(0, 1); means ten times as large and the decoder "
         "told; means × 0.001 with variance 1. "
-        f"Audits: {how.pictures:,} pictures. Bits: {clean.values['protocol']['bits']}. Gaussian latents: 20,000 of "
+        f"Audits: {how.pictures:,} pictures. Bits: {clean.findings.protocol['bits']}. Gaussian latents: 20,000 of "
         f"4 × 4 × 4, the same defaults with {how.gaussian_samples:,} samples, "
         "or one-token: a ViT of width 256, 2 blocks, patch 4, and no Gaussian beside it; closed form of the "
         "standardised law (maths.oracle.Gaussian)."

@@ -21,9 +21,9 @@ from common import ROOT, row, unilat, write
 from PIL import Image
 from torch import Tensor
 
+from unilat.metrics.quality import average
 from unilat.run.evaluate import held_out, own_pictures
 from unilat.run.trained import Run, load
-from unilat.studies import codelength as study
 from unilat.studies.codelength import LAMBDA_MAX, bits_each, train_pixels
 from unilat.studies.pixels import PixelDenoiser
 from unilat.training.plan import Schedule
@@ -110,8 +110,8 @@ def codecs(data: str, pictures: Tensor) -> Rows:
 
 def measured(name: str, found: dict[str, Tensor]) -> Rows:
     """The parts and the total of one model."""
-    rows = {part: study.row(bits) for part, bits in found.items()}
-    return [row(f"{name}, {part}", one["value"], UNIT, stderr=one["stderr"], n=one["n"]) for part, one in rows.items()]
+    rows = {part: average(bits, UNIT, "") for part, bits in found.items()}
+    return [row(f"{name}, {part}", one.value, UNIT, stderr=one.stderr, n=one.n) for part, one in rows.items()]
 
 
 def one_set(data: str) -> Rows:

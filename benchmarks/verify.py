@@ -22,13 +22,13 @@ def suite() -> Rows:
 
     found = oracle.suite(say=lambda line: print(f"{time.strftime('%H:%M')} {line}", flush=True))
     rows: Rows = []
-    for one in found["rows"]:
-        error = one["stderr"] / one["closed_form"]
-        what = f"{one['what']}: {one['measured']:.5f} bits per dimension against {one['closed_form']:.5f}, off by"
-        rows.append(row(what, one["off"], "of it", goal=(-one["limit"], one["limit"]), stderr=error, n=one["n"]))
-        if "exact" in one["what"]:
-            rows.append(row(f"{one['what']}: relative standard error", error, "", goal=oracle.STDERR_LIMIT))
-    rows.append(row("`unilat verify`: time of the whole suite (load: see the machine)", found["seconds"], "s"))
+    for one in found.rows:
+        error = one.stderr / one.closed_form
+        what = f"{one.what}: {one.measured:.5f} bits per dimension against {one.closed_form:.5f}, off by"
+        rows.append(row(what, one.off, "of it", goal=(-one.limit, one.limit), stderr=error, n=one.n))
+        if "exact" in one.what:
+            rows.append(row(f"{one.what}: relative standard error", error, "", goal=oracle.STDERR_LIMIT))
+    rows.append(row("`unilat verify`: time of the whole suite (load: see the machine)", found.seconds, "s"))
     return rows
 
 

@@ -121,10 +121,12 @@ def test_verify_tells_shares_of_the_closed_form(script: Opener, monkeypatch: pyt
     verify = script("verify")
     from unilat.studies import oracle, source
 
-    one = {"measured": 2.0, "closed_form": 2.5, "stderr": 0.01, "n": 300}
-    rows = [{**one, "what": "exact denoiser", "off": 0.004, "limit": 0.005},
-            {**one, "what": "trained prior", "off": -0.2, "limit": 0.01}]  # fmt: skip
-    monkeypatch.setattr(oracle, "suite", lambda say: {"rows": rows, "seconds": 71.0})
+    shared: dict[str, Any] = {"closed_form": 2.5, "stderr": 0.01, "n": 300, "holds": True, "seconds": 1.0}
+    rows = (
+        oracle.Row("exact denoiser", 2.51, limit=0.005, **shared),
+        oracle.Row("trained prior", 2.0, limit=0.01, **shared),
+    )
+    monkeypatch.setattr(oracle, "suite", lambda say: oracle.Suite(rows=rows, seconds=71.0))
     made = verify.suite()
     assert says(found(made, "exact", "off by"), 0.004, 0.004, 300, True) and len(made) == 4
     assert says(found(made, "trained", "2.00000", "2.50000"), -0.2, 0.004, 300, False)

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 
 from benchmark_samples import Opener, finished, found, opener, says
-from measured import machine
+from measured import machine, number
+from unilat.studies.measures import DiffusionBits, Kept, LatentBits, NormalBits
 
 
 @pytest.fixture
@@ -232,12 +234,15 @@ def test_audit_counts_faults_and_bits(script: Opener, tmp_path: Path, monkeypatc
     law = SimpleNamespace(rate_nats=lambda low, high: 50 * math.log(2) if (low, high) == (-10.0, 5.0) else None)
 
     def audited(what: Any, *_: Any, out: Path, **__: Any) -> Any:
-        bits = {
-            "per_latent": {"value": 51.0, "stderr": 0.25, "n": 900},
-            "per_pixel": {"value": 0.2, "stderr": 0.01, "n": 9},
-        }
-        values = {"bits": bits, "normal": None, "psnr": {"value": 21.0, "stderr": 0.1, "n": 9, "unit": "dB"}}
-        return SimpleNamespace(faults=told.get(str(what), []), values=values, sentence="")
+        nothing = LatentBits(per_latent=number(1.0), per_dimension=number(1.0))
+        bits = replace(nothing, per_latent=number(51.0, 0.25, 900), per_pixel=number(0.2, 0.01, 9))
+        findings = SimpleNamespace(
+            diffusion=DiffusionBits(bits=bits, prior="network"),
+            normal=NormalBits(posterior=None, noisy=nothing),
+            kept=Kept(psnr=number(21.0, 0.1, 9), above_mean=1.0, kernel=None),
+            protocol={"bits": ""},
+        )
+        return SimpleNamespace(faults=told.get(str(what), []), findings=findings, sentence="")
 
     written: list[Any] = []
     monkeypatch.setattr(bench, "audit", audited)

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from measured import machine, number, step
+from studies.samples import subject
 from unilat.cli.output import Output
 from unilat.cli.progress import TrainingProgress, detail
 from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
@@ -17,6 +18,9 @@ from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 from unilat.run.records import Note
 from unilat.studies.bench import PartTime, StageTime, Timing
+from unilat.studies.measures import AuditPlan, DiffusionBits, Kept, LatentBits, NormalBits
+from unilat.studies.oracle import Row, Suite
+from unilat.studies.record import Findings, about
 from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
 
 
@@ -27,13 +31,13 @@ def words(text: str) -> list[str]:
 
 def test_the_oracles_table_tells_measured_and_known_bits_apart() -> None:
     """Kills the closed form in the measured column, a sign that is lost and a verdict of another row."""
-    shared = {"closed_form": 3.61158, "limit": 0.01}
-    rows = [
-        {**shared, "what": "one", "measured": 3.60123, "stderr": 0.00456, "off": -0.00287, "holds": True},
-        {**shared, "what": "two", "measured": 3.70234, "stderr": 0.00567, "off": 0.02513, "holds": False},
-        {**shared, "what": "three", "measured": 3.61345, "stderr": 0.00678, "off": 0.00052, "holds": True},
-    ]
-    table = oracle_table({"rows": rows, "unit": "bits per number", "seconds": 12.6})
+    shared: dict[str, Any] = {"closed_form": 3.61158, "limit": 0.01, "n": 5, "seconds": 1.0}
+    rows = (
+        Row(**shared, what="one", measured=3.60123, stderr=0.00456, holds=True),
+        Row(**shared, what="two", measured=3.70234, stderr=0.00567, holds=False),
+        Row(**shared, what="three", measured=3.61345, stderr=0.00678, holds=True),
+    )
+    table = oracle_table(Suite(rows=rows, unit="bits per number", seconds=12.6))
     assert words(table) == [
         "measured closed form standard error off allowed verdict",
         "one 3.60123 3.61158 0.00456 -0.287% 1.000% holds",
@@ -145,24 +149,31 @@ def test_a_comparison_has_each_runs_number_under_its_head() -> None:
 def test_an_audit_tells_bits_by_prior_and_unit() -> None:
     """Kills another prior's row, a column of another unit, and the posterior's KL as the normal prior's bits."""
 
-    def group(pixel: float, latent: float, number: float) -> dict[str, Any]:
-        keys = ("per_pixel", "per_latent", "per_dimension")
-        return {k: {"value": v, "stderr": v / 100} for k, v in zip(keys, (pixel, latent, number), strict=True)}
+    def group(latent: float, dimension: float, pixel: float | None = None) -> LatentBits:
+        one, other = number(latent, latent / 100), number(dimension, dimension / 100)
+        return LatentBits(
+            per_latent=one, per_dimension=other, per_pixel=None if pixel is None else number(pixel, pixel / 100)
+        )
 
-    values = {
-        "bits": group(0.5, 200.0, 1.5),
-        "normal": {"noisy": group(0.6, 240.0, 1.8), "posterior": {"per_latent": {"value": 300.0, "stderr": 3.0}}},
-        "psnr": {"value": 27.5, "stderr": 0.2},
-        "kernel": {"value": 0.045, "stderr": 0.003},
-        "sentence": "It is well.",
-        "unknown": ["this", "that"],
-    }
-    lines = words(audit_table(values, "audit.html"))
+    found = Findings(
+        subject=about(subject()),
+        normal=NormalBits(noisy=group(240.0, 1.8, 0.6), posterior=group(300.0, 2.2)),
+        diffusion=DiffusionBits(bits=group(200.0, 1.5, 0.5), prior="network"),
+        kept=Kept(psnr=number(27.5, 0.2), above_mean=3.0, kernel=number(0.045, 0.003)),
+        faults=(),
+        sentence="It is well.",
+        unknown=("this", "that"),
+        channels=(),
+        protocol={},
+        plan=AuditPlan(),
+        manifest=machine(),
+    )
+    lines = words(audit_table(found, Path("audit.html")))
     assert lines[:4] == [
         "what bits per pixel bits per latent bits per number",
         "diffusion prior, held out 0.5 ± 0.005 200 ± 2 1.5 ± 0.015",
         "N(0, I), same latents and noise 0.6 ± 0.006 240 ± 2.4 1.8 ± 0.018",
-        "KL of the model's posterior, its own noise – 300 ± 3 –",
+        "KL of the model's posterior, its own noise – 300 ± 3 2.2 ± 0.022",
     ]
     assert "PSNR of reconstructions, dB: 27.5 ± 0.2" in lines and "their kernel distance: 0.045 ± 0.003" in lines
     assert lines[-4:] == ["It is well.", "not known: this", "not known: that", "page: audit.html"]

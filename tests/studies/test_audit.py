@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 import unilat
+from measured import number
 from unilat.cli import main
 from unilat.interop.model import CallableModel
 from unilat.maths.oracle import Gaussian
@@ -19,7 +20,7 @@ from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
 from unilat.report import audit as page
 from unilat.studies.audit import AuditPlan, audit
-from unilat.studies.measures import patch
+from unilat.studies.measures import DiffusionBits, LatentBits, patch
 from unilat.studies.prior import PriorPlan
 from unilat.types import UserError
 
@@ -56,12 +57,13 @@ def test_bits_of_gaussian_latents_are_the_closed_forms():
     prior = PriorPlan(vit=vit, samples=25_600, batch=64, learning_rate=3e-3, warmup=1000, ema_halflife=1000)
     found = audit(z, size=4, plan=AuditPlan(prior=prior, gaussian_up_to=0))
     truth = law.rate_nats(-10.0, 5.0) / LN2
-    bits = found.values["bits"]
+    bits = found.findings.diffusion.bits
+    assert bits.per_pixel is not None
     assert found.bits == pytest.approx(truth, rel=0.02)
-    assert bits["per_pixel"]["value"] == pytest.approx(found.bits / 16)
-    assert bits["per_dimension"]["value"] == pytest.approx(found.bits / 32)
-    assert found.values["normal"]["noisy"]["per_dimension"]["value"] == pytest.approx(3.6116, rel=0.02)
-    assert found.values["normal"]["posterior"] is None and found.folder is None
+    assert bits.per_pixel.value == pytest.approx(found.bits / 16)
+    assert bits.per_dimension.value == pytest.approx(found.bits / 32)
+    assert found.findings.normal.noisy.per_dimension.value == pytest.approx(3.6116, rel=0.02)
+    assert found.findings.normal.posterior is None and found.folder is None
 
 
 def test_the_lower_of_two_bounds_counts():
@@ -73,16 +75,16 @@ def test_the_lower_of_two_bounds_counts():
     law = Gaussian.correlated((mixing.T @ mixing / std**2).double(), torch.zeros(16, dtype=torch.float64))
     truth = law.rate_nats(-10.0, 5.0) / LN2
     found, without = (audit(correlated, plan=replace(_plan(), gaussian_up_to=most)) for most in (16, 15))
-    error = found.values["bits"]["per_latent"]["stderr"]
-    assert found.values["prior"] == "Gaussian" and found.bits == pytest.approx(truth, abs=4 * error)
-    assert without.values["prior"] == "network" and without.bits > 1.05 * truth
-    assert "plain Gaussian" in found.values["protocol"]["bits"]
-    assert "plain Gaussian" not in without.values["protocol"]["bits"]
+    error = found.findings.diffusion.bits.per_latent.stderr or 0.0
+    assert found.findings.diffusion.prior == "Gaussian" and found.bits == pytest.approx(truth, abs=4 * error)
+    assert without.findings.diffusion.prior == "network" and without.bits > 1.05 * truth
+    assert "plain Gaussian" in found.findings.protocol["bits"]
+    assert "plain Gaussian" not in without.findings.protocol["bits"]
     spread = torch.exp(1.5 * torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(3)))  # no Gaussian
     plan = replace(_plan(6400), prior=replace(_plan(6400).prior, learning_rate=1e-2))
-    assert audit(spread * noise.view(4000, 1, 4, 4), plan=plan).values["prior"] == "network"
+    assert audit(spread * noise.view(4000, 1, 4, 4), plan=plan).findings.diffusion.prior == "network"
     few = correlated.view(1000, 4, 4, 4)[:100]  # fewer than twice their 64 numbers
-    assert audit(few, plan=_plan()).values["prior"] == "network"
+    assert audit(few, plan=_plan()).findings.diffusion.prior == "network"
 
 
 def test_the_splits_add_up(pictures: Tensor, tmp_path: Path):
@@ -93,11 +95,11 @@ def test_the_splits_add_up(pictures: Tensor, tmp_path: Path):
     for total in (curve, float(arrays["bit_map"].sum()), float(arrays["channel_bits"].sum())):
         assert total == pytest.approx(found.bits, rel=1e-4)
     assert float(arrays["channel_bits"][2]) == 0.0 and tuple(arrays["channel_bits"].shape) == (3,)
-    rows = found.values["channels"]
-    assert [row["dead"] for row in rows] == [False, False, True]
-    assert [row["bits"] for row in rows] == pytest.approx(arrays["channel_bits"].tolist())
-    assert sum(row["posterior_kl_bits"] for row in rows) == pytest.approx(
-        found.values["normal"]["posterior"]["per_latent"]["value"], rel=0.15
+    rows = found.findings.channels
+    assert [row.dead for row in rows] == [False, False, True]
+    assert [row.bits for row in rows] == pytest.approx(arrays["channel_bits"].tolist())
+    assert sum(row.posterior_kl_bits or 0.0 for row in rows) == pytest.approx(
+        found.findings.normal.posterior.per_latent.value, rel=0.15
     )
 
 
@@ -105,8 +107,8 @@ def test_planted_faults_are_told_with_pictures(pictures: Tensor):
     """Kills faults that get lost between measurement and record, and a decoder that is never looked at."""
     found = audit(_halved, pictures, decode=lambda z: interpolate(z[:, :1] / 2, size=16), plan=_plan(), features="none")
     assert [fault.kind for fault in found.faults] == ["dead", "scale"]
-    assert found.values["psnr"]["value"] > 15 and found.values["psnr"]["above_mean"] > 3
-    assert any("No feature network" in line for line in found.values["unknown"])
+    assert found.findings.kept and found.findings.kept.psnr.value > 15 and found.findings.kept.above_mean > 3
+    assert any("No feature network" in line for line in found.findings.unknown)
     blind = audit(_halved, pictures, decode=lambda z: torch.zeros(len(z), 1, 16, 16), plan=_plan(), features="none")
     assert "blind" in [fault.kind for fault in blind.faults]
 
@@ -122,10 +124,10 @@ def test_the_plan_and_the_seed_reach_every_part(pictures: Tensor, monkeypatch: p
 
     plans: list[AuditPlan] = []
 
-    def bits(audited: Any, channels: Any, means: Any, into: Any) -> None:
+    def bits(audited: Any, channels: Any, means: Any, beside: Any) -> DiffusionBits:
         plans.append(means.plan)
-        into.values["bits"] = {"per_latent": {"value": 24.0}, "per_dimension": {"value": 0.01}}
-        into.arrays["channel_bits"] = torch.zeros(16)
+        beside.arrays["channel_bits"] = torch.zeros(16)
+        return DiffusionBits(bits=LatentBits(per_latent=number(24.0), per_dimension=number(0.01)), prior="network")
 
     monkeypatch.setattr("unilat.studies.audit.diffusion_bits", bits)
     model = CallableModel(encode, declared={"scaling_factor": 0.5, "shift_factor": 3.0})
@@ -135,11 +137,11 @@ def test_the_plan_and_the_seed_reach_every_part(pictures: Tensor, monkeypatch: p
         and plans[0].prior.samples == 123
         and plans[0] == replace(AuditPlan(seed=7), prior=plans[0].prior)
     )
-    assert found.values["subject"]["latents"] == 55 and found.bits == 24.0
+    assert found.findings.subject.latents == 55 and found.bits == 24.0
     assert found.faults[0].kind == "collapsed" and "0.01 bits" in found.sentence
-    row = found.values["channels"][0]
-    assert row["scaled_mean"] == pytest.approx((row["mean"] - 3) / 2) and row["own_level"] is not None
-    assert "patch 2," in found.values["protocol"]["bits"]
+    row = found.findings.channels[0]
+    assert row.scaled_mean == pytest.approx((row.mean - 3) / 2) and row.own_level is not None
+    assert "patch 2," in found.findings.protocol["bits"]
 
 
 def test_an_audit_goes_on_and_repeats_itself(pictures: Tensor, tmp_path: Path):
@@ -177,9 +179,10 @@ def test_a_folder_of_diffusers_is_encoded_once(tiny_source: Path, tmp_path: Path
     model.save_pretrained(tmp_path / "vae")
     how = {"size": 16, "out": tmp_path / "out", "plan": _plan(), "features": "none"}
     found = audit(tmp_path / "vae", str(tiny_source), **how)
-    assert found.values["subject"]["kind"] == "AutoencoderKL" and found.values["subject"]["latent"] == [2, 8, 8]
-    assert found.values["subject"]["declared"] == {"scaling_factor": 0.18215}
-    assert found.values["normal"]["posterior"]["per_pixel"]["value"] > 0 and found.values["psnr"]["n"] > 0
+    assert found.findings.subject.kind == "AutoencoderKL" and found.findings.subject.latent == (2, 8, 8)
+    assert found.findings.subject.declared == {"scaling_factor": 0.18215}
+    posterior, kept = found.findings.normal.posterior, found.findings.kept
+    assert posterior and posterior.per_pixel and posterior.per_pixel.value > 0 and kept and kept.psnr.n
     monkeypatch.setattr(DiffusersModel, "encode", None)
     assert audit(tmp_path / "vae", str(tiny_source), **how).bits == found.bits
     with pytest.raises(UserError, match="pictures of 1 channels"):

@@ -123,12 +123,12 @@ def test_parts_add_up_and_the_latent_is_the_runs_rate(run: Run) -> None:
     pixels = PixelDenoiser(run.config.autoencoder, images.shape[1])
     pixels.continue_from(run.autoencoder.decoder)
     found = codelength(run, images, pixels.eval(), levels=2, seed=3)
-    values = {name: one["value"] for name, one in found.items()}
+    values = {name: one.value for name, one in vars(found).items()}
     assert sum(values.values()) == pytest.approx(2 * values["total"])
     rate = torch.stack([terms.nats() for terms in run.rate(run.latents(images), 2, 3)]).mean()
     assert values["latent"] == pytest.approx(float(rate) / LN2 / images[0].numel(), rel=1e-4)
     assert 0 < values["reconstruction"] < 0.2 and 0 <= values["terminal"] < 0.01
-    assert all(one["n"] == 24 and one["stderr"] >= 0 for one in found.values())
+    assert all(one.n == 24 and one.stderr >= 0 for one in vars(found).values())
     again = codelength(run, images, pixels, levels=2, seed=3)
     assert again == found
 
@@ -139,15 +139,15 @@ def test_training_with_weight_one_shortens_the_code(run: Run, tmp_path: Path) ->
     images = pictures(run)
     start = PixelDenoiser(run.config.autoencoder, images.shape[1])
     start.continue_from(run.autoencoder.decoder)
-    before = codelength(run, images, start.eval(), levels=2)["total"]["value"]
+    before = codelength(run, images, start.eval(), levels=2).total.value
     model = train_pixels(run, images, tmp_path, FEW)
     after = codelength(run, images, model, levels=2)
-    assert after["total"]["value"] < before - 0.2
+    assert after.total.value < before - 0.2
     again = train_pixels(run, images, tmp_path, FEW)
     assert codelength(run, images, again, levels=2) == after
     alone = train_pixels(run, images, tmp_path, FEW, latent=False)
     found = codelength(run, images, alone, latent=False, levels=2)
-    assert found["latent"]["value"] == 0.0 and found["total"]["value"] < 16
+    assert found.latent.value == 0.0 and found.total.value < 16
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["pixels", "pixels-given-latent"]
 
 

@@ -137,13 +137,12 @@ def test_without_a_latent_nothing_is_paid_and_nothing_told() -> None:
 
 def test_rows_are_means_and_errors_over_pictures() -> None:
     """Kills: a spread for its error, and a unit that the numbers do not have."""
-    assert study.row(torch.tensor([1.0, 2.0, 6.0])) == pytest.approx(
-        {"value": 3.0, "stderr": math.sqrt(7 / 3), "n": 3, "unit": "bits per dimension"}
-    )
-    assert study.row(torch.tensor([1.0]))["stderr"] is None
     run, pictures = Run(), images()
     rows = codelength(run, pictures, Model(pictures), lambda_max=LAMBDA_MAX, levels=1)  # type: ignore[arg-type]
-    assert rows["latent"]["value"] == pytest.approx(39.5 / UNIT) and rows["total"]["n"] == 80
+    assert rows.latent.value == pytest.approx(39.5 / UNIT) and rows.total.n == 80
+    each = bits_each(run, pictures, Model(pictures), lambda_max=LAMBDA_MAX, levels=1)["latent"].double()  # type: ignore[arg-type]
+    assert rows.latent.stderr == pytest.approx(float(each.std()) / math.sqrt(80))
+    assert rows.decoder.unit == "bits per dimension" and "1 noise levels a picture" in rows.decoder.protocol
 
 
 def test_training_sees_its_own_pictures_latents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

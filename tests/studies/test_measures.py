@@ -13,9 +13,10 @@ from torch.distributions import Normal, kl_divergence
 from studies.samples import LATENT, TEST, TRAIN, latents, pictures, subject
 from unilat.maths.rate import RateTerms
 from unilat.metrics import compare
+from unilat.results import Number
 from unilat.studies import measures
 from unilat.studies.channels import Channels, channels_of
-from unilat.studies.measures import AuditPlan, Means, Measured
+from unilat.studies.measures import AuditPlan, Beside, LatentBits, Means
 from unilat.studies.prior import PriorPlan
 
 LN2 = math.log(2)
@@ -34,20 +35,21 @@ def unit(z: Tensor) -> Tensor:
     return torch.from_numpy(array)
 
 
-def told(row: dict[str, Any], each: Tensor, unit: str) -> None:
+def told(row: Number | None, each: Tensor, unit: str) -> None:
     """Value, standard error and count of a row are those of ``each [N]``."""
     each = each.double()
     error = math.sqrt(float((each - each.mean()).square().sum()) / (len(each) - 1) / len(each))
-    assert row["value"] == pytest.approx(float(each.mean()), rel=1e-5)
-    assert row["stderr"] == pytest.approx(error, rel=1e-5)
-    assert (row["n"], row["unit"]) == (len(each), unit)
+    assert row is not None and row.value == pytest.approx(float(each.mean()), rel=1e-5)
+    assert row.stderr == pytest.approx(error, rel=1e-5)
+    assert (row.n, row.unit) == (len(each), unit)
 
 
-def bits_of(rows: dict[str, Any], nats: Tensor) -> None:
+def bits_of(rows: LatentBits | None, nats: Tensor) -> None:
     """Bits of ``nats [N]`` for a latent, one of its 24 numbers and one of the picture's 60 pixels."""
-    told(rows["per_latent"], nats / LN2, "bits per latent")
-    told(rows["per_dimension"], nats / LN2 / 24, "bits per number")
-    told(rows["per_pixel"], nats / LN2 / 60, "bits per pixel")
+    assert rows is not None
+    told(rows.per_latent, nats / LN2, "bits per latent")
+    told(rows.per_dimension, nats / LN2 / 24, "bits per number")
+    told(rows.per_pixel, nats / LN2 / 60, "bits per pixel")
 
 
 def test_bits_under_the_normal_prior_are_divergences_of_normals() -> None:
@@ -55,19 +57,19 @@ def test_bits_under_the_normal_prior_are_divergences_of_normals() -> None:
     latents, nats, the noise of λ_min, a posterior of standard deviation e^logvar, and numbers counted for pixels."""
     logvar = torch.linspace(-3, 1, 85 * 24).view(85, *LATENT)
     own = subject(logvar=logvar)
-    into = Measured()
+    into = Beside()
     channels = channels_of(own.z, logvar)
-    measures.normal_bits(own, channels, PLAN, into)
+    found = measures.normal_bits(own, channels, PLAN, into)
     posterior = kl_divergence(Normal(own.z.double(), (0.5 * logvar.double()).exp()), Normal(0.0, 1.0))
-    bits_of(into.values["normal"]["posterior"], posterior[TEST].flatten(1).sum(1))
+    bits_of(found.posterior, posterior[TEST].flatten(1).sum(1))
     by_channel = posterior.sum((2, 3)).mean(0) / LN2
     assert torch.allclose(into.arrays["channel_kl_bits"].double(), by_channel, rtol=1e-5)
     array, alpha = subject(known=False), 1 / (1 + math.exp(-4.0))
-    measures.normal_bits(array, channels_of(array.z), PLAN, into)
+    found = measures.normal_bits(array, channels_of(array.z), PLAN, into)
     noise = torch.tensor(1 - alpha).sqrt().double()
     noisy = kl_divergence(Normal(math.sqrt(alpha) * unit(array.z), noise), Normal(0.0, 1.0))
-    bits_of(into.values["normal"]["noisy"], noisy[TEST].flatten(1).sum(1))
-    assert into.values["normal"]["posterior"] is None
+    bits_of(found.noisy, noisy[TEST].flatten(1).sum(1))
+    assert found.posterior is None
 
 
 class Planted:
@@ -99,8 +101,8 @@ class Planted:
 def test_bits_under_the_diffusion_prior_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three estimates: 2 z² + ¼ a number. Kills: bits of what the prior was trained on, a prior trained on what is
     measured or on all, a dead channel that is shown to it, one estimate for the mean of three, and another noise."""
-    planted, own, into = Planted(monkeypatch), subject(), Measured()
-    measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
+    planted, own, into = Planted(monkeypatch), subject(), Beside()
+    found = measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
     z = unit(own.z)
     assert len(planted.fitted) == 1 and torch.allclose(planted.fitted[0].double(), z[TRAIN], atol=1e-5)
     assert torch.allclose(planted.measured[0].double(), z[TEST], atol=1e-5)
@@ -108,15 +110,15 @@ def test_bits_under_the_diffusion_prior_by_hand(tmp_path: Path, monkeypatch: pyt
     for options in planted.options:
         assert (options["lambda_0"], options["lambda_min"]) == (4.0, -8.0)
     nats = 2 * z.square() + 0.25
-    bits_of(into.values["bits"], nats[TEST].flatten(1).sum(1))
-    assert into.values["prior"] == "network"
+    bits_of(found.bits, nats[TEST].flatten(1).sum(1))
+    assert found.prior == "network"
 
 
 def test_bits_are_split_by_channel_place_and_noise_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a channel's bits at another channel's place, a map without the terminal KL or with it in the curve, means
     over places for sums, nats, and the bits of single latents taken from other latents."""
     Planted(monkeypatch)
-    own, into = subject(), Measured()
+    own, into = subject(), Beside()
     measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
     z = unit(own.z)[TEST]
     nats = 2 * z.square() + 0.25
@@ -140,15 +142,15 @@ def test_bits_that_the_prior_learned_by_heart_are_told(tmp_path: Path, monkeypat
     """Held-out latents are three times as wide. Kills: the share upside down, held-out bits told as those that were
     seen, and a sentence that comes always or never."""
     Planted(monkeypatch)
-    own, into = subject(), Measured()
-    measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
+    own, into = subject(), Beside()
+    found = measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
     each = (2 * unit(own.z).square() + 0.25).flatten(1).sum(1) / LN2
     seen, held_out = float(each[TRAIN[:25]].mean()), float(each[TEST].mean())
-    assert into.values["bits"]["seen_per_latent"] == pytest.approx(seen, rel=1e-5)
+    assert found.bits.seen_per_latent == pytest.approx(seen, rel=1e-5)
     (line,) = into.unknown
     assert "saw 60 latents" in line and f"spends {100 * (held_out / seen - 1):.0f} % more bits" in line
     alike = SimpleNamespace(**(vars(own) | {"train": TEST, "pictures": None}))
-    measures.diffusion_bits(alike, channels_of(own.z), means(tmp_path), again := Measured())  # type: ignore[arg-type]
+    measures.diffusion_bits(alike, channels_of(own.z), means(tmp_path), again := Beside())  # type: ignore[arg-type]
     assert again.unknown == [] and "bit_maps" not in again.arrays
 
 
@@ -177,20 +179,20 @@ def test_the_gaussian_is_that_of_the_training_latents(tmp_path: Path, monkeypatc
     plan = AuditPlan(lambda_0=4.0, lambda_min=-8.0, levels=3, gaussian_up_to=16, prior=PriorPlan(samples=640))
     each = unit(own.z)[TEST].square().flatten(1).sum(1)
     for cost, name in ((0.5, "Gaussian"), (1.5, "network")):
-        measures.diffusion_bits(own, channels_of(own.z), means(tmp_path, plan), into := Measured())
+        found = measures.diffusion_bits(own, channels_of(own.z), means(tmp_path, plan), Beside())
         expected = float((2 * min(1.0, cost) * each + 4).mean()) / LN2
-        assert into.values["prior"] == name
-        assert into.values["bits"]["per_latent"]["value"] == pytest.approx(expected, rel=1e-5)
+        assert found.prior == name
+        assert found.bits.per_latent.value == pytest.approx(expected, rel=1e-5)
     assert all(torch.allclose(z.double(), unit(own.z)[TRAIN], atol=1e-5) for z in asked) and len(asked) == 2
     few = SimpleNamespace(**(vars(own) | {"train": TRAIN[:31]}))  # fewer than twice 16
-    measures.diffusion_bits(few, channels_of(own.z), means(tmp_path, plan), Measured())  # type: ignore[arg-type]
+    measures.diffusion_bits(few, channels_of(own.z), means(tmp_path, plan), Beside())  # type: ignore[arg-type]
     assert len(asked) == 2
 
 
 def test_reconstructions_are_those_of_held_out_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: pictures that were trained on, decibels of the mean error, a mean picture of the held-out ones (it is no
     guess then), its decibels told for the gain, distances of other sets, and pictures in another order."""
-    own, into = subject(), Measured()
+    own, into = subject(), Beside()
 
     class Flat:
         protocol = "bytes as they are"
@@ -199,21 +201,21 @@ def test_reconstructions_are_those_of_held_out_pictures(tmp_path: Path, monkeypa
             return images.flatten(1).float() / 50
 
     monkeypatch.setattr(measures, "feature_network", lambda spec: Flat())
-    measures.reconstructions(own, means(tmp_path), into)
+    found = measures.reconstructions(own, means(tmp_path), into)
     images = pictures().images
     wrong = 1 + TEST % 4
     decibels = 10 * (255**2 / (wrong.double().square() / 3)).log10()
     mean = images[TRAIN].double().mean(0).round()
     alone = (images[TEST].double() - mean).square().flatten(1).mean(1)
-    row = dict(into.values["psnr"])
-    assert row.pop("above_mean") == pytest.approx(float((decibels - 10 * (255**2 / alone).log10()).mean()), rel=1e-5)
-    told(row, decibels, "dB")
+    assert found is not None and found.kernel is not None
+    assert found.above_mean == pytest.approx(float((decibels - 10 * (255**2 / alone).log10()).mean()), rel=1e-5)
+    told(found.psnr, decibels, "dB")
     assert torch.equal(into.arrays["originals"], images[TEST[:8]])
     made = own.model.answer(TEST)  # type: ignore[union-attr]
     assert torch.equal(into.arrays["reconstructions"], made[:8])
     expected = compare(images[TEST].flatten(1).float() / 50, made.flatten(1).float() / 50).kernel
-    assert into.values["kernel"]["value"] == pytest.approx(expected.value, rel=1e-5)
-    assert into.values["kernel"]["n"] == 25
+    assert found.kernel.value == pytest.approx(expected.value, rel=1e-5)
+    assert found.kernel.n == 25
 
 
 @pytest.mark.parametrize(
@@ -228,13 +230,14 @@ def test_maps_of_any_grid_are_drawn_as_planes(shape: tuple[int, ...], rows: tupl
 
 def test_one_latent_has_no_standard_error() -> None:
     """Kills: NaN in audit.json, and a standard error of 0 that would say the value is sure."""
-    assert measures._mean(torch.tensor([2.0]), "x") == {"value": 2.0, "stderr": None, "n": 1, "unit": "x"}
+    one = measures._per(torch.tensor([[2.0]]), subject()).per_latent
+    assert one == Number(value=pytest.approx(2 / LN2), stderr=None, n=1, unit="bits per latent")
 
 
 def test_all_channels_dead_are_no_bits_of_as_many_latents(tmp_path: Path) -> None:
     """Kills: bits of a constant, and a count of something else."""
     still = SimpleNamespace(**(vars(subject()) | {"z": torch.full((85, *LATENT), 3.0)}))
     channels: Channels = channels_of(still.z)
-    measures.diffusion_bits(still, channels, means(tmp_path), into := Measured())  # type: ignore[arg-type]
-    assert into.values["bits"]["per_pixel"] == {"value": 0.0, "stderr": 0.0, "n": 25, "unit": "bits per pixel"}
+    found = measures.diffusion_bits(still, channels, means(tmp_path), into := Beside())  # type: ignore[arg-type]
+    assert found.bits.per_pixel == Number(value=0.0, stderr=0.0, n=25, unit="bits per pixel") and found.prior is None
     assert into.arrays["channel_bits"].tolist() == [0.0, 0.0, 0.0] and len(latents()) == 85

@@ -66,9 +66,9 @@ def test_a_prior_that_knows_its_source_holds_and_an_untrained_one_does_not(monke
     assert not ignorant.holds
 
 
-def _suite(holds: bool) -> dict[str, Any]:
-    row = {"what": "a", "measured": 1.0, "closed_form": 1.1, "stderr": 0.1, "off": 0.1, "limit": 0.2, "holds": holds}
-    return {"unit": "bits per dimension", "rows": [row], "holds": holds, "seconds": 1.0}
+def _suite(holds: bool) -> oracle.Suite:
+    row = oracle.Row("a", measured=1.0, closed_form=1.1, stderr=0.1, n=5, limit=0.2, holds=holds, seconds=1.0)
+    return oracle.Suite(rows=(row,), seconds=1.0)
 
 
 @pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
@@ -87,5 +87,5 @@ def test_the_command_ends_with_the_verdict(
 def test_the_whole_suite_holds():
     """What `unilat verify` promises, in full: five rows, each within its limit."""
     found = oracle.suite()
-    assert [row["what"] for row in found["rows"] if not row["holds"]] == []
-    assert len(found["rows"]) == 5
+    assert [row.what for row in found.rows if not row.holds] == []
+    assert len(found.rows) == 5

@@ -117,10 +117,12 @@ def test_the_suite_is_five_rows_and_their_verdict(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(oracle, "exact", row)
     monkeypatch.setattr(oracle, "trained", row)
     found = oracle.suite(seed=3)
-    assert found["holds"] and len(found["rows"]) == 5 and found["unit"] == "bits per dimension"
-    assert all(one["off"] == pytest.approx(0.1) for one in found["rows"])
+    assert found.holds and len(found.rows) == 5 and found.unit == "bits per dimension"
+    tree = found.to_json()
+    assert tree.keys() == {"unit", "rows", "holds", "seconds"} and tree["holds"] is True
+    assert all(one["off"] == pytest.approx(0.1) for one in tree["rows"])  # type: ignore[attr-defined]
     assert [limit for _, limit in asked.values()] == [0, 0, 0, 0.005, 0.01]
     assert [dimensions for dimensions, _ in asked.values()] == [1024, 16, 16, 16, 16]
     for name in list(asked):
         bad = {name}
-        assert not oracle.suite(seed=3)["holds"]
+        assert not oracle.suite(seed=3).holds

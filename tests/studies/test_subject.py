@@ -21,7 +21,7 @@ WHO = {"seed": 4}
 
 def of_array(z: Tensor, folder: Path, seed: int = 4, size: tuple[int, int] | None = None) -> subject.Subject:
     """Latents in memory as an audit takes them."""
-    return subject.of_array(z, folder / str(seed), {"seed": seed}, size, None)
+    return subject.of_array(z, folder / str(seed), {"seed": seed}, seed, size, None)
 
 
 def test_an_array_is_measured_on_what_its_prior_never_saw(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_an_audit_of_copies_is_not_fooled(tmp_path: Path) -> None:
     as above, at the end of the whole way; the standard error is that of 10 latents."""
     z = torch.randn(30, 4, 2, generator=torch.Generator().manual_seed(1))
     plan = AuditPlan(levels=4, gaussian_up_to=8, prior=PriorPlan(samples=64, batch=64, warmup=8, ema_halflife=8))
-    found = audit(z.repeat(10, 1, 1), plan=plan).values
-    bits = found["bits"]["per_latent"]
-    assert bits["n"] == 10 and bits["value"] > 8 * 3.4  # unit Gaussians of 8 numbers carry 28.9 at the least
-    assert any("90 latents equal a held-out one" in line for line in found["unknown"])
+    found = audit(z.repeat(10, 1, 1), plan=plan).findings
+    bits = found.diffusion.bits.per_latent
+    assert bits.n == 10 and bits.value > 8 * 3.4  # unit Gaussians of 8 numbers carry 28.9 at the least
+    assert any("90 latents equal a held-out one" in line for line in found.unknown)
     assert not any(
-        "equal" in line for line in audit(z.repeat(2, 1, 1) + torch.rand(60, 1, 1), plan=plan).values["unknown"]
+        "equal" in line for line in audit(z.repeat(2, 1, 1) + torch.rand(60, 1, 1), plan=plan).findings.unknown
     )
 
 
@@ -104,7 +104,7 @@ def test_a_models_latents_are_those_of_its_pictures_in_order(tmp_path: Path) -> 
     """More pictures than a batch. Kills: mean and log-variance changed over, a batch that is lost or turned round,
     pictures in bytes, pixels that count channels, and a split that is not the data's."""
     pictures = shown()
-    found = subject.of_model(CallableModel(encode), pictures, tmp_path, WHO, "cpu", lambda line: None)
+    found = subject.of_model(CallableModel(encode), pictures, tmp_path, WHO, 4, "cpu", lambda line: None)
     x = pictures.images.float() / 127.5 - 1
     assert torch.allclose(found.z, x[:, :, ::2, ::4].flip(1), atol=1e-6)
     assert found.logvar is not None and torch.allclose(found.logvar, x[:, :, ::2, ::4] - 9, atol=1e-6)
@@ -116,7 +116,7 @@ def test_a_models_latents_are_those_of_its_pictures_in_order(tmp_path: Path) -> 
 def test_copies_of_a_picture_are_measured_once(tmp_path: Path) -> None:
     """70 pictures five times each. Kills: a standard error that takes copies of a picture for independent ones."""
     pictures = shown(copies=5)
-    found = subject.of_model(CallableModel(encode), pictures, tmp_path, WHO, "cpu", lambda line: None)
+    found = subject.of_model(CallableModel(encode), pictures, tmp_path, WHO, 4, "cpu", lambda line: None)
     numbers = torch.arange(350) // 5
     measured, seen = numbers[found.test].tolist(), numbers[found.train].tolist()
     assert len(measured) == len(set(measured)) == 7 and not set(measured) & set(seen) and len(seen) == 63 * 5

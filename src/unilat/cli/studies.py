@@ -107,8 +107,8 @@ def _verify_oracles(seed: int, output: "Output") -> bool:
     from unilat.studies.oracle import suite
 
     found = suite(seed, output.say)
-    output.result(found, oracle_table(found))
-    return found["holds"]
+    output.result(found.to_json(), oracle_table(found))
+    return found.holds
 
 
 def _verify_run(options: Verify, folder: Path, output: "Output") -> bool:
@@ -211,7 +211,7 @@ class Audit:
                 progress=progress,
             )
             page = found.folder / "audit.html" if found.folder else None
-            output.result(found.values | {"page": page}, audit_table(found.values, page))
+            output.result(found.findings.to_json() | {"page": page}, audit_table(found.findings, page))
 
 
 @dataclass(frozen=True, kw_only=True)

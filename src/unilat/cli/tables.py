@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
 from unilat.studies.bench import Timing
+from unilat.studies.oracle import Suite
+from unilat.studies.record import Findings
 from unilat.studies.verification import Verification
 
 _PARTS = ("encoder", "prior", "decoder", "base")
@@ -56,15 +58,15 @@ def description_table(description: Description) -> str:
     return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{_align(rows)}"
 
 
-def oracle_table(found: Mapping[str, Any]) -> str:
+def oracle_table(found: Suite) -> str:
     """What `verify` without a run ends with: measured against known bits, and the verdicts."""
     rows: list[Sequence[str]] = [("", "measured", "closed form", "standard error", "off", "allowed", "verdict")]
-    for row in found["rows"]:
-        numbers = (f"{row['measured']:.5f}", f"{row['closed_form']:.5f}", f"{row['stderr']:.5f}")
-        shares = (f"{row['off']:+.3%}", f"{row['limit']:.3%}")
-        rows.append((row["what"], *numbers, *shares, "holds" if row["holds"] else "FAILS"))
-    passed = sum(row["holds"] for row in found["rows"])
-    last = f"{found['unit']}; {passed} of {len(found['rows'])} hold, {found['seconds']:.0f} seconds"
+    for row in found.rows:
+        numbers = (f"{row.measured:.5f}", f"{row.closed_form:.5f}", f"{row.stderr:.5f}")
+        shares = (f"{row.off:+.3%}", f"{row.limit:.3%}")
+        rows.append((row.what, *numbers, *shares, "holds" if row.holds else "FAILS"))
+    passed = sum(row.holds for row in found.rows)
+    last = f"{found.unit}; {passed} of {len(found.rows)} hold, {found.seconds:.0f} seconds"
     return f"{_align(rows)}\n\n{last}"
 
 
@@ -161,11 +163,6 @@ def _number(row: Number, unit: str = "") -> str:
     return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr is not None else "")
 
 
-def _measured(row: Mapping[str, Any]) -> str:
-    """:func:`_number` of a row of an audit or a comparison."""
-    return _number(Number(value=math.nan if row["value"] is None else row["value"], stderr=row.get("stderr")))
-
-
 def _amount(name: str, value: Any) -> str:
     """A count as people read it: FLOPs with a power, MiB with one decimal, parameters in full."""
     if value is None:
@@ -186,21 +183,22 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def audit_table(values: Mapping[str, Any], page: Any = None) -> str:
+def audit_table(found: Findings, page: Path | None = None) -> str:
     """The rows of ``unilat audit``, what is wrong, and what cannot be known."""
     rows: list[Sequence[str]] = [("what", "bits per pixel", "bits per latent", "bits per number")]
-    normal = values["normal"]
-    for name, group in (
-        ("diffusion prior, held out", values["bits"]),
-        ("N(0, I), same latents and noise", normal["noisy"]),
-        ("KL of the model's posterior, its own noise", normal["posterior"]),
+    for name, bits in (
+        ("diffusion prior, held out", found.diffusion.bits),
+        ("N(0, I), same latents and noise", found.normal.noisy),
+        ("KL of the model's posterior, its own noise", found.normal.posterior),
     ):
-        if group:
-            cells = (group.get(key) for key in ("per_pixel", "per_latent", "per_dimension"))
-            rows.append((name, *("–" if cell is None else _measured(cell) for cell in cells)))
-    lines = [_align(rows), "", values["sentence"]]
-    for key, what in (("psnr", "PSNR of reconstructions, dB"), ("kernel", "their kernel distance")):
-        if values.get(key) and values[key].get("value") is not None:
-            lines.insert(1, f"{what}: {_measured(values[key])}")
-    lines += ["", *(f"not known: {line}" for line in values["unknown"])]
+        if bits is not None:
+            cells = (bits.per_pixel, bits.per_latent, bits.per_dimension)
+            rows.append((name, *("–" if cell is None else _number(cell) for cell in cells)))
+    lines = [_align(rows), "", found.sentence]
+    if found.kept is not None:
+        kept = (("PSNR of reconstructions, dB", found.kept.psnr), ("their kernel distance", found.kept.kernel))
+        for what, number in kept:
+            if number is not None and math.isfinite(number.value):
+                lines.insert(1, f"{what}: {_number(number)}")
+    lines += ["", *(f"not known: {line}" for line in found.unknown)]
     return "\n".join([*lines, *([f"\npage: {page}"] if page else [])])

@@ -1,5 +1,6 @@
 """Latents of others as they lie in a file: ``.npy``, ``.npz``, ``.safetensors``, or an array in memory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load(path: Path) -> Tensor:
     return checked(_pick({name: array for name, array in arrays.items() if hasattr(array, "ndim")}, path), str(path))
 
 
-def _pick(arrays: dict[str, Any], path: Path) -> Any:
+def _pick(arrays: Mapping[str, Tensor | np.ndarray], path: Path) -> Tensor | np.ndarray:
     named = [name for name in NAMES if name in arrays and arrays[name].ndim >= 2]
     fitting = [name for name, array in arrays.items() if array.ndim >= 2 and _is_float(array)]
     if not named and len(fitting) != 1:

@@ -8,6 +8,7 @@ a configuration that asks for more than the file holds costs no memory.
 
 import inspect
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat.files import digest, read_json, read_safetensors
-from unilat.interop.model import Encoded
+from unilat.interop.model import Declared, Encoded
 from unilat.types import UserError
 
 CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")
@@ -42,11 +43,11 @@ _UNFIT = (
 class DiffusersModel:
     """One of the three classes with its weights, frozen and in float32."""
 
-    def __init__(self, module: Any, config: dict[str, Any], name: str, sha256: str):
+    def __init__(self, module: Any, config: Mapping[str, object], name: str, sha256: str):
         self.module, self.name, self.sha256 = module, name, sha256
         self.kind = str(config["_class_name"])
         known = {key: _number_or_list(config.get(key), key, name) for key in DECLARED}
-        self.declared = {key: value for key, value in known.items() if value is not None}
+        self.declared: Declared = {key: value for key, value in known.items() if value is not None}
         self.channels = int(module.config.in_channels)
         self.factor = 2 ** (len(getattr(module.config, _STAGES[self.kind])) - 1)
 
@@ -98,7 +99,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> DiffusersModel:
     return DiffusersModel(module, config, str(folder), digest(tensors))
 
 
-def _classes() -> dict[str, Any]:
+def _classes() -> dict[str, Callable[..., Any]]:
     """The three classes by name; diffusers takes seconds to import, so only here."""
     try:
         from diffusers import (
@@ -143,7 +144,7 @@ def _renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _built(kind: str, config: dict[str, Any], folder: Path) -> Any:
+def _built(kind: str, config: Mapping[str, object], folder: Path) -> Any:
     """The class with the configuration's values, on the meta device: shapes without numbers."""
     cls = _classes()[kind]
     known = set(inspect.signature(cls.__init__).parameters) - {"self"}

@@ -1,6 +1,6 @@
 """Somebody else's autoencoder as the library sees it: the one contract that an audit needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from unilat.types import UserError
+
+Declared = Mapping[str, float | list[float]]
+"""``scaling_factor``, ``shift_factor``, ``latents_mean``, ``latents_std``, as far as a configuration states them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +37,8 @@ class ForeignModel(Protocol):
         ...
 
     @property
-    def declared(self) -> dict[str, Any]:
-        """``scaling_factor``, ``shift_factor``, ``latents_mean``, ``latents_std`` as its configuration states them."""
+    def declared(self) -> Declared:
+        """Scale and shift of its latents."""
         ...
 
     @property
@@ -61,7 +64,7 @@ class CallableModel:
     name: str = "a function"
     channels: int | None = None
     sha256: str | None = None
-    declared: dict[str, Any] = field(default_factory=dict)
+    declared: Declared = field(default_factory=dict)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Encoded:

@@ -28,13 +28,15 @@ from unilat.studies.channels import channels_of, scaling_of
 from unilat.studies.faults import Fault, find, sentence
 from unilat.studies.measures import (
     AuditPlan,
+    Beside,
     Means,
-    Measured,
+    NormalBits,
     diffusion_bits,
     normal_bits,
     patch,
     reconstructions,
 )
+from unilat.studies.record import Findings, measured_by
 from unilat.studies.subject import Say, Subject
 from unilat.training.machine import manifest, pick_device
 from unilat.types import UserError
@@ -44,23 +46,29 @@ __all__ = ["Audit", "AuditPlan", "Fault", "audit"]
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found. ``values`` is what stands in audit.json, ``arrays`` what stands in audit.safetensors."""
+    """What an audit came to."""
 
-    values: dict[str, Any]
+    findings: Findings
+    """What stands in audit.json."""
     arrays: dict[str, Tensor]
-    faults: tuple[Fault, ...]
+    """What stands in audit.safetensors."""
     folder: Path | None
     """Where the files and the page stand, or None."""
 
     @property
     def bits(self) -> float:
         """Bits of a latent under the diffusion prior, held out."""
-        return self.values["bits"]["per_latent"]["value"]
+        return self.findings.diffusion.bits.per_latent.value
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """What is wrong, one by one."""
+        return self.findings.faults
 
     @property
     def sentence(self) -> str:
         """What is wrong and what to change."""
-        return self.values["sentence"]
+        return self.findings.sentence
 
 
 def audit(
@@ -98,45 +106,45 @@ def audit(
         identity, place = dataclasses.asdict(plan), pick_device(device)
         model = subject.model_of(model_or_latents, decode, place)
         if model is None:
-            audited = subject.of_array(model_or_latents, folder, identity, sides, pictures)
+            audited = subject.of_array(model_or_latents, folder, identity, plan.seed, sides, pictures)
         elif pictures is None:
             raise UserError(f"{model.name} is a model: an audit needs pictures to encode, name them after it")
         else:
             shown = subject.pictures_of(pictures, sides, model.channels, limit)
-            audited = subject.of_model(model, shown, folder, identity, place, say)
+            audited = subject.of_model(model, shown, folder, identity, plan.seed, place, say)
         means = Means(plan=plan, folder=folder, features=features, device=device, say=say, progress=progress)
-        measured, faults = _measured(audited, means)
+        findings, arrays = _measured(audited, means)
         if out is None:
-            return Audit(measured.values, measured.arrays, faults, None)
-        write_safetensors(folder / "audit.safetensors", measured.arrays, {})
-        write_json(folder / "audit.json", measured.values)
+            return Audit(findings, arrays, None)
+        write_safetensors(folder / "audit.safetensors", arrays, {})
+        write_json(folder / "audit.json", findings.to_json())
         page.write(folder)
-        return Audit(measured.values, measured.arrays, faults, folder)
+        return Audit(findings, arrays, folder)
 
 
-def _measured(audited: Subject, means: Means) -> tuple[Measured, tuple[Fault, ...]]:
+def _measured(audited: Subject, means: Means) -> tuple[Findings, dict[str, Tensor]]:
     """Everything that is measured, in the order of the record."""
     channels = channels_of(audited.z, audited.logvar)
     scaling = scaling_of(audited.declared, audited.z.shape[1])
-    into = Measured({"subject": record.about(audited)}, {"correlation": channels.correlation.float()})
-    into.unknown += record.unknown(audited)
-    normal_bits(audited, channels, means.plan, into)
-    diffusion_bits(audited, channels, means, into)
-    reconstructions(audited, means, into)
-    above = into.values.get("psnr", {}).get("above_mean")
-    faults = tuple(find(channels, scaling, into.values["bits"]["per_dimension"]["value"], above))
-    into.values |= {
-        "faults": [dataclasses.asdict(fault) for fault in faults],
-        "sentence": sentence(list(faults)),
-        "unknown": into.unknown,
-        "channels": record.table(channels, scaling, into.arrays["channel_bits"]),
-        "protocol": record.protocol(
-            means.plan,
-            audited,
-            patch(means.plan, (int((~channels.dead).sum()), *audited.z.shape[2:])),
-            into.values.get("prior") == "Gaussian",
-        ),
-        "plan": dataclasses.asdict(means.plan),
-        "manifest": dataclasses.asdict(manifest()),
-    }
-    return into, faults
+    beside = Beside({"correlation": channels.correlation.float()}, record.unknown(audited))
+    normal = normal_bits(audited, channels, means.plan, beside)
+    diffusion = diffusion_bits(audited, channels, means, beside)
+    kept = reconstructions(audited, means, beside)
+    above = None if kept is None else kept.above_mean
+    faults = find(channels, scaling, diffusion.bits.per_dimension.value, above)
+    live = (int((~channels.dead).sum()), *audited.z.shape[2:])
+    lines = record.protocol(means.plan, audited, patch(means.plan, live), diffusion.prior == "Gaussian")
+    posterior = normal.posterior and measured_by(normal.posterior, lines["normal.posterior"])
+    return Findings(
+        subject=record.about(audited),
+        normal=NormalBits(posterior=posterior, noisy=measured_by(normal.noisy, lines["normal.noisy"])),
+        diffusion=dataclasses.replace(diffusion, bits=measured_by(diffusion.bits, lines["bits"])),
+        kept=kept and dataclasses.replace(kept, psnr=dataclasses.replace(kept.psnr, protocol=lines["psnr"])),
+        faults=tuple(faults),
+        sentence=sentence(faults),
+        unknown=tuple(beside.unknown),
+        channels=record.table(channels, scaling, beside.arrays["channel_bits"]),
+        protocol=lines,
+        plan=means.plan,
+        manifest=manifest(),
+    ), beside.arrays

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from unilat.interop.model import Declared
 from unilat.maths.rate import LN2
 from unilat.types import UserError
 
@@ -90,7 +90,7 @@ class Scaling:
     """The entries of the model's configuration that say so; empty where nothing does."""
 
 
-def scaling_of(declared: dict[str, Any], count: int) -> Scaling:
+def scaling_of(declared: Declared, count: int) -> Scaling:
     """From ``scaling_factor``, ``shift_factor``, ``latents_mean``, ``latents_std``, as diffusers' pipelines use them.
 
     ``(z − shift_factor) · scaling_factor``, or ``(z − latents_mean) · scaling_factor / latents_std`` where both stand.

@@ -8,8 +8,8 @@ network is a diffusion model of the pixels, to compare with.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import Draws, key
+from unilat.metrics.quality import average
 from unilat.nets.decoder import Decoder
+from unilat.results import Number
 from unilat.run.folder import RunFolder
 from unilat.run.rate import BATCH
 from unilat.run.trained import Run
@@ -31,6 +33,21 @@ from unilat.types import UserError
 
 LAMBDA_MAX = 13.0
 """Where the last step begins: noise of a fifth of a grey level. It costs 0.04 bits a number there, 0.4 at 12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codelength:
+    """What pictures cost in all, bits per number of a picture."""
+
+    latent: Number
+    """What the latent carries."""
+    decoder: Number
+    """What the decoder still has to say, down to the last step."""
+    terminal: Number
+    """Of the highest noise."""
+    reconstruction: Number
+    """The discretised last step."""
+    total: Number
 
 
 def train_pixels(
@@ -74,13 +91,11 @@ def codelength(
     lambda_max: float = LAMBDA_MAX,
     levels: int = 8,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Bits per number of the uint8 ``pictures``: the parts of :func:`bits_each` and their total.
-
-    Each is ``{"value", "stderr", "n", "unit"}``: the mean over pictures and its standard error over pictures.
-    """
+) -> Codelength:
+    """Bits per number of the uint8 ``pictures``, means over pictures: those of :func:`bits_each` and their total."""
     each = bits_each(run, pictures, model, latent=latent, lambda_max=lambda_max, levels=levels, seed=seed)
-    return {name: row(bits) for name, bits in each.items()}
+    line = f"codelength, last step at log-SNR {lambda_max:g}, {levels} noise levels a picture, seed {seed}"
+    return Codelength(**{name: average(bits, "bits per dimension", line) for name, bits in each.items()})
 
 
 @torch.no_grad()
@@ -144,12 +159,6 @@ def _terms(
         ]
     )
     return codelength_terms(pictures, x_hat, levels, x_max, *span)
-
-
-def row(bits: Tensor) -> dict[str, Any]:
-    """Mean and standard error over pictures."""
-    stderr = float(bits.std() / math.sqrt(len(bits))) if len(bits) > 1 else None
-    return {"value": float(bits.mean()), "stderr": stderr, "n": len(bits), "unit": "bits per dimension"}
 
 
 def _zeros(run: Run, count: int) -> Tensor:

@@ -5,15 +5,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from unilat.maths.rate import LN2, RateTerms, terminal_kl
-from unilat.metrics import compare, feature_network, psnr
+from unilat.metrics import PSNR_PROTOCOL, compare, feature_network, psnr
+from unilat.metrics.quality import average
 from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViTConfig
+from unilat.results import Number
 from unilat.run.records import OnStep
 from unilat.signals import to_bytes
 from unilat.studies.channels import Channels, posterior_kl, standardised
@@ -70,48 +72,87 @@ class Means:
 
 
 @dataclass(eq=False)
-class Measured:
-    """What has been measured so far: ``values`` for audit.json, ``arrays`` for audit.safetensors."""
+class Beside:
+    """What measurements leave beside their numbers."""
 
-    values: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Tensor] = field(default_factory=dict)
+    """For audit.safetensors."""
     unknown: list[str] = field(default_factory=list)
     """What could not be known, a sentence each."""
 
 
-def _mean(numbers: Tensor, unit: str) -> dict[str, Any]:
-    numbers = numbers.double()
-    stderr = float(numbers.std() / math.sqrt(len(numbers))) if len(numbers) > 1 else None
-    return {"value": float(numbers.mean()), "stderr": stderr, "n": len(numbers), "unit": unit}
+@dataclass(frozen=True, kw_only=True)
+class LatentBits:
+    """Bits of held-out latents, in as many units as are known."""
+
+    per_latent: Number
+    per_dimension: Number
+    """Of a number of the latent."""
+    per_pixel: Number | None = None
+    seen_per_latent: float | None = None
+    """Bits of as many latents that the prior was trained on; None where none was."""
 
 
-def _per(nats: Tensor, subject: Subject) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class NormalBits:
+    """Bits of held-out latents under N(0, 1)."""
+
+    posterior: LatentBits | None
+    """Of the model's own posterior, where it has one."""
+    noisy: LatentBits
+    """Of the standardised latents with the audit's noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionBits:
+    """Bits of held-out latents under a prior of the others."""
+
+    bits: LatentBits
+    prior: Literal["network", "Gaussian"] | None
+    """Whose bound is the lower one; None where every channel is dead and none was fitted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What the model's own decoder makes of held-out latents."""
+
+    psnr: Number
+    above_mean: float
+    """Decibels by which they beat the one mean picture."""
+    kernel: Number | None
+    """Kernel distance to the originals; None where no feature network was at hand."""
+
+
+def _per(nats: Tensor, subject: Subject, seen: float | None = None) -> LatentBits:
     """Nats of each latent ``[N, ...]`` as bits for a latent, a number of it and, where they are known, a pixel."""
     bits, dimensions = nats.double().flatten(1).sum(1) / LN2, math.prod(subject.z.shape[1:])
-    rows = {"per_latent": _mean(bits, "bits per latent"), "per_dimension": _mean(bits / dimensions, "bits per number")}
-    return rows | ({"per_pixel": _mean(bits / subject.pixels, "bits per pixel")} if subject.pixels else {})
+    return LatentBits(
+        per_latent=average(bits, "bits per latent", ""),
+        per_dimension=average(bits / dimensions, "bits per number", ""),
+        per_pixel=average(bits / subject.pixels, "bits per pixel", "") if subject.pixels else None,
+        seen_per_latent=seen,
+    )
 
 
-def normal_bits(subject: Subject, channels: Channels, plan: AuditPlan, into: Measured) -> None:
+def normal_bits(subject: Subject, channels: Channels, plan: AuditPlan, beside: Beside) -> NormalBits:
     """Bits under N(0, 1), held out: of the model's posterior, and of the standardised latents with our noise."""
     test, posterior = subject.test, None
     if subject.logvar is not None and channels.kl is not None:
         posterior = _per(posterior_kl(subject.z[test], subject.logvar[test]), subject)
-        into.arrays["channel_kl_bits"] = (channels.kl / LN2).float()
+        beside.arrays["channel_kl_bits"] = (channels.kl / LN2).float()
     z = standardised(subject.z[test], channels)
-    into.values["normal"] = {"posterior": posterior, "noisy": _per(terminal_kl(z, plan.lambda_0), subject)}
+    return NormalBits(posterior=posterior, noisy=_per(terminal_kl(z, plan.lambda_0), subject))
 
 
-def diffusion_bits(subject: Subject, channels: Channels, means: Means, into: Measured) -> None:
+def diffusion_bits(subject: Subject, channels: Channels, means: Means, beside: Beside) -> DiffusionBits:
     """Bits of held-out latents under a diffusion prior trained on the others, with their map and curve.
 
     Or under the Gaussian of the others, where that needs fewer: both are upper bounds.
     """
     plan, train, test = means.plan, subject.train, subject.test
     if bool(channels.dead.all()):
-        into.arrays["channel_bits"] = torch.zeros(len(channels.mean))
-        into.values["bits"] = _per(torch.zeros(len(test), 1), subject)
-        return
+        beside.arrays["channel_bits"] = torch.zeros(len(channels.mean))
+        return DiffusionBits(bits=_per(torch.zeros(len(test), 1), subject), prior=None)
     z = standardised(subject.z, channels)
     vit = dataclasses.replace(plan.prior.vit, patch=patch(plan, z.shape[1:]))
     prior = dataclasses.replace(plan.prior, seed=plan.seed, vit=vit)
@@ -130,27 +171,27 @@ def diffusion_bits(subject: Subject, channels: Channels, means: Means, into: Mea
         return measure(of, denoise, lambda_0=plan.lambda_0, lambda_min=plan.lambda_min, levels=levels, seed=plan.seed)
 
     means.say(f"measuring {len(test):,} held-out latents")
-    held_out, into.values["prior"] = estimates(z[test], plan.levels), "network"
+    held_out, name = estimates(z[test], plan.levels), "network"
     numbers = math.prod(z.shape[1:])
     if numbers <= plan.gaussian_up_to and len(train) >= 2 * numbers:
         gaussian = new_prior(z[train], dataclasses.replace(prior, covariance_up_to=numbers)).eval()
         under = estimates(z[test], plan.levels, gaussian)
         if _nats(under) < _nats(held_out):
-            held_out, denoise, into.values["prior"] = under, gaussian, "Gaussian"
+            held_out, denoise, name = under, gaussian, "Gaussian"
     seen = _nats(estimates(z[train[: len(test)]], plan.levels, denoise)) / LN2
-    into.values["bits"] = _per(torch.stack([terms.nats() for terms in held_out]).mean(0)[:, None], subject)
-    into.values["bits"]["seen_per_latent"] = seen
-    above = into.values["bits"]["per_latent"]["value"] / max(seen, 1e-9) - 1
+    bits = _per(torch.stack([terms.nats() for terms in held_out]).mean(0)[:, None], subject, seen)
+    above = bits.per_latent.value / max(seen, 1e-9) - 1
     if above > LOOSE:
-        into.unknown.append(
+        beside.unknown.append(
             f"The prior saw {len(train):,} latents and spends {100 * above:.0f} % more bits on held-out ones than on "
             "those: with more data the bound would be lower; how much is not known."
         )
-    _spread(held_out, channels, plan, into.arrays)
+    _spread(held_out, channels, plan, beside.arrays)
     if subject.pictures is not None:
         each = estimates(z[test[:SHOWN]].repeat_interleave(64, 0), 1, denoise)[0]
-        into.arrays["bit_maps"] = _grid((each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2)
-        into.arrays["bits_each"] = into.arrays["bit_maps"].flatten(1).sum(1)
+        beside.arrays["bit_maps"] = _grid((each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2)
+        beside.arrays["bits_each"] = beside.arrays["bit_maps"].flatten(1).sum(1)
+    return DiffusionBits(bits=bits, prior=name)
 
 
 def _nats(estimates: list[RateTerms]) -> float:
@@ -190,34 +231,38 @@ def patch(plan: AuditPlan, latent: Sequence[int]) -> int:
 
 
 @torch.no_grad()
-def reconstructions(subject: Subject, means: Means, into: Measured) -> None:
-    """PSNR and kernel distance of what the model's own decoder makes of held-out latents, without our noise."""
+def reconstructions(subject: Subject, means: Means, beside: Beside) -> Kept | None:
+    """PSNR and kernel distance of what the model's own decoder makes of held-out latents, without our noise.
+
+    None where there are no pictures or there is no decoder.
+    """
     if subject.pictures is None:
-        return
+        return None
     test = subject.test[:RECONSTRUCTED]
     original = subject.pictures.images[test]
-    into.arrays["originals"] = original[:SHOWN]
+    beside.arrays["originals"] = original[:SHOWN]
     if subject.model is None:
-        return
+        return None
     place, made = pick_device(means.device), []
     for part in subject.z[test].split(BATCH):
         x = subject.model.decode(part.to(place))
         if x is None:
-            into.unknown.append("There is no decoder at hand: what the latents keep of a picture is not known.")
-            return
+            beside.unknown.append("There is no decoder at hand: what the latents keep of a picture is not known.")
+            return None
         made.append(to_bytes(x.float().cpu().nan_to_num(0.0)))
     pictures = torch.cat(made)
     if pictures.shape != original.shape:
         raise UserError(f"the decoder returned {list(pictures.shape[1:])} for pictures of {list(original.shape[1:])}")
-    into.arrays["reconstructions"] = pictures[:SHOWN]
+    beside.arrays["reconstructions"] = pictures[:SHOWN]
     mean = subject.pictures.images[subject.train].float().mean(0).round().to(torch.uint8)
     decibels = psnr(original, pictures)
     above = float((decibels - psnr(original, mean.expand_as(original).contiguous())).mean())
-    into.values["psnr"] = _mean(decibels, "dB") | {"above_mean": above}
-    network = feature_network(means.features)
+    network, kernel = feature_network(means.features), None
     if network is None:
-        into.unknown.append("No feature network was used, so the reconstructions have no distance: 'unilat[metrics]'.")
-        return
-    means.say(f"features of {len(original)} pictures")
-    kernel = compare(network(original), network(pictures), protocol=network.protocol).kernel
-    into.values["kernel"] = dataclasses.asdict(kernel)
+        beside.unknown.append(
+            "No feature network was used, so the reconstructions have no distance: 'unilat[metrics]'."
+        )
+    else:
+        means.say(f"features of {len(original)} pictures")
+        kernel = compare(network(original), network(pictures), protocol=network.protocol).kernel
+    return Kept(psnr=average(decibels, "dB", PSNR_PROTOCOL), above_mean=above, kernel=kernel)

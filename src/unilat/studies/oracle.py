@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,8 +141,27 @@ def mixture_plan(seed: int) -> PriorPlan:
     return PriorPlan(vit=vit, samples=130_000, batch=128, learning_rate=3e-3, warmup=10_000, decay=0.7, seed=seed)
 
 
-def suite(seed: int = 0, say: Say = lambda line: None) -> dict[str, Any]:
-    """All five rows; ``{"rows": [...], "holds", "seconds"}``. The same seed gives the same rows."""
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """All rows of the suite."""
+
+    rows: tuple[Row, ...]
+    seconds: float
+    unit: str = "bits per dimension"
+
+    @property
+    def holds(self) -> bool:
+        """Whether every row does."""
+        return all(row.holds for row in self.rows)
+
+    def to_json(self) -> dict[str, object]:
+        """As ``--json`` prints it."""
+        rows = [asdict(row) | {"off": row.off} for row in self.rows]
+        return {"unit": self.unit, "rows": rows, "holds": self.holds, "seconds": self.seconds}
+
+
+def suite(seed: int = 0, say: Say = lambda line: None) -> Suite:
+    """All five rows. The same seed gives the same rows."""
     cases: dict[str, Callable[[str], Row]] = {
         "unit Gaussian, exact denoiser": lambda what: exact(
             what, unit_gaussian(), 1024, batch=64, repeats=400, seed=seed
@@ -163,9 +181,4 @@ def suite(seed: int = 0, say: Say = lambda line: None) -> dict[str, Any]:
     for what, case in cases.items():
         say(f"measuring: {what}")
         rows.append(case(what))
-    return {
-        "unit": "bits per dimension",
-        "rows": [asdict(row) | {"off": row.off} for row in rows],
-        "holds": all(row.holds for row in rows),
-        "seconds": time.perf_counter() - start,
-    }
+    return Suite(rows=tuple(rows), seconds=time.perf_counter() - start)

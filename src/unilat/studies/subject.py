@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from unilat.fields import Size
 from unilat.files import digest, read_json, read_safetensors, write_json, write_safetensors
 from unilat.interop import arrays, diffusers
-from unilat.interop.model import CallableModel, ForeignModel
+from unilat.interop.model import CallableModel, Declared, ForeignModel
 from unilat.maths.seeds import key
 from unilat.signals import Pictures, split, to_unit
 from unilat.signals import load as load_pictures
@@ -45,7 +45,7 @@ class Subject:
     pictures: Pictures | None = None
 
     @property
-    def declared(self) -> dict[str, Any]:
+    def declared(self) -> Declared:
         """Scale and shift as the model's configuration states them."""
         return {} if self.model is None else self.model.declared
 
@@ -80,10 +80,16 @@ def pictures_of(source: Any, size: Size | None, channels: int | None, limit: int
 
 
 def of_model(
-    model: ForeignModel, pictures: Pictures, folder: Path, identity: dict[str, Any], device: Any, say: Say
+    model: ForeignModel,
+    pictures: Pictures,
+    folder: Path,
+    identity: Mapping[str, object],
+    seed: int,
+    device: Any,
+    say: Say,
 ) -> Subject:
     """Encode the pictures, or read the latents that an earlier start of the same audit left in ``folder``."""
-    identity = identity | {"model": model.sha256, "pictures": pictures.sha256}
+    identity = {**identity, "model": model.sha256, "pictures": pictures.sha256}
     path = folder / "latents.safetensors"
     if model.channels not in (None, pictures.channels):
         raise UserError(f"{model.name} takes pictures of {model.channels} channels, these have {pictures.channels}")
@@ -95,9 +101,9 @@ def of_model(
         say(f"encoding {len(pictures):,} pictures")
         tensors = _encoded(model, pictures, device)
         if model.sha256 is None:
-            claim(folder, identity | {"latents": digest(tensors)})
+            claim(folder, {**identity, "latents": digest(tensors)})
         write_safetensors(path, tensors, {})
-    train, test = split(pictures, fraction=0.1, at_most=2000, seed=identity["seed"])
+    train, test = split(pictures, fraction=0.1, at_most=2000, seed=seed)
     test = test[torch.from_numpy(equal_groups(pictures.images[test].numpy())).unique()]
     for tensor in tensors.values():
         checked(tensor, model.name)
@@ -106,15 +112,21 @@ def of_model(
 
 
 def of_array(
-    array: Any, folder: Path, identity: dict[str, Any], size: Size | None, pictures: Any, name: str | None = None
+    array: Any,
+    folder: Path,
+    identity: Mapping[str, object],
+    seed: int,
+    size: Size | None,
+    pictures: Any,
+    name: str | None = None,
 ) -> Subject:
     """Latents of a file or in memory; ``size`` or ``pictures``, in the same order, tell the pixels behind each."""
     path = Path(array) if isinstance(array, str | Path) else None
     name = name or (str(path) if path else "an array")
     z = arrays.load(path) if path else arrays.checked(array, name)
     checked(z, name)
-    claim(folder, identity | {"latents": digest({"z": z})})
-    train, test = apart(z, identity["seed"])
+    claim(folder, {**identity, "latents": digest({"z": z})})
+    train, test = apart(z, seed)
     if len(train) == 1:
         raise UserError(f"{name}: all latents but one are equal, so there is nothing to train a prior on")
     shown = None
@@ -152,7 +164,7 @@ def checked(z: Tensor, name: str) -> None:
         raise UserError(f"{name}: {int(bad.sum())} of {len(z)} latents are not finite (the first is number {first})")
 
 
-def claim(folder: Path, identity: dict[str, Any]) -> None:
+def claim(folder: Path, identity: Mapping[str, object]) -> None:
     """Make ``folder`` this audit's, or refuse one that is another's, naming what differs."""
     path, identity = folder / "identity.json", json.loads(json.dumps(identity))  # as a file has it: lists, no tuples
     if path.is_file():
