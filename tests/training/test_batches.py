@@ -1,6 +1,7 @@
 """Batches by worker processes: the same bits as without, and one line when a worker dies, hangs or refuses."""
 
 import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from unilat.files import read_safetensors
 from unilat.run import train as job
 from unilat.training import batches, checkpoint
 from unilat.training.batches import upcoming
+from unilat.training.handover import Handover
 from unilat.training.order import batch_indices
 from unilat.training.plan import Stage
 from unilat.training.records import Step
@@ -111,6 +113,58 @@ def test_a_worker_in_trouble_is_told_in_one_line(
     fit(Toy(), schedule(), tmp_path / "whole", SEED)
     ends = [checkpoint.load(tmp_path / name) for name in ("run", "whole")]
     assert ends[0] and ends[1] and ends[0].fingerprint() == ends[1].fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("number", "line"), [(signal.SIGSTOP, "has not answered for 1 s"), (signal.SIGKILL, "has ended")]
+)
+def test_batches_lie_ready_of_a_worker_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, line: str
+) -> None:
+    """Kills: a batch for which a worker must still be there once it has sent it: the run waits for ever on one that was
+    stopped, and tells a broken connection of one that was killed."""
+    monkeypatch.setattr(batches, "PATIENCE", 1.0)
+    before = set(multiprocessing.active_children())
+
+    def too_long(*_: object) -> None:
+        raise AssertionError("waited for ever")
+
+    old = signal.signal(signal.SIGALRM, too_long)
+    try:
+        with pytest.raises(UserError, match=line), upcoming(lambda rows: (3 * rows,), order(), 1) as given:
+            assert torch.equal(next(given)[0], 3 * order()[0])
+            time.sleep(0.5)  # the next ones are made
+            (worker,) = set(multiprocessing.active_children()) - before
+            signal.alarm(15)
+            os.kill(worker.pid or 0, number)
+            for (found,), rows in zip(given, order()[1:], strict=False):
+                assert torch.equal(found, 3 * rows)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_a_batch_is_handed_over_bit_by_bit() -> None:
+    """Kills: numbers of another type or shape, a place that is filled again before its batch is taken."""
+    generator = torch.Generator().manual_seed(1)
+    made = [
+        (
+            torch.rand(count, 3, 5, generator=generator).transpose(1, 2),
+            torch.randint(0, 255, (count, 2), dtype=torch.uint8, generator=generator),
+            torch.rand(count, generator=generator).bfloat16(),
+            torch.tensor(count),
+        )
+        for count in (4, 0, 7)
+    ]
+    handover = Handover.of(2, 3)
+    try:
+        placed = [handover.put(batch, 1) for batch in made]
+        for batch, place in zip(made, placed, strict=True):
+            taken = handover.take(place)
+            assert len(taken) == 4 and all(one.dtype == other.dtype for one, other in zip(batch, taken, strict=True))
+            assert all(torch.equal(one, other) for one, other in zip(batch, taken, strict=True))
+    finally:
+        handover.close()
 
 
 def test_the_run_is_the_same_to_the_last_bit_with_any_workers_and_when_it_goes_on(tmp_path: Path) -> None:

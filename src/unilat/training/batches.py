@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 
+from unilat.training.handover import Handover, Placed
 from unilat.training.plan import Batch
 from unilat.types import UserError
 
@@ -44,13 +46,14 @@ def upcoming(make: Callable[[Tensor], Batch], order: Iterable[Tensor], workers: 
     if "fork" not in multiprocessing.get_all_start_methods():
         raise UserError(f"workers {workers}: this system cannot fork processes: leave workers at 0")
     before = set(multiprocessing.active_children())
+    handover = Handover.of(workers, AHEAD + 1)  # one is taken while the next is asked for
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than processors: as asked
-        batches = iter(_loader(make, order, workers))
+        batches = iter(_loader(_Examples(make, handover), order, workers))
     children = [child for child in multiprocessing.active_children() if child not in before]
     whole = False
     try:
-        yield _checked(batches)
+        yield _checked(batches, handover)
         whole = True
     except RuntimeError as error:
         trouble = _trouble(error)
@@ -59,6 +62,7 @@ def upcoming(make: Callable[[Tensor], Batch], order: Iterable[Tensor], workers: 
         raise UserError(trouble) from error
     finally:
         _end(batches, children, whole)
+        handover.close()
 
 
 def _end(batches: Any, children: Sequence[BaseProcess], whole: bool) -> None:
@@ -86,10 +90,13 @@ class _Examples:
     """A data set as torch's loader wants it: the place in it is a whole batch's indices, an array."""
 
     make: Callable[[Tensor], Batch]
+    handover: Handover
 
-    def __getitem__(self, indices: Any) -> Batch | _Refused:
+    def __getitem__(self, indices: Any) -> Placed | _Refused:
+        worker = get_worker_info()
+        assert worker is not None
         try:
-            return self.make(torch.from_numpy(indices))
+            return self.handover.put(self.make(torch.from_numpy(indices)), worker.id)
         except UserError as error:
             return _Refused(str(error))
 
@@ -104,11 +111,9 @@ class _Order:
         return (indices.numpy() for indices in self.order)
 
 
-def _loader(make: Callable[[Tensor], Batch], order: Iterable[Tensor], workers: int) -> Any:
-    from torch.utils.data import DataLoader
-
+def _loader(examples: _Examples, order: Iterable[Tensor], workers: int) -> Any:
     return DataLoader(
-        _Examples(make),  # pyright: ignore[reportArgumentType]
+        examples,  # pyright: ignore[reportArgumentType]
         batch_size=None,
         sampler=_Order(order),
         num_workers=workers,
@@ -129,11 +134,11 @@ def _begin(worker: int) -> None:
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
 
 
-def _checked(batches: Iterator[Any]) -> Iterator[Batch]:
+def _checked(batches: Iterator[Any], handover: Handover) -> Iterator[Batch]:
     for batch in batches:
         if isinstance(batch, _Refused):
             raise UserError(batch.line)
-        yield tuple(batch)
+        yield handover.take(batch)
 
 
 def _trouble(error: RuntimeError) -> str | None:
