@@ -79,7 +79,7 @@ bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time a
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)
 
-bench-data: $(STAMP)  ## Reading what does not fit in memory: pictures a second, index, first rows, memory (half an hour)
+bench-data: $(STAMP)  ## Reading what does not fit in memory: speed, index, memory, resuming, lost workers (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py $(ARGS)
 
 bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benchmarks/profiles/*.txt

@@ -1,387 +1,181 @@
-"""`make bench-data`: does reading from disk keep up with decoding, and does its memory stay flat?
+"""``make bench-data``: does reading from disk keep up with decoding, and does its memory stay flat?
 
-Cheap pictures of 64 x 64 are made on the spot, in a folder of ten classes and in shards of 10,000, and a tenth of them
-beside. Every figure is taken in a process of its own: resident memory after an indexed set was opened and every picture
-read once in the order of training, pictures a second by source and workers, the time to the first rows.
-`ARGS="--share 0.1"` rehearses it at a tenth of the size and writes no result.
+Cheap pictures of 64 x 64 are made on the spot (``data_sets.py``), and every figure is taken in a process of its own
+(``data_worker.py``). Each part leaves its rows in runs/bench-data/PART.json; name parts to measure those anew.
 """
 
-import argparse
-import dataclasses
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from common import ROOT, Rows, row, write
+from common import ROOT, Rows, gather, row
+from data_sets import WORK, made
 
-WORK = ROOT / "runs" / "bench-data"
-SIDE, BATCH, PER_SHARD, PER_GROUP = 64, 64, 10_000, 500
 LARGE, SMALL = 200_000, 20_000
 SPEED = 20_000  # pictures of the comparison of sources
-SECONDS = 6.0  # of each measure of speed
 WORKERS = (0, 1, 4)
 MEMORY = ("folder", "shards")
 FORMATS = ("folder", "shards", "parquet", "saved", "npy")
-GROWTH, FIRST_ROWS = 5.0, 2.0
+GROWTH, FIRST_ROWS, STEP, NOTICED = 5.0, 2.0, 1.05, 30.0
 PROTOCOL = (
-    "Pictures of 64 x 64 in colour, PNG files of about {size:.1f} kB, no two alike. Resident memory is VmRSS after the"
-    " last rows, by a process that opens an indexed set and reads every picture once in training's order, batches of"
-    " 64; growth is from {small:,} to {large:,} pictures. Pictures a second: batches of 64 in training's order for"
-    " {seconds:g} s; workers are those of torch's DataLoader; decoding alone is `decode` on bytes in memory. One"
-    " thread a process; files lie in the page cache. First rows: open_source to 64 rows of an indexed set, no imports."
-    " Training: stage 1 of `small`, 60 steps of 32."
+    "Pictures of 64 x 64 in colour, PNG files of about 1.2 kB, no two alike, in ten classes; one thread a process;"
+    " files lie in the page cache; other people's jobs ran on the machine, so that only what was measured"
+    " side by side compares. Pictures a second: batches of 64 in training's order for 6 s through torch's DataLoader;"
+    " decoding alone (`decode` on bytes in memory) is measured before and after each source, and the ratio is to the"
+    " mean of both. Index and first rows: open_source without an index, and to 64 rows with one, no imports. Memory"
+    " after reading: VmRSS when every picture was read once in training's order. Memory while training: the largest"
+    " VmRSS between steps 11 and 40 of stage 1 of `small`, batches of 32 through one worker, and VmHWM from the"
+    " process's start to its end, with opening, splitting and training in it; each the mean of two processes, measured"
+    " A B C D E E D C B A over sets and sizes. Growth: from 20,000 to 200,000 pictures. A step: the median over steps"
+    " 11 to 40, streamed by one worker and from memory, of the same processes. Resumed: 6 steps stopped after 3,"
+    " against 6 steps at once without workers. Noticed: from SIGKILL or SIGSTOP to one of two workers to the line that"
+    " says so."
 )
 
 
-def picture(number: int) -> bytes:
-    """A PNG of its own for each number: a gradient, two bars, and 64 noisy pixels that no other picture has."""
-    from PIL import Image
-
-    chooser = np.random.default_rng(number)
-    line = np.linspace(0, 160, SIDE).astype(np.uint8)
-    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-    pixels[..., 0], pixels[..., 1] = line[:, None], line[None, :]
-    top, left = chooser.integers(0, SIDE - 16, 2)
-    pixels[top : top + 16] += np.uint8(40)
-    pixels[:, left : left + 8, 2] = chooser.integers(0, 256)
-    pixels[chooser.integers(0, SIDE, 64), chooser.integers(0, SIDE, 64)] = chooser.integers(0, 256, (64, 3))
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format="PNG", compress_level=1)
-    return out.getvalue()
-
-
-def pictures(count: int) -> Iterator[tuple[int, bytes]]:
-    """(number, file) of so many, told now and then; those of the folder where it is made already."""
-    for number in range(count):
-        if number % 20_000 == 0:
-            print(f"  {number:,} of {count:,} pictures", flush=True)
-        kept = WORK / f"folder-{count}" / f"c{number % 10}" / f"{number:06}.png"
-        yield number, kept.read_bytes() if kept.is_file() else picture(number)
-
-
-def as_folder(path: Path, count: int) -> None:
-    """Ten class folders."""
-    for kind in range(10):
-        (path / f"c{kind}").mkdir(parents=True)
-    for number, content in pictures(count):
-        (path / f"c{number % 10}" / f"{number:06}.png").write_bytes(content)
-
-
-def as_shards(path: Path, count: int) -> None:
-    """Tar files of 10,000 pictures with their classes."""
-    path.mkdir(parents=True)
-    shard = None
-    for number, content in pictures(count):
-        if number % PER_SHARD == 0:
-            if shard is not None:
-                shard.close()
-            shard = tarfile.open(path / f"{number // PER_SHARD:05}.tar", "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        assert shard is not None
-        for ending, data in (("cls", str(number % 10).encode()), ("png", content)):
-            member = tarfile.TarInfo(f"{number:06}.{ending}")
-            member.size = len(data)
-            shard.addfile(member, io.BytesIO(data))
-    if shard is not None:
-        shard.close()
-
-
-def _table(count: int) -> Any:
-    import pyarrow as pa
-
-    files = [content for _, content in pictures(count)]
-    return pa.table({"image": files, "label": [number % 10 for number in range(count)]})
-
-
-def as_parquet(path: Path, count: int) -> None:
-    """One file of row groups of 500."""
-    import pyarrow.parquet
-
-    path.mkdir(parents=True)
-    pyarrow.parquet.write_table(_table(count), path / "set.parquet", row_group_size=PER_GROUP, compression="none")
-
-
-def as_saved(path: Path, count: int) -> None:
-    """What ``save_to_disk`` of the datasets library writes."""
-    import pyarrow as pa
-
-    path.mkdir(parents=True)
-    table = _table(count)
-    with pa.OSFile(str(path / "data.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=1000)
-    (path / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
-
-
-def as_npy(path: Path, count: int) -> None:
-    """One array of decoded pictures."""
-    from PIL import Image
-
-    path.mkdir(parents=True)
-    shape = (count, SIDE, SIDE, 3)
-    array = np.lib.format.open_memmap(path / "set.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for number, content in pictures(count):
-        array[number] = np.asarray(Image.open(io.BytesIO(content)))
-    array.flush()
-
-
-MAKE: dict[str, Callable[[Path, int], None]] = {
-    "folder": as_folder,
-    "shards": as_shards,
-    "parquet": as_parquet,
-    "saved": as_saved,
-    "npy": as_npy,
-}
-
-
-def made(name: str, count: int) -> Path:
-    """The set in this format, made where it is not there yet; a half-made one is made anew."""
-    path = WORK / f"{name}-{count}"
-    if not path.exists():
-        print(f"making {path}", flush=True)
-        part = WORK / f".part-{name}-{count}"
-        shutil.rmtree(part, ignore_errors=True)
-        MAKE[name](part, count)
-        part.rename(path)
-    return path / "set.npy" if name == "npy" else path
-
-
 def apart(what: str, path: Path, **options: object) -> dict[str, Any]:
-    """``MEASURES[what](path, **options)`` in a process of its own."""
+    """``data_worker.MEASURES[what](path, **options)`` in a process of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
     environment["UNILAT_CACHE"] = str(WORK / "cache")
-    words = [sys.executable, __file__, "--measure", what, "--path", str(path), "--options", json.dumps(options)]
+    words = [sys.executable, str(Path(__file__).with_name("data_worker.py")), what, str(path), json.dumps(options)]
     ended = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"{what} of {path} ended with {ended.returncode}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-def resident() -> dict[str, float]:
-    """MiB of this process now: all, and what it does not share with files."""
-    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-    return {words[0][:-1]: int(words[1]) / 1024 for words in lines if words[0] in ("VmRSS:", "RssAnon:", "VmHWM:")}
+def anew() -> None:
+    """Forget every index: the time to make one is measured."""
+    shutil.rmtree(WORK / "cache", ignore_errors=True)
 
 
-def _open(path: Path, budget: int = 0) -> Any:
-    from unilat.signals import open_source
-
-    return open_source(str(path), size=SIDE, memory_budget=budget)
-
-
-def index(path: Path) -> dict[str, Any]:
-    """Seconds to open a set that has no index yet."""
-    begin = time.perf_counter()
-    count = len(_open(path))
-    return {"seconds": time.perf_counter() - begin, "count": count}
+def mean(values: list[float]) -> float:
+    """Their mean."""
+    return sum(values) / len(values)
 
 
-def first_rows(path: Path) -> dict[str, Any]:
-    """Seconds from opening an indexed set to its first 64 rows in training's order."""
-    import torch  # noqa: F401 (not a part of the time)
-
-    import unilat.signals.source  # noqa: F401
-    from unilat.training.order import batch_indices
-
-    begin = time.perf_counter()
-    source = _open(path)
-    source.rows(batch_indices(len(source), BATCH, 0, 0, source.blocks))
-    return {"seconds": time.perf_counter() - begin}
-
-
-def memory(path: Path) -> dict[str, Any]:
-    """MiB after opening, and after every picture was read once in training's order."""
-    from unilat.training.order import batch_indices
-
-    source = _open(path)
-    source.rows(batch_indices(len(source), BATCH, 0, 0, source.blocks))
-    opened = resident()
-    for step in range(len(source) // BATCH):
-        source.rows(batch_indices(len(source), BATCH, 0, step, source.blocks))
-    return {"opened": opened, "read": resident(), "count": len(source)}
+def speed_rows() -> Rows:
+    """Pictures a second by source and workers, beside decoding alone before and after."""
+    plain = made("folder", SPEED)
+    before = apart("decoding", plain)
+    rows = [row("mean size of a picture's file", before["bytes"], "bytes")]
+    rows.append(row("in memory, 0 workers", apart("speed", plain, workers=0, budget=1 << 34)["rate"], "pictures/s"))
+    alone = [before["rate"]]
+    for name in FORMATS:
+        path = made(name, SPEED)
+        apart("first_rows", path)  # there is an index from here on
+        for workers in WORKERS:
+            rate = apart("speed", path, workers=workers)["rate"]
+            rows.append(row(f"{name}, {workers} workers", rate, "pictures/s"))
+            if workers == 0:
+                alone.append(apart("decoding", plain)["rate"])
+                if name != "npy":  # an array needs no decoding
+                    ratio = rate / mean(alone[-2:])
+                    rows.append(row(f"{name}, 0 workers / decoding alone", ratio, "ratio"))
+    return [row("decoding alone, one process", mean(alone), "pictures/s", n=len(alone)), *rows]
 
 
-def decoding(path: Path) -> dict[str, Any]:
-    """Pictures a second of ``decode`` alone, on 2,000 files in memory."""
-    from unilat.signals.decode import decode
-
-    files = [file.read_bytes() for file in sorted(path.glob("c0/*.png"))[:2000]]
-    count, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < SECONDS:
-        for data in files[:BATCH]:
-            decode(data, SIDE)
-        files = files[BATCH:] + files[:BATCH]
-        count += BATCH
-    return {"rate": count / (time.perf_counter() - begin), "bytes": sum(map(len, files)) / len(files)}
+def _opened(name: str, count: int) -> Rows:
+    """Index and first rows of one set."""
+    path = made(name, count)
+    took = apart("index", path)
+    assert took["count"] == count
+    first = apart("first_rows", path)["seconds"]
+    return [
+        row(f"{name}, {count:,}: index made", took["seconds"], "s", n=count),
+        row(f"{name}, {count:,}: first rows of an indexed set", first, "s", n=count, goal=FIRST_ROWS),
+    ]
 
 
-class Batches:
-    """Steps of training as a data set of batches, for torch's DataLoader."""
-
-    def __init__(self, source: Any, steps: int) -> None:
-        self.source, self.steps = source, steps
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, step: int) -> Any:
-        from unilat.training.order import batch_indices
-
-        return self.source.rows(batch_indices(len(self.source), BATCH, 0, step, self.source.blocks))
-
-
-def speed(path: Path, workers: int, budget: int = 0) -> dict[str, Any]:
-    """Pictures a second through so many workers, after the first batches."""
-    from torch.utils.data import DataLoader
-
-    warnings.simplefilter("ignore")  # 4 workers on fewer cores are meant
-    batches: Any = Batches(_open(path, budget), 10**6)
-    context = "fork" if workers else None
-    loader = DataLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=context)
-    count = 0
-    begin = time.perf_counter()
-    for number, rows in enumerate(loader):
-        if number == 4 * max(workers, 1):
-            count, begin = 0, time.perf_counter()
-        count += len(rows)
-        if number > 8 * max(workers, 1) and time.perf_counter() - begin > SECONDS:
-            break
-    return {"rate": count / (time.perf_counter() - begin)}
-
-
-def _stage(path: Path, budget: int) -> Any:
-    """Stage 1 of the preset small on the set, as `unilat train` makes it."""
-    import torch
-
-    from unilat.recipe import presets
-    from unilat.recipe.build import build_autoencoder
-    from unilat.run import parts
-    from unilat.run.stages import AutoencoderStage
-
-    parts.BUDGETS[None] = budget  # pyright: ignore[reportArgumentType]
-    config = presets.get("small", size=SIDE)
-    source = parts.read_pictures(dataclasses.replace(config.data, source=str(path)), None)
-    train, calibration, _ = parts.split_pictures(config, source)
-    torch.manual_seed(0)
-    model = build_autoencoder(config, 3, torch.zeros(3), torch.full((3,), 0.5))
-    held = parts.rows_of(source, calibration[:16], calibration)
-    return AutoencoderStage(model, parts.part(source, train), held, config.stage1, 0.2).stage()
-
-
-def training(path: Path, steps: int = 60, workers: int = 1, budget: int = 0) -> dict[str, Any]:
-    """MiB of the training process after so many steps of 32, and the median step; budget: lies in memory below it."""
-    from unilat.training.engine import fit
-    from unilat.training.plan import Schedule
-
-    stage, times = _stage(path, budget), [time.perf_counter()]
-    plan = Schedule(batch=32, samples=32 * steps, learning_rate=1e-4, save_every=10**6)
-    with tempfile.TemporaryDirectory() as folder:
-        fit(stage, plan, Path(folder), 0, progress=lambda _: times.append(time.perf_counter()), workers=workers)
-    passed = sorted(after - before for before, after in zip(times[20:], times[21:], strict=False))
-    return {"memory": resident(), "step": passed[len(passed) // 2]}
-
-
-MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
-    "index": index,
-    "first": first_rows,
-    "memory": memory,
-    "decoding": decoding,
-    "speed": speed,
-    "training": training,
-}
-
-
-def memory_rows(large: int, small: int) -> Rows:
-    """Index time, first rows, and memory through both sizes, by source."""
+def memory_rows() -> Rows:
+    """Index time, first rows, and memory of reading through both sizes, by source."""
+    anew()
     rows: Rows = []
     for name in MEMORY:
         read: dict[int, float] = {}
-        for count in (small, large):
-            path = made(name, count)
-            took = apart("index", path)
-            assert took["count"] == count
-            rows.append(row(f"{name}, {count:,}: index made", took["seconds"], "s", n=count))
-            first = apart("first", path)["seconds"]
-            rows.append(row(f"{name}, {count:,}: first rows of an indexed set", first, "s", goal=FIRST_ROWS, n=count))
-            found = apart("memory", path)
+        for count in (SMALL, LARGE):
+            rows += _opened(name, count)
+            found = apart("memory", made(name, count))
             read[count] = found["read"]["VmRSS"]
             opened = found["opened"]["VmRSS"]
             rows.append(row(f"{name}, {count:,}: resident memory after opening", opened, "MiB", n=count))
             rows.append(row(f"{name}, {count:,}: resident memory after reading all", read[count], "MiB", n=count))
             anonymous = found["read"]["RssAnon"]
             rows.append(row(f"{name}, {count:,}: of it no file's", anonymous, "MiB", n=count))
-        growth = 100.0 * (read[large] / read[small] - 1.0)
+        growth = 100.0 * (read[LARGE] / read[SMALL] - 1.0)
         rows.append(row(f"{name}: growth of memory with ten times the pictures", growth, "%", goal=GROWTH))
     return rows
 
 
-def speed_rows(count: int) -> tuple[Rows, float]:
-    """Pictures a second by source and workers beside decoding alone, and the mean bytes of a file."""
-    alone = apart("decoding", made("folder", count))
-    rows = [row("decoding alone, one process", alone["rate"], "pictures/s")]
-    resident_rate = apart("speed", made("folder", count), workers=0, budget=1 << 34)["rate"]
-    rows.append(row("in memory, 0 workers", resident_rate, "pictures/s"))
-    for name in FORMATS:
-        path = made(name, count)
-        apart("index", path)
-        for workers in WORKERS:
-            rate = apart("speed", path, workers=workers)["rate"]
-            rows.append(row(f"{name}, {workers} workers", rate, "pictures/s"))
-            if workers == 0 and name != "npy":  # an array needs no decoding
-                rows.append(row(f"{name}, 0 workers / decoding alone", rate / alone["rate"], ""))
-    return rows, alone["bytes"]
-
-
-def training_rows(large: int, small: int) -> Rows:
+def training_rows() -> Rows:
     """Memory of the training process through both sizes, and a step on streams beside one in memory."""
+    cases = [("memory", SMALL), *((name, count) for count in (SMALL, LARGE) for name in MEMORY)]
+    for name, count in cases[1:]:
+        apart("first_rows", made(name, count))  # there is an index from here on
+    found: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
+    for name, count in [*cases, *reversed(cases)]:
+        options = {"workers": 0, "budget": 1 << 40} if name == "memory" else {}
+        found[name, count].append(apart("training", made("folder" if name == "memory" else name, count), **options))
+    value = {
+        (name, count, what): mean([one[what] for one in runs])
+        for (name, count), runs in found.items()
+        for what in ("between", "peak", "step")
+    }
     rows: Rows = []
     for name in MEMORY:
-        kept = {count: apart("training", made(name, count))["memory"]["VmRSS"] for count in (small, large)}
-        for count, value in kept.items():
-            rows.append(row(f"{name}, {count:,}: resident memory while training", value, "MiB", n=count))
-        growth = 100.0 * (kept[large] / kept[small] - 1.0)
-        rows.append(row(f"{name}: growth of memory while training", growth, "%", goal=GROWTH))
-    resident_step = apart("training", made("folder", small), workers=0, budget=1 << 40)["step"]
+        for what, words in (("between", "memory while training"), ("peak", "peak memory from start to end")):
+            for count in (SMALL, LARGE):
+                rows.append(row(f"{name}, {count:,}: {words}", value[name, count, what], "MiB", n=count))
+            growth = 100.0 * (value[name, LARGE, what] / value[name, SMALL, what] - 1.0)
+            rows.append(row(f"{name}: growth of {words}", growth, "%", goal=GROWTH))
+    resident = value["memory", SMALL, "step"]
+    rows.append(row("step from memory", resident, "s"))
     for name in MEMORY:
-        step = apart("training", made(name, small))["step"]
-        rows.append(row(f"{name}: step streamed by one worker / from memory", step / resident_step, "ratio", goal=1.05))
+        ratio = value[name, SMALL, "step"] / resident
+        rows.append(row(f"{name}: step streamed by one worker / from memory", ratio, "ratio", goal=STEP))
     return rows
 
 
-def main() -> None:
-    """Everything, or one measure for the process that started this one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of the pictures; below 1 no result is written")
-    parser.add_argument("--measure", choices=[*MEASURES], help=argparse.SUPPRESS)
-    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--options", type=json.loads, default={}, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(MEASURES[given.measure](given.path, **given.options)))
-        return
-    WORK.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(WORK / "cache", ignore_errors=True)  # the index's time is measured
-    large, small, count = (round(number * given.share) for number in (LARGE, SMALL, SPEED))
-    rows, size = speed_rows(count)
-    shutil.rmtree(WORK / "cache", ignore_errors=True)
-    rows += memory_rows(large, small)
-    rows += training_rows(large, small)
-    protocol = PROTOCOL.format(size=size / 1000, small=small, large=large, seconds=SECONDS)
-    if given.share < 1:
-        for one in rows:
-            print(f"{one['what']:55} {one['value']:10.4g} {one['unit']:12} goal {one['goal']} holds {one['holds']}")
-        return
-    print(write("data", protocol, rows).with_suffix(".md").read_text("utf-8"))
+def safety_rows() -> Rows:
+    """A run that is stopped and goes on, and workers that die or hang."""
+    rows: Rows = []
+    for name in MEMORY:
+        for workers, differ in apart("resumed", made(name, SMALL))["differ"].items():
+            what = f"{name}, {workers} workers: weights that differ after a stop in the middle of an epoch"
+            rows.append(row(what, differ, "numbers", goal=(0.0, 0.0)))
+    for what, words in (("killed", "worker killed: told after"), ("hung", "worker hung: told after")):
+        found = apart(what, made("folder", SMALL))
+        print(found["line"])
+        rows.append(row(words, found["seconds"], "s", goal=NOTICED))
+    return rows
+
+
+def large_rows() -> Rows:
+    """What a user waits for with 200,000 files in one folder, in ten and in a thousand."""
+    anew()
+    rows: Rows = []
+    for name in ("flat", "classes"):
+        rows += _opened(name, LARGE)
+    for name in ("flat", "folder", "classes"):
+        found = apart("looked", made(name, LARGE))
+        rows.append(row(f"{name}, {LARGE:,}: data look", found["seconds"], "s", n=LARGE))
+        rows.append(row(f"{name}, {LARGE:,}: data look, peak memory", found["peak"], "MiB", n=LARGE))
+    return rows
+
+
+PARTS = {
+    "speed": speed_rows,
+    "memory": memory_rows,
+    "training": training_rows,
+    "safety": safety_rows,
+    "large": large_rows,
+}
 
 
 if __name__ == "__main__":
-    main()
+    gather("data", PROTOCOL, WORK, PARTS)
