@@ -160,11 +160,12 @@ class Encode:
 
     def execute(self) -> None:
         """Encode and save."""
+        import unilat
         from unilat.cli import pictures
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.encode(self.run, self.data, self.out, output)
+            pictures.encode(unilat.load(self.run), self.data, self.out, output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,11 +186,13 @@ class Decode:
 
     def execute(self) -> None:
         """Decode and write."""
+        import unilat
         from unilat.cli import pictures
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.decode(self, output)
+            run = unilat.load(self.run, decoder=self.decoder)
+            pictures.decode(run, self.latents, self.out, output, steps=self.steps, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,11 +213,13 @@ class Reconstruct:
 
     def execute(self) -> None:
         """Reconstruct, write, and print the mean PSNR."""
+        import unilat
         from unilat.cli import pictures
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.reconstruct(self, output)
+            run = unilat.load(self.run, decoder=self.decoder)
+            pictures.reconstruct(run, self.data, self.out, output, steps=self.steps, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +247,14 @@ class Sample:
 
     def execute(self) -> None:
         """Sample and write."""
+        import unilat
         from unilat.cli import pictures
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            pictures.sample(self, output)
+            run = unilat.load(self.run, decoder=self.decoder, base=self.base)
+            asked = {"label": self.label, "guidance": self.guidance, "steps": self.steps, "seed": self.seed}
+            pictures.sample(run, self.number, self.out, output, **asked)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,32 +2,27 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-import unilat
 from unilat.cli.output import Output
 from unilat.files import whole
 from unilat.models.latents import LatentSet
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
+from unilat.run.trained import Run
 from unilat.types import UserError
-
-if TYPE_CHECKING:
-    from unilat.cli.commands import Decode, Reconstruct, Sample
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 _MARK = "unilat"
 """What a PNG of ours says it was written with."""
 
 
-def encode(folder: Path, source: str, out: Path, output: Output) -> None:
+def encode(run: Run, source: str, out: Path, output: Output) -> None:
     """Pictures → latent data set."""
-    run = unilat.load(folder)
     given = _read(run, source, output)
     latents = run.encode(given)
     latents.save(out)
@@ -48,39 +43,44 @@ def encode(folder: Path, source: str, out: Path, output: Output) -> None:
     output.result(values | given.counted(), text)
 
 
-def decode(options: "Decode", output: Output) -> None:
+def decode(run: Run, latents: Path, out: Path, output: Output, *, steps: int | None, seed: int) -> None:
     """Latent data set → one PNG each."""
-    run, out = unilat.load(options.run, decoder=options.decoder), options.out
     refuse_place(out, run.data["source"])
-    made = run.decode(LatentSet.load(options.latents), steps=options.steps, seed=options.seed)
+    made = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
     write_each(made, out)
     output.result({"folder": out, "count": len(made)}, f"{len(made)} pictures: {out}")
 
 
-def reconstruct(options: "Reconstruct", output: Output) -> None:
+def reconstruct(run: Run, source: str, out: Path, output: Output, *, steps: int | None, seed: int) -> None:
     """Pictures → latents → pictures, and how near they came."""
     from unilat.metrics.quality import psnr
 
-    run, out = unilat.load(options.run, decoder=options.decoder), options.out
-    refuse_place(out, options.data, run.data["source"])
-    given = _read(run, options.data, output)
-    made = run.reconstruct(given, steps=options.steps, seed=options.seed)
+    refuse_place(out, source, run.data["source"])
+    given = _read(run, source, output)
+    made = run.reconstruct(given, steps=steps, seed=seed)
     write_each(made, out)
     decibels = psnr(given.images, made.images)
     values = {"folder": out, "count": len(made), "psnr": {"mean": float(decibels.mean()), "unit": "dB"}}
     output.result(values | given.counted(), f"{len(made)} pictures, mean PSNR {decibels.mean():.2f} dB: {out}")
 
 
-def sample(options: "Sample", output: Output) -> None:
+def sample(
+    run: Run,
+    number: int,
+    out: Path,
+    output: Output,
+    *,
+    label: str | None,
+    guidance: float | None,
+    steps: int | None,
+    seed: int,
+) -> None:
     """New pictures, on one sheet or one PNG each."""
-    run, out = unilat.load(options.run, decoder=options.decoder, base=options.base), options.out
     refuse_place(out, run.data["source"])
-    if options.label is not None and options.label.isdecimal():
-        number = run.class_number(options.label)
-        output.say(f"--class {options.label}: class number {number}, named {run.classes[number]}")
-    made = run.sample(
-        options.number, label=options.label, guidance=options.guidance, steps=options.steps, seed=options.seed
-    )
+    if label is not None and label.isdecimal():
+        named = run.class_number(label)
+        output.say(f"--class {label}: class number {named}, named {run.classes[named]}")
+    made = run.sample(number, label=label, guidance=guidance, steps=steps, seed=seed)
     if out.suffix.lower() == ".png":
         write_sheet(made.images, out)
     else:
@@ -89,7 +89,7 @@ def sample(options: "Sample", output: Output) -> None:
     output.result(values, f"{len(made)} pictures: {out}")
 
 
-def _read(run: unilat.Run, source: str, output: Output) -> PictureSet:
+def _read(run: Run, source: str, output: Output) -> PictureSet:
     """The pictures; what was skipped and converted is said."""
     given = run.read(source)
     for line in given.lines():
