@@ -24,7 +24,7 @@ from unilat.recipe.config import RunConfig, to_dict
 from unilat.results import Number
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
-from unilat.signals import Pictures
+from unilat.signals import Image, Pictures
 from unilat.signals.pictures import pack
 
 CLASSES = ("red", "green", "blue")
@@ -188,7 +188,7 @@ class PlantedRun:
     """What ``evaluate`` asks of a run, with answers made by hand: each estimate of the rate, picture and sample."""
 
     few_decoder = few_base = None
-    distilled, device, pixels = False, torch.device("cpu"), 256
+    distilled, device, kind = False, torch.device("cpu"), Image(height=16, width=16, channels=3)
 
     def __init__(self, config: RunConfig, pictures: Pictures, folder: Path, *, learned: bool = False, base: Any = None):
         self.config, self.source, self.folder, self.base, self.learned = config, pictures, folder, base, learned

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -41,11 +40,11 @@ def test_a_run_folder_is_no_place_for_pictures(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_empty_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a file of 0 bytes that looks like a picture."""
 
-    def full(self: Image.Image, path: Path, format: str, pnginfo: Any) -> None:
-        path.write_bytes(b"")
+    def full(self: Path, data: bytes) -> None:
+        self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match=r"sheet\.png cannot be written: No space left"):
         write_sheet(PICTURES, tmp_path / "sheet.png")
     assert os.listdir(tmp_path) == []

@@ -292,6 +292,33 @@ def test_files_and_functions_end(path: Path):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name}, line {node.lineno}"
 
 
+def _calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def test_one_place_writes_a_png():
+    """Kills: Pillow's or another writer of PNG beside ``Image.png``, where a second kind of signal would be forgotten;
+    pictures made of arrays outside the room that reads them."""
+    writers = [
+        path.relative_to(SOURCE).as_posix()
+        for path in FILES
+        for call in _calls(path)
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("save", "savefig")
+        and "png" in ast.unparse(call).lower()
+    ]
+    assert writers == ["signals/kind.py"]
+    made = {_room(path) for path in FILES if "fromarray" in path.read_text(encoding="utf-8")}
+    assert made == {"signals"}
+
+
+def test_the_kind_alone_knows_its_range():
+    """``to_unit`` and ``to_bytes`` are the kind's: others ask it. Kills: a range spelt where a sound would pass."""
+    for path in FILES:
+        if _room(path) != "signals":
+            assert not {name for name in _imports(path) if name.rpartition(".")[2] in ("to_unit", "to_bytes")}, path
+
+
 def test_there_is_no_drawer():
     """No file called utils, helpers, common or misc."""
     assert not [path for path in FILES if path.stem in ("utils", "util", "helpers", "common", "misc")]

@@ -3,6 +3,7 @@
 Training, calibration and held-out pictures are disjoint by content, and each consumer touches its own part only.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,12 +21,11 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
-from unilat.run import rate, stages, students
 from unilat.run import train as job
 from unilat.run.parts import read_pictures, split_pictures
 from unilat.run.stages import AutoencoderStage, base_stage
 from unilat.run.trained import Run
-from unilat.signals import Pictures
+from unilat.signals import Image, Pictures
 
 OFFICIAL = torch.arange(120) % 3 == 1
 COPIES = {20: 4, 41: 12, 77: 63, 90: 4, 111: 12, 5: 119, 33: 60, 1: 0, 2: 0, 13: 12}
@@ -79,14 +79,14 @@ class Watch:
         self.seen: dict[str, list[int]] = defaultdict(list)
         self.now = ["nobody"]
         self.patch = monkeypatch
-        for module in (job, rate, stages, students):
-            real = module.to_unit
-            name = module.__name__.removeprefix("unilat.")
-            monkeypatch.setattr(module, "to_unit", lambda images, real=real, name=name: self.note(name, images, real))
+        real = Image.to_unit
 
-    def note(self, module: str, images: Tensor, real: Callable[[Tensor], Tensor]) -> Tensor:
-        self.seen[f"{self.now[-1]} in {module}"] += numbers(images)
-        return real(images)
+        def to_unit(kind: Image, images: Tensor) -> Tensor:
+            module = sys._getframe(1).f_globals["__name__"].removeprefix("unilat.")
+            self.seen[f"{self.now[-1]} in {module}"] += numbers(images)
+            return real(kind, images)
+
+        monkeypatch.setattr(Image, "to_unit", to_unit)
 
     def within(self, owner: Any, name: str, called: str) -> None:
         """Call what happens inside of ``owner.name`` by a name."""

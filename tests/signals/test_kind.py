@@ -9,7 +9,7 @@ import torch
 from PIL import Image as Pillow
 
 from unilat.metrics import quality
-from unilat.signals.kind import Image
+from unilat.signals.kind import Image, kind_of
 
 
 def test_an_image_knows_its_shape_and_unit():
@@ -41,3 +41,19 @@ def test_png_is_the_picture(channels: int):
     for wrong in (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(3, 4, 4), torch.zeros(4, 4, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="a PNG is made of"):
             Image.png(wrong)
+
+
+def test_rows_tell_their_kind():
+    """Kills: axes of a shape taken in another order, rows of floats or of two channels taken for pictures."""
+    rows = torch.zeros(2, 3, 5, 9, dtype=torch.uint8)
+    assert kind_of(rows.shape) == Image(height=5, width=9, channels=3) and Image.are_rows(rows)
+    for wrong in (rows[0], rows[:0], rows[:, :2], rows.float(), rows.numpy(), None):
+        assert not Image.are_rows(wrong)
+
+
+def test_a_png_says_what_wrote_it():
+    """Kills: a name in another field, or in every PNG."""
+    rows = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    for software, said in (("unilat", {"Software": "unilat"}), ("", {})):
+        with Pillow.open(io.BytesIO(Image.png(rows, software))) as picture:
+            assert picture.info == said

@@ -144,7 +144,7 @@ def test_calibration_measures_what_training_does_where_a_variance_is_learned() -
     x = to_unit(one.calibration)
     with torch.no_grad():
         rates = [one.model.losses(x, Draws.keyed(1, step, 0, len(x))).rate.nats().mean() for step in range(200)]
-    expected = float(torch.stack(rates).mean()) / (LN2 * one.pixels)
+    expected = float(torch.stack(rates).mean()) / (LN2 * one.kind.units)
     found = [one.calibration_rate(one.model, 8, seed) for seed in range(25)]
     assert sum(found) / 25 == pytest.approx(expected, rel=0.03)
 

@@ -3,9 +3,7 @@
 import math
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from unilat.cli.output import Output
@@ -14,6 +12,7 @@ from unilat.models.latents import LatentSet
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
+from unilat.signals import Image as Kind
 from unilat.types import UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -124,7 +123,7 @@ def write_each(pictures: PictureSet, folder: Path) -> None:
             f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another --out"
         )
     for name, picture in zip(names, pictures, strict=True):
-        _save(_pillow(picture.image), folder / name)
+        _save(picture.image, folder / name)
 
 
 def _is_ours(path: Path) -> bool:
@@ -151,21 +150,13 @@ def write_sheet(images: Tensor, path: Path) -> None:
     for index, image in enumerate(images):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
-    _save(_pillow(sheet), path)
+    _save(sheet, path)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all; raises :class:`UserError` where it cannot."""
-    mark = PngInfo()
-    mark.add_text("Software", _MARK)
+def _save(image: Tensor, path: Path) -> None:
+    """Write uint8 [1 or 3, H, W] as a PNG, whole or not at all; raises :class:`UserError` where it cannot."""
     try:
         with whole(path) as part:
-            picture.save(part, format="PNG", pnginfo=mark)
+            part.write_bytes(Kind.png(image, software=_MARK))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-def _pillow(image: Tensor) -> Image.Image:
-    """One picture uint8 [1 or 3, H, W] for Pillow."""
-    array = image.numpy()
-    return Image.fromarray(array[0] if len(array) == 1 else np.ascontiguousarray(array.transpose(1, 2, 0)))

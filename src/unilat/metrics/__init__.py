@@ -3,7 +3,7 @@
 from unilat.metrics.classifier import Classifier, train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
-from unilat.metrics.quality import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, ssim
+from unilat.metrics.quality import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, qualities, ssim
 
 __all__ = [
     "PSNR_CAP",
@@ -15,6 +15,7 @@ __all__ = [
     "compare",
     "feature_network",
     "psnr",
+    "qualities",
     "ssim",
     "train_classifier",
 ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unilat.results import Number
+from unilat.signals.kind import Image
 from unilat.types import UserError
 
 PSNR_CAP = 10.0 * math.log10(255.0**2 * 12.0)
@@ -89,3 +90,10 @@ def ssim(a_u8: Tensor, b_u8: Tensor) -> Tensor:
     brightness = (2.0 * mu_a * mu_b + c_1) / (mu_a * mu_a + mu_b * mu_b + c_1)
     structure = (2.0 * covariance + c_2) / (variance_a + variance_b + c_2)
     return (brightness * structure).flatten(1).mean(1).float()
+
+
+def qualities(kind: Image, originals: Tensor, made: Tensor) -> dict[str, Number]:
+    """The measures that a kind of signal is judged by, by their names, averaged over the pairs."""
+    known = {"psnr": (psnr, "dB", PSNR_PROTOCOL), "ssim": (ssim, "", SSIM_PROTOCOL)}
+    measures = {name: known[name] for name in kind.quality}
+    return {name: average(of(originals, made), unit, how) for name, (of, unit, how) in measures.items()}

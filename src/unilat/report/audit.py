@@ -11,6 +11,7 @@ from unilat.files import read_json, read_safetensors
 from unilat.report import page, pictures, sheets
 from unilat.report.folder import Contents, Tree
 from unilat.report.text import branch, entry, esc, figure, finite, gone, how, items, plural, plus_minus, pretty
+from unilat.signals.kind import Image
 from unilat.types import UserError
 
 SECTIONS = (
@@ -171,7 +172,7 @@ def _reconstructions(found: Found) -> str:
             ("Originals", "held out from the prior", "originals"),
             ("Decoded", f"{finite(entry(found.values, 'psnr', 'value')) or 0:.1f} dB on average", "reconstructions"),
         )
-        if sheets.is_pictures(shown.get(key))
+        if Image.are_rows(shown.get(key))
     ]
     words = "The model's own decoder on its own latents, without the audit's noise."
     words += f" One mean picture for all would be {above:.1f} dB worse." if above is not None else ""
@@ -215,7 +216,7 @@ def _channels(found: Found) -> str:
 def _bit_map(found: Found) -> str:
     if "bit_map" not in found.arrays:
         return gone("No prior was trained, so there is no map.")
-    if sheets.is_pictures(found.arrays.get("originals")) and "bit_maps" in found.arrays:
+    if Image.are_rows(found.arrays.get("originals")) and "bit_maps" in found.arrays:
         return pictures.bit_map(found.contents)
     mean = found.arrays["bit_map"].float()
     top = float(mean.max())

@@ -10,6 +10,7 @@ from unilat.report.comparison import Shared
 from unilat.report.folder import Contents
 from unilat.report.text import entry, esc, figure, finite, gone, how, plural
 from unilat.report.training import series
+from unilat.signals.kind import Image
 
 WORDS = {
     "rate": "Bits per pixel of training batches, means of neighbouring steps; dashed is what was asked for.",
@@ -139,7 +140,7 @@ def _scatter(rows: Rows) -> str:
 def pictures(runs: Sequence[Contents], names: Sequence[str]) -> str:
     """Originals, and below them each run's reconstructions; runs that held out other pictures come in another block."""
     own = [run.arrays.get("originals") for run in runs]
-    known = [index for index, value in enumerate(own) if sheets.is_pictures(value)]
+    known = [index for index, value in enumerate(own) if Image.are_rows(value)]
     if not known:
         return gone("None of the runs holds pictures.")
     blocks: list[list[int]] = []
@@ -181,7 +182,7 @@ def _reconstructions(run: Contents) -> dict[int, Tensor]:
     return {
         int(steps): value
         for key, value in run.arrays.items()
-        if (steps := key.removeprefix("reconstructions_")) != key and steps.isdecimal() and sheets.is_pictures(value)
+        if (steps := key.removeprefix("reconstructions_")) != key and steps.isdecimal() and Image.are_rows(value)
     }
 
 

@@ -9,6 +9,7 @@ from unilat.report import figures, sheets
 from unilat.report.folder import Contents
 from unilat.report.text import esc, figure, finite, gone, how, percent, plural, pretty
 from unilat.results import Reconstruction
+from unilat.signals.kind import Image
 
 SHOWN = 8
 MANY_CLASSES = 16
@@ -29,9 +30,8 @@ def _columns(texts: list[str], columns: int) -> str:
 def reconstructions(run: Contents) -> str:
     """Originals, and below them what each number of decoder calls makes of their latents."""
     originals = run.arrays.get("originals")
-    if not sheets.is_pictures(originals):
+    if not Image.are_rows(originals):
         return gone("There are no reconstructions in this run folder.")
-    assert originals is not None
     count = min(SHOWN, len(originals))
     strips = [strip("Originals", ["held out"], sheet(originals[:count], f"{count} held-out originals in a row"))]
     quality = {row.steps: row for row in run.results.by_steps} if run.results else {}
@@ -71,7 +71,7 @@ def _by_steps(run: Contents) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
     for name, value in run.arrays.items():
         steps = name.removeprefix("reconstructions_")
-        if steps != name and steps.isdigit() and sheets.is_pictures(value):
+        if steps != name and steps.isdigit() and Image.are_rows(value):
             found[int(steps)] = value
     return found
 
@@ -85,7 +85,7 @@ def bit_map(run: Contents) -> str:
     """The bits of each latent position as colour over the pictures, their mean, and the bits by channel."""
     originals, maps = run.arrays.get("originals"), run.arrays.get("bit_maps")
     parts: list[str] = []
-    fits = isinstance(maps, Tensor) and maps.ndim == 3 and sheets.is_pictures(originals)
+    fits = isinstance(maps, Tensor) and maps.ndim == 3 and Image.are_rows(originals)
     if fits and originals is not None and maps is not None and len(maps) >= 1:
         parts.append(_overlay(run, originals, maps))
     else:
@@ -199,7 +199,7 @@ def curve(run: Contents, noise: str = "the encoder's own noise") -> str:
 def samples(run: Contents) -> str:
     """New pictures, by class where there are a few classes, with their class below where there are many."""
     made, labels = run.arrays.get("samples"), run.arrays.get("sample_labels")
-    if not sheets.is_pictures(made) or made is None:
+    if not Image.are_rows(made):
         return gone("There are no samples in this run folder: stage 2 has not finished, or was not evaluated.")
     made = made[:64]
     names, rows = run.classes, []

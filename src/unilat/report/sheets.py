@@ -1,27 +1,16 @@
 """Pictures as small PNG contact sheets inside the page, pixel by pixel; the browser enlarges them without smoothing."""
 
 import base64
-import io
 import math
 
 import torch
 from torch import Tensor
 
 from unilat.report.text import esc
+from unilat.signals.kind import Image
 
 HEAT = ((13, 12, 40), (66, 24, 110), (141, 41, 112), (210, 72, 80), (246, 139, 58), (252, 220, 130))
 """Colours from no bits to most bits; their brightness rises evenly, so they read without hue too."""
-
-
-def is_pictures(value: object) -> bool:
-    """Whether this is a uint8 ``[N, 1 or 3, H, W]`` that is not empty."""
-    return (
-        isinstance(value, Tensor)
-        and value.dtype == torch.uint8
-        and value.ndim == 4
-        and value.shape[1] in (1, 3)
-        and 0 not in value.shape
-    )
 
 
 def sheet(pictures: Tensor, columns: int, gap: int | None = None) -> Tensor:
@@ -67,11 +56,7 @@ def shrunk(pictures: Tensor, most: int = 128) -> Tensor:
 
 def png(page: Tensor, alt: str, style: str = "") -> str:
     """uint8 ``[H, W, 3 or 4]`` as an ``<img>`` with its PNG inside."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(page.contiguous().numpy()).save(buffer, format="PNG", optimize=True)
-    text = base64.b64encode(buffer.getvalue()).decode()
+    text = base64.b64encode(Image.png(page.permute(2, 0, 1))).decode()
     height, width = page.shape[:2]
     shape = f' style="{esc(style)}"' if style else ""
     return f'<img src="data:image/png;base64,{text}" width="{width}" height="{height}" alt="{esc(alt)}"{shape}>'

@@ -13,7 +13,7 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
-from unilat.metrics.quality import PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, ssim
+from unilat.metrics.quality import average, qualities
 from unilat.recipe.build import describe
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
@@ -136,7 +136,7 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> Bits:
     each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
-    measured = average(bits / run.pixels, "bits per pixel", _bound(run, "under the run's prior"))
+    measured = average(bits / run.kind.units, f"bits per {run.kind.unit}", _bound(run, "under the run's prior"))
     return Bits(target=run.config.stage1.target_bpp, measured=measured)
 
 
@@ -152,7 +152,7 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     cond = base.unlabelled(len(z)) if labels is None else base.condition(labels)
     found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
-    return average(nats / LN2 / run.pixels, "bits per pixel", _bound(run, "under the base model"))
+    return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", _bound(run, "under the base model"))
 
 
 def _reconstructions(
@@ -169,8 +169,7 @@ def _reconstructions(
             distance = compare(real, features(some), protocol=features.protocol)
         rows[steps] = Reconstruction(
             steps=steps,
-            psnr=average(psnr(test, made), "dB", PSNR_PROTOCOL),
-            ssim=average(ssim(test, made), "", SSIM_PROTOCOL),
+            **qualities(run.kind, test, made),
             distance=distance,
         )
         arrays[f"reconstructions_{steps}"] = made[:SHOWN]

@@ -9,7 +9,7 @@ from unilat.maths.rate import RateTerms, rate_terms
 from unilat.maths.seeds import Draws, key, seeded
 from unilat.models.autoencoder import Autoencoder
 from unilat.nets.condition import Condition
-from unilat.signals import to_unit
+from unilat.signals import kind_of
 from unilat.types import Denoiser
 
 BATCH = 250
@@ -25,9 +25,9 @@ def encode_images(
     A latent is ``E(x)``, or a draw where the encoder learned a variance; only then there is an entropy. Picture i is
     number ``start + i`` of its set: its draw is a function of (seed, number).
     """
-    drawn, added = [], []
+    kind, drawn, added = kind_of(images.shape), [], []
     for first in range(0, len(images), BATCH):
-        posterior = model.posterior(to_unit(images[first : first + BATCH]).to(device))
+        posterior = model.posterior(kind.to_unit(images[first : first + BATCH]).to(device))
         makers = generators(seed, "posterior", start + first, len(posterior.mean))
         z = posterior.draw(lambda mean, makers=makers: noise_of(makers, mean.shape[1:]).to(mean))
         entropy = posterior.entropy(lambda_0)

@@ -20,7 +20,7 @@ from unilat.models.posterior import Posterior
 from unilat.models.shards import Rows
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
-from unilat.signals import to_unit
+from unilat.signals import kind_of
 from unilat.signals.stream import Part
 from unilat.training.plan import Batch, Saved, Schedule, Stage
 from unilat.types import UserError
@@ -48,8 +48,8 @@ class AutoencoderStage:
     ):
         self.aim, self.flip = config.target_bpp if aim is None else aim, flip
         self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
-        self.count, self.pixels = len(pictures), math.prod(pictures.shape[2:])
-        self.dimensions = math.prod(pictures.shape[1:])
+        self.kind, self.count = kind_of(pictures.shape), len(pictures)
+        self.dimensions = math.prod(self.kind.shape)
         self.controller = RateController(self.aim, config.control, config.loss_factor)
         self.eval_every = max(1, config.calibrate_every // config.batch)
         self.samples, self.stuck = 0, 0
@@ -79,10 +79,10 @@ class AutoencoderStage:
     def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
-        x = to_unit(batch[0])
+        x = self.kind.to_unit(batch[0])
         terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, rate_share=share)
         total = terms.total(self.controller.factor) / self.dimensions
-        told = {"bpp": terms.rate.nats().detach() / (LN2 * self.pixels), "decoder": terms.decoder.detach()}
+        told = {"bpp": terms.rate.nats().detach() / (LN2 * self.kind.units), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":
             told["prior_levels"] = self.model.rate_levels.observe(
                 terms.rate.lambda_t, terms.rate.diffusion.flatten(1).sum(1)
@@ -135,7 +135,8 @@ class AutoencoderStage:
         if most is not None and most < len(pictures):
             rows = torch.randperm(len(pictures), generator=seeded("latents", seed))[:most].sort().values
         parts = (pictures[some] for some in rows.split(256))
-        return torch.cat([self.model.posterior(to_unit(part).to(device)).draw(draws.normal) for part in parts])
+        units = (self.kind.to_unit(part).to(device) for part in parts)
+        return torch.cat([self.model.posterior(x).draw(draws.normal) for x in units])
 
     def settled(self) -> Stage:
         """What comes after the last step: the prior alone, on the latents as they are now and their whole covariance.
@@ -162,13 +163,13 @@ class AutoencoderStage:
     def calibration_rate(self, model: Autoencoder, levels: int, seed: int) -> float:
         """Bits per pixel of ``model`` on the calibration pictures, ``levels`` noise levels each."""
         device = next(model.parameters()).device
-        found = [model.posterior(to_unit(part).to(device)) for part in self.calibration.split(256)]
+        found = [model.posterior(self.kind.to_unit(part).to(device)) for part in self.calibration.split(256)]
         spread = [one.log_variance for one in found if one.log_variance is not None]
         posterior = Posterior(torch.cat([one.mean for one in found]), torch.cat(spread) if spread else None)
         draws = Draws.keyed(0, seed, 0, len(self.calibration))
         z, entropy = posterior.draw(draws.normal), posterior.entropy(model.config.lambda_0)
         nats = [model.rate(z, draws).less(entropy).nats().mean() for _ in range(levels)]
-        return float(torch.stack(nats).mean()) / (LN2 * self.pixels)
+        return float(torch.stack(nats).mean()) / (LN2 * self.kind.units)
 
     def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
         """After the last step: rescale the latents so that the calibration pictures carry the wanted bits.

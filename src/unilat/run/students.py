@@ -15,7 +15,7 @@ from unilat.models.base import Base
 from unilat.models.few_steps import distillation_loss, segments
 from unilat.nets.condition import Condition
 from unilat.nets.decoder import hear
-from unilat.signals import to_unit
+from unilat.signals import kind_of
 from unilat.signals.stream import Part
 from unilat.training.plan import Batch, Saved, Stage
 from unilat.types import Denoiser, UserError
@@ -47,10 +47,11 @@ class Teacher:
 
 def decoder_teacher(model: Autoencoder, pictures: Tensor | Part, grid: Tensor, temperature: float) -> Teacher:
     """The decoder on latents of training ``pictures``, from noise of standard deviation ``temperature``."""
+    kind = kind_of(pictures.shape)
 
     @torch.no_grad()
     def start(pictures: Tensor, draws: Draws) -> Start:
-        x = to_unit(pictures)
+        x = kind.to_unit(pictures)
         z = model.posterior(x).draw(draws.normal)
         z_0 = model.corrupt(z, draws.normal(z))
         return Start(temperature * draws.normal(x), model.condition(z_0), x)

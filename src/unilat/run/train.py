@@ -35,7 +35,7 @@ from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictu
 from unilat.run.records import Note, OnStep, ignore
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
-from unilat.signals import Pictures, to_unit
+from unilat.signals import Pictures, kind_of
 from unilat.signals.stream import Streamed
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
@@ -185,7 +185,7 @@ def _stage1(
     if path.is_file():
         return
     images = part(pictures, indices[0])
-    sample = to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
+    sample = kind_of(images.shape).to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage1"))
@@ -212,9 +212,8 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed) -
     """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
     other = load(Path(config.stage1.autoencoder or ""), "cpu")
     differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
-    shape = (other.data["channels"], *other.config.data.size)
-    if (pictures.channels, *pictures.size) != shape:
-        differs.append(f"pictures: {list(shape)} and {[pictures.channels, *pictures.size]}")
+    if pictures.kind != other.kind:
+        differs.append(f"pictures: {list(other.kind.shape)} and {list(pictures.kind.shape)}")
     if differs:
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder

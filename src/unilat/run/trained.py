@@ -34,7 +34,7 @@ from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
 from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
-from unilat.signals import Pictures, held_out_fit, to_bytes
+from unilat.signals import Image, Pictures, held_out_fit
 from unilat.signals.stream import Streamed
 from unilat.training.machine import pick_device
 from unilat.types import UserError
@@ -123,14 +123,20 @@ class Run:
         """``(C, *grid)`` of one latent."""
         return (self.config.autoencoder.latent_channels, *configuration.latent_grid(self.config))
 
+    @functools.cached_property
+    def kind(self) -> Image:
+        """What this run encodes and makes: its shape, its unit and its range."""
+        height, width = self.config.data.size
+        return Image(height=height, width=width, channels=self.data["channels"])
+
     @property
     def pixels(self) -> int:
         """Pixels of one picture."""
-        return math.prod(self.config.data.size)
+        return self.kind.units
 
     def read(self, source: Source) -> PictureSet:
         """Pictures with their names, in this run's size, channels and classes; ``run/given.py`` says what it takes."""
-        data, channels = self.config.data, self.data["channels"]
+        data, channels = self.config.data, self.kind.channels
         return read(source, size=data.size, channels=channels, classes=self.classes, fit=held_out_fit(data.fit))
 
     def pictures(self, source: Source) -> tuple[Tensor, Tensor]:
@@ -201,14 +207,14 @@ class Run:
             makers = generators(seed, "decode", first, len(z))
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
-            x_1 = noise_of(makers, (self.data["channels"], *self.config.data.size))
+            x_1 = noise_of(makers, self.kind.shape)
             z_0, x_1 = z.to(self.device), x_1.to(self.device)
             if self.few_decoder:
                 x = self.few_decoder.sample(x_1, self.autoencoder.condition(z_0))
             else:
                 x_1 = evaluation.decoder_temperature * x_1
                 x = self.autoencoder.decode(z_0, x_1, steps, evaluation.decoder_range)
-            made.append(to_bytes(x.cpu()))
+            made.append(self.kind.from_unit(x.cpu()))
         return PictureSet(
             images=torch.cat(made), labels=latents.labels, classes=tuple(self.classes), names=latents.names
         )

@@ -1,10 +1,10 @@
 """Pictures in: files, arrays, named data sets -> uint8 tensors, with a split and an order that replay from a seed."""
 
 from unilat.signals.catalogue import CATALOGUE, get
-from unilat.signals.kind import Image
+from unilat.signals.kind import Image, kind_of, to_bytes, to_unit
 from unilat.signals.load import load
 from unilat.signals.look import Look, look
-from unilat.signals.pictures import Pictures, Progress, to_bytes, to_unit
+from unilat.signals.pictures import Pictures, Progress
 from unilat.signals.source import Source, open_source
 from unilat.signals.split import held_out_fit, split
 
@@ -17,6 +17,7 @@ __all__ = [
     "Source",
     "get",
     "held_out_fit",
+    "kind_of",
     "load",
     "look",
     "open_source",

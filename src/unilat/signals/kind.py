@@ -5,13 +5,12 @@ All that differs between a picture, a sound and a clip stands in one class a kin
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
-
-from unilat.signals.pictures import to_bytes, to_unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +52,47 @@ class Image:
         return to_bytes(x)
 
     @staticmethod
-    def png(image_u8: Tensor) -> bytes:
-        """One picture uint8 ``[C, H, W]`` with 1 (grey), 3 (RGB) or 4 (RGBA) channels -> the bytes of a PNG file."""
+    def are_rows(value: object) -> TypeGuard[Tensor]:
+        """Whether this is what a source or a run has as pictures: uint8 ``[N, 1 or 3, H, W]`` that is not empty."""
+        return (
+            isinstance(value, Tensor)
+            and value.dtype == Image.dtype
+            and value.ndim == 4
+            and value.shape[1] in (1, 3)
+            and 0 not in value.shape
+        )
+
+    @staticmethod
+    def png(image_u8: Tensor, software: str = "") -> bytes:
+        """One picture uint8 ``[C, H, W]`` with 1 (grey), 3 (RGB) or 4 (RGBA) channels -> the bytes of a PNG file.
+
+        ``software``: what the file says that it was written with.
+        """
         from PIL import Image as Pillow
+        from PIL.PngImagePlugin import PngInfo
 
         if image_u8.dtype != torch.uint8 or image_u8.ndim != 3 or image_u8.shape[0] not in (1, 3, 4):
             raise ValueError(f"a PNG is made of uint8 [1, 3 or 4, H, W], not {image_u8.dtype} {list(image_u8.shape)}")
         pixels = image_u8.detach().cpu().permute(1, 2, 0).contiguous().numpy()
-        out = io.BytesIO()
-        Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(out, format="PNG", optimize=True)
+        out, said = io.BytesIO(), PngInfo()
+        if software:
+            said.add_text("Software", software)
+        picture = Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        picture.save(out, format="PNG", optimize=True, pnginfo=said)
         return out.getvalue()
+
+
+def kind_of(shape: Sequence[int]) -> Image:
+    """The kind of signal that rows of ``shape``, ``[N, C, H, W]``, are of."""
+    _, channels, height, width = (int(number) for number in shape)
+    return Image(height=height, width=width, channels=channels)
+
+
+def to_unit(images_u8: Tensor) -> Tensor:
+    """Bytes -> the networks' range: ``x = bytes / 127.5 - 1``, float32 in [-1, 1], same shape."""
+    return images_u8.to(torch.float32) / 127.5 - 1.0
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """The networks' range -> bytes: ``round((x + 1) 127.5)`` clamped to 0..255. Inverse of :func:`to_unit` on bytes."""
+    return ((x.to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from unilat.fields import Fit, Size
 from unilat.files import whole
 from unilat.signals.collect import even_positions, reasons
 from unilat.signals.decode import printable
+from unilat.signals.kind import Image as Kind
 from unilat.signals.load import load
 from unilat.signals.pictures import Pictures, Progress
 from unilat.types import UserError
@@ -73,7 +75,8 @@ def look(
     if out is not None:
         try:
             with whole(out) as part:
-                contact_sheet(pictures).save(part, format="PNG")
+                sheet = torch.from_numpy(np.array(contact_sheet(pictures)))
+                part.write_bytes(Kind.png(sheet.permute(2, 0, 1)))
         except OSError as error:
             raise UserError(
                 f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"

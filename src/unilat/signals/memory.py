@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from unilat.signals.kind import Image
 from unilat.signals.pictures import Pictures
 
 
@@ -11,8 +10,7 @@ class InMemory:
 
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
-        channels, height, width = (int(number) for number in pictures.images.shape[1:])
-        self.kind = Image(height=height, width=width, channels=channels)
+        self.kind = pictures.kind
         self.source, self.classes, self.sha256 = pictures.source, pictures.classes, pictures.sha256
         self.labels, self.groups, self.held_out = pictures.labels, pictures.groups, pictures.held_out
         self.skipped, self.notes = pictures.skipped, pictures.notes

@@ -1,4 +1,4 @@
-"""A set of pictures in memory: what every reader of this folder returns, and its bytes <-> unit maps."""
+"""A set of pictures in memory: what every reader of this folder returns."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unilat.fields import FieldError, Size
+from unilat.signals.kind import Image, kind_of
 from unilat.types import UserError
 
 Progress = Callable[[int, int, str], None]
@@ -40,14 +41,19 @@ class Pictures:
         return int(self.images.shape[0])
 
     @property
+    def kind(self) -> Image:
+        """What each row is."""
+        return kind_of(self.images.shape)
+
+    @property
     def size(self) -> Size:
         """Height and width in pixels."""
-        return int(self.images.shape[-2]), int(self.images.shape[-1])
+        return self.kind.height, self.kind.width
 
     @property
     def channels(self) -> int:
         """1 (grey) or 3 (RGB)."""
-        return int(self.images.shape[1])
+        return self.kind.channels
 
     def class_counts(self) -> dict[str, int]:
         """Pictures per class, in the order of ``classes``; empty where there are no classes."""
@@ -218,13 +224,3 @@ def require_memory(needed: int, source: str, count: int, shape: str) -> None:
             f"{source}: {count:,} pictures of {shape} need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free;"
             " choose a smaller data.size or fewer pictures"
         )
-
-
-def to_unit(images_u8: Tensor) -> Tensor:
-    """Bytes -> the networks' range: ``x = bytes / 127.5 - 1``, float32 in [-1, 1], same shape."""
-    return images_u8.to(torch.float32) / 127.5 - 1.0
-
-
-def to_bytes(x: Tensor) -> Tensor:
-    """The networks' range -> bytes: ``round((x + 1) 127.5)`` clamped to 0..255. Inverse of :func:`to_unit` on bytes."""
-    return ((x.to(torch.float32) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -25,7 +25,7 @@ from unilat.results import Number
 from unilat.run.folder import RunFolder
 from unilat.run.rate import BATCH
 from unilat.run.trained import Run
-from unilat.signals import to_unit
+from unilat.signals import kind_of
 from unilat.studies.pixels import PixelDenoiser, noisy_latents, pixel_stage
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
@@ -148,7 +148,8 @@ def _terms(
 ) -> CodelengthTerms:
     """One noise level a picture, spread evenly over all of them; on the CPU."""
     device = next(model.parameters()).device
-    x, levels = to_unit(pictures), rate_table(*span).sample(draws.strata(len(pictures)))
+    x = kind_of(pictures.shape).to_unit(pictures)
+    levels = rate_table(*span).sample(draws.strata(len(pictures)))
     x_t = diffuse(x, draws.normal(x), levels.lambda_t)
     x_max = diffuse(x, draws.normal(x), torch.full((len(x),), span[1]))
     z_0 = noisy_latents(z, lambda_0, draws)

@@ -17,7 +17,6 @@ from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViTConfig
 from unilat.results import Number
 from unilat.run.records import OnStep
-from unilat.signals import to_bytes
 from unilat.studies.channels import Channels, posterior_kl, standardised
 from unilat.studies.prior import PriorPlan, fit_prior, measure, new_prior
 from unilat.studies.subject import BATCH, Say, Subject
@@ -249,7 +248,7 @@ def reconstructions(subject: Subject, means: Means, beside: Beside) -> Kept | No
         if x is None:
             beside.unknown.append("There is no decoder at hand: what the latents keep of a picture is not known.")
             return None
-        made.append(to_bytes(x.float().cpu().nan_to_num(0.0)))
+        made.append(subject.pictures.kind.from_unit(x.float().cpu().nan_to_num(0.0)))
     pictures = torch.cat(made)
     if pictures.shape != original.shape:
         raise UserError(f"the decoder returned {list(pictures.shape[1:])} for pictures of {list(original.shape[1:])}")

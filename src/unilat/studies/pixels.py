@@ -17,7 +17,7 @@ from unilat.maths.seeds import Draws
 from unilat.maths.weighting import unweighted
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.nets.decoder import Decoder, Heard
-from unilat.signals import to_unit
+from unilat.signals import kind_of
 from unilat.training.plan import Batch, Stage
 
 PERIODS = (1, 2, 4, 8)
@@ -73,10 +73,11 @@ def pixel_stage(
     integrand of data of unit variance. ``z``: clean latents ``[N, ...]`` of a frozen encoder, noised afresh at
     ``lambda_0`` each time; zeros, and ``lambda_0`` None, for a model of the pictures alone.
     """
-    table, dimensions = rate_table(*span), math.prod(pictures.shape[1:])
+    table, kind = rate_table(*span), kind_of(pictures.shape)
+    dimensions = math.prod(kind.shape)
 
     def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        x, z = to_unit(batch[0]), batch[1]
+        x, z = kind.to_unit(batch[0]), batch[1]
         levels = table.sample(draws.strata(len(x)).to(x.device))
         x_t = diffuse(x, draws.normal(x), levels.lambda_t)
         x_hat = model(x_t, levels.lambda_t, noisy_latents(z, lambda_0, draws))

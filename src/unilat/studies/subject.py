@@ -15,7 +15,7 @@ from unilat.files import digest, read_json, read_safetensors, write_json, write_
 from unilat.interop import arrays, diffusers
 from unilat.interop.model import CallableModel, Declared, ForeignModel
 from unilat.maths.seeds import key
-from unilat.signals import Pictures, split, to_unit
+from unilat.signals import Pictures, split
 from unilat.signals import load as load_pictures
 from unilat.signals.pictures import equal_groups, pack
 from unilat.types import UserError
@@ -180,7 +180,7 @@ def claim(folder: Path, identity: Mapping[str, object]) -> None:
 def _encoded(model: ForeignModel, pictures: Pictures, device: Any) -> dict[str, Tensor]:
     z, logvar = [], []
     for part in pictures.images.split(BATCH):
-        found = model.encode(to_unit(part).to(device))
+        found = model.encode(pictures.kind.to_unit(part).to(device))
         z.append(found.z.cpu())
         logvar += [] if found.logvar is None else [found.logvar.cpu()]
     tensors = {"z": torch.cat(z)}
