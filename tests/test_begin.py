@@ -52,7 +52,7 @@ def test_keywords_are_fields_of_the_configuration() -> None:
         ({"stage1__sample": 3}, "no field stage1__sample .* perhaps you meant stage1__samples"),
         ({"samples": 3}, "no field samples .* perhaps you meant stage1__samples"),
         ({"taget_bpp": 0.3}, "perhaps you meant target_bpp"),
-        ({"qqqqqq": 0.3}, "--help-config"),
+        ({"qqqqqq": 0.3}, "RunConfig has them all"),
         ({"stage1__samples": "many"}, "stage1.samples"),
         ({"stage1__samples": torch.tensor(3)}, "numbers, texts and tuples"),
     ],

@@ -1,11 +1,12 @@
 """Messages name fields of the configuration; the command line names the options that set them."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from unilat.cli import main
-from unilat.cli.naming import options_named
+from unilat.cli.naming import ARGUMENTS, arguments_named, options_named
 
 SENTENCES = {
     "stage1.samples must be 1 or more, not 0": "--stage1.samples must be 1 or more, not 0",
@@ -27,6 +28,29 @@ def test_fields_become_the_options_that_set_them(text: str) -> None:
     """Kills: underscores in options, a field that is cut at a shorter one's name, words and paths of files taken for
     fields."""
     assert options_named(text) == SENTENCES[text]
+
+
+SPOKEN = {
+    "choose another `out`": "choose another --out",
+    "`teacher_steps` 5 must be a multiple of `steps` 3": "--teacher-steps 5 must be a multiple of --steps 3",
+    "`count` must be 1 or more; leave out `label`": "-n must be 1 or more; leave out --class",
+    "(`compile='on'` does it; `compile='off'` leaves it)": "(--compile does it; --no-compile leaves it)",
+    "a longer `stage1.settle`, `target_bpp`": "a longer --stage1.settle, --target-bpp",
+    "go on with `unilat train`, out of `datasets`": "go on with `unilat train`, out of `datasets`",
+}
+
+
+@pytest.mark.parametrize("text", SPOKEN)
+def test_arguments_become_the_options_that_give_them(text: str) -> None:
+    """Kills: commands and words in backticks taken for options, an option that no command has, backticks that stay."""
+    assert arguments_named(text) == SPOKEN[text]
+
+
+def test_every_argument_has_an_option_of_a_command() -> None:
+    """Kills: a misspelt option that a message would tell."""
+    texts = "".join(path.read_text() for path in (Path(__file__).parents[1] / "docs" / "help").glob("*.txt"))
+    for option in ARGUMENTS.values():
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", texts), option
 
 
 def test_the_command_line_tells_options_and_other_mistakes_as_they_are(

@@ -163,11 +163,11 @@ def test_classes_by_name_and_by_number(run: Run) -> None:
 
 def test_impossible_counts_are_refused(run: Run, pictures: torch.Tensor) -> None:
     """Kills: 0 steps taken for the default, and a traceback for no pictures."""
-    with pytest.raises(UserError, match="--steps must be 1 or more, not 0"):
+    with pytest.raises(UserError, match="`steps` must be 1 or more, not 0"):
         run.reconstruct(pictures[:2], steps=0)
-    with pytest.raises(UserError, match="--steps must be 1 or more, not 0"):
+    with pytest.raises(UserError, match="`steps` must be 1 or more, not 0"):
         run.sample_latents(1, steps=0)
-    with pytest.raises(UserError, match="-n must be 1 or more, not 0"):
+    with pytest.raises(UserError, match="`count` must be 1 or more, not 0"):
         run.sample(0)
 
 

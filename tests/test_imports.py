@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -317,6 +318,19 @@ def test_the_kind_alone_knows_its_range():
     for path in FILES:
         if _room(path) != "signals":
             assert not {name for name in _imports(path) if name.rpartition(".")[2] in ("to_unit", "to_bytes")}, path
+
+
+def test_messages_name_fields_and_no_options():
+    """Outside cli/ no text that a user may read speaks of ``--options``, which Python does not have: it names the field
+    or, in backticks, the argument; ``cli/naming.py`` tells the option. Kills: one that does, in an error or a note."""
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        for node in texts if _room(path) != "cli" and path.name != "style.py" else []:
+            plain = re.sub(r"pip install[^,:;(]*|var\(--", "", str(node.value))
+            spoken = " " in plain and id(node) not in docstrings
+            assert not (spoken and re.search(r"(?<![\w-])--[a-z]", plain)), f"{path}:{node.lineno}: {node.value}"
 
 
 def test_there_is_no_drawer():

@@ -223,7 +223,7 @@ def test_another_configuration_is_refused_by_name(whole: Path, source: Path) -> 
     before = {path: path.read_bytes() for path in whole.rglob("*.json")}
     other = replace(config, seed=5, stage1=replace(config.stage1, target_bpp=0.2))
     with pytest.raises(
-        UserError, match=r"another configuration \(stage1.target_bpp: 0.3 and 0.2; seed: 0 and 5\).*--out"
+        UserError, match=r"another configuration \(stage1.target_bpp: 0.3 and 0.2; seed: 0 and 5\).*`out`"
     ):
         run.train(other, whole)
     assert before == {path: path.read_bytes() for path in whole.rglob("*.json")}
@@ -241,9 +241,9 @@ def test_only_the_evaluation_may_change(whole: Path, source: Path, tmp_path: Pat
 def test_a_foreign_folder_is_left_alone(tmp_path: Path, source: Path) -> None:
     """Kills: a run written among somebody's files, or over a file."""
     (tmp_path / "holiday.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty and no run folder: choose another --out"):
+    with pytest.raises(UserError, match="not empty and no run folder: choose another `out`"):
         run.train(small(source), tmp_path)
-    with pytest.raises(UserError, match="is a file: choose another --out"):
+    with pytest.raises(UserError, match="is a file: choose another `out`"):
         run.train(small(source), tmp_path / "holiday.txt")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"architectures": ["GPT"]}')
@@ -257,7 +257,7 @@ def test_changed_pictures_are_refused(whole: Path, source: Path) -> None:
     before, numbers = source.read_bytes(), (whole / "data.json").read_bytes()
     try:
         write_pictures(source, count=61)
-        with pytest.raises(UserError, match=r"boxes\.npz has changed since .* choose another --out"):
+        with pytest.raises(UserError, match=r"boxes\.npz has changed since .* choose another `out`"):
             run.train(small(source), whole)
     finally:
         source.write_bytes(before)

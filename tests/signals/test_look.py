@@ -60,7 +60,7 @@ def test_every_count_of_a_look(tmp_path, monkeypatch):
     assert lines[0].endswith("in: 41 pictures of 16 x 16, colour, 25 classes")
     assert lines[1].startswith("classes: c00 16, c01 1, c02 1, c03 2, c04 1") and lines[1].endswith("c19 1, and 5 more")
     assert "held out by the source: 15" in lines and "converted: 25 resized" in lines
-    assert "... and 3 more skipped (--json lists all)" in lines and sum(x.startswith("skipped ") for x in lines) == 10
+    assert "... and 3 more skipped (`json()` lists all)" in lines and sum(x.startswith("skipped ") for x in lines) == 10
     assert "13 of 54 skipped: 7 not a picture, 5 empty file, 1 smaller than 16" in lines
     shown = []
     monkeypatch.setattr(look_module.ImageDraw.ImageDraw, "text", lambda pen, at, text, **_: shown.append(text))

@@ -56,7 +56,7 @@ def test_parts_that_are_not_trained_are_not_timed() -> None:
 
 def test_what_cannot_be_trained_is_refused() -> None:
     """Kills: minutes told for a run that would not start."""
-    with pytest.raises(UserError, match="--channels must be 1"):
+    with pytest.raises(UserError, match="`channels` must be 1"):
         bench(TINY, channels=2)
     with pytest.raises(UserError, match="for video"):
         bench(presets.get("kinetics-600"))

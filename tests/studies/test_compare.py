@@ -202,7 +202,7 @@ def test_refusals_are_one_line(tmp_path: Path) -> None:
         (empty / name).unlink()
     with pytest.raises(UserError, match=r"fewer than two .* empty: metrics.json is missing"):
         compare([run, empty])
-    with pytest.raises(UserError, match="choose another --out"):
+    with pytest.raises(UserError, match="choose another `out`"):
         compare([run, run], run / "config.json" / "page.html")
 
 

@@ -127,8 +127,8 @@ def test_compiling_is_for_long_runs_and_for_who_asks(monkeypatch: pytest.MonkeyP
     """Kills: a minute of compiling before a run of minutes; a choice against what was asked; one without a compiler."""
     monkeypatch.setattr(fast, "_compiler", lambda device: True)
     short, long = compiles(Choices(), 1e12, CPU), compiles(Choices(), 1e18, CPU)
-    assert not short[0] and "would not pay back" in short[1] and "--compile" in short[1]
-    assert long[0] and "pays back" in long[1] and "--no-compile" in long[1]
+    assert not short[0] and "would not pay back" in short[1] and "`compile='on'`" in short[1]
+    assert long[0] and "pays back" in long[1] and "`compile='off'`" in long[1]
     assert compiles(Choices(compile="on"), 0, CPU)[0] and not compiles(Choices(compile="off"), 1e20, CPU)[0]
     assert all("\n" not in why for _, why in (short, long))
     monkeypatch.setattr(fast, "_compiler", lambda device: False)

@@ -101,7 +101,9 @@ def test_the_prior_learns_before_the_encoder_pays() -> None:
     assert slopes[1] == pytest.approx(slopes[2] / 2, rel=1e-4) and slopes[3] == pytest.approx(slopes[2], rel=1e-6)
 
 
-@pytest.mark.parametrize(("rate", "advice"), [(1e-4, "fewer bits, or more --autoencoder"), (50.0, "ask for more bits")])
+@pytest.mark.parametrize(
+    ("rate", "advice"), [(1e-4, "fewer bits, or more autoencoder.latent_channels"), (50.0, "ask for more bits")]
+)
 def test_a_target_out_of_reach_ends_the_run(rate: float, advice: str) -> None:
     """Kills: training on with the factor at its limit, the wrong way out, and a stop after a single unlucky batch."""
     one = stage(replace(CONFIG, batch=1000, control=replace(CONTROL, limit=30.0)))

@@ -42,13 +42,12 @@ def _failed(error: Exception) -> int:
     """Say on standard error, in one line, what went wrong; the exit code."""
     if os.environ.get("UNILAT_TRACEBACK") == "1":
         raise error
+    from unilat.cli.naming import arguments_named, options_named
     from unilat.fields import FieldError
     from unilat.types import UserError
 
-    text = " ".join(str(error).split())
+    text = arguments_named(" ".join(str(error).split()))
     if isinstance(error, FieldError):
-        from unilat.cli.naming import options_named
-
         text = options_named(text)
     if isinstance(error, UserError):
         print(f"error: {text}", file=sys.stderr)

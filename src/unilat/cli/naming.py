@@ -1,4 +1,8 @@
-"""Fields of the configuration as the options that set them: messages name the field, people type the option."""
+"""Fields and arguments as the options that set them: messages name what Python has, people type the option.
+
+A field of the configuration stands in a message as it is, ``stage1.samples``; what a function takes stands in
+backticks, since a word such as `out` may also be just a word.
+"""
 
 import dataclasses
 import re
@@ -6,6 +10,28 @@ from typing import Any
 
 SHORT = {"data.size": "--size", "target_bpp": "--target-bpp", "loss_factor": "--loss-factor"}
 """Fields that an option of `unilat train` sets by a shorter name."""
+
+
+ARGUMENTS = {
+    **{name: "--" + name.replace("_", "-") for name in ("base", "channels", "guidance", "out", "preset", "samples")},
+    **{name: "--" + name.replace("_", "-") for name in ("size", "steps", "teacher_steps", "truth")},
+    "count": "-n",
+    "label": "--class",
+    "compile='on'": "--compile",
+    "compile='off'": "--no-compile",
+    "json()": "--json",
+}
+"""What functions take, as messages have it in backticks, with the options of the commands that call them."""
+
+
+def arguments_named(text: str) -> str:
+    """``text`` with what stands alone in backticks as its option, where it has one: `out` is --out, commands stay."""
+
+    def option(match: re.Match[str]) -> str:
+        named = ARGUMENTS.get(match[1]) or options_named(match[1])
+        return match[0] if named == match[1] else named
+
+    return re.sub(r"`([^\s`]+)`", option, text) if "`" in text else text
 
 
 def options_named(text: str) -> str:

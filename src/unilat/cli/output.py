@@ -12,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
+from unilat.cli.naming import arguments_named
+
 _EVERY = 2.0  # seconds between two lines of `note`
 
 
@@ -47,12 +49,13 @@ class Output:
 
     def say(self, line: str) -> None:
         """A line for people, on standard error."""
-        self.console.print(line, markup=False)
+        self.console.print(arguments_named(line), markup=False)
 
     def result(self, values: dict[str, Any], text: str) -> None:
         """The command's one answer: ``values`` as JSON, or ``text``. Closes the output."""
         self._exit.close()
-        print(json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) if self.as_json else text)
+        plainly = json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) if self.as_json else ""
+        print(plainly or arguments_named(text))
 
 
 def plain(value: Any) -> Any:

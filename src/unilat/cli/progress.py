@@ -6,6 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from unilat.cli.naming import arguments_named
 from unilat.run.records import Note
 from unilat.training.records import Step
 
@@ -44,7 +45,7 @@ class TrainingProgress:
     def __call__(self, record: Step | Note) -> None:
         """Show one step, or a note."""
         if isinstance(record, Note):
-            self.console.print(record.text, markup=False)
+            self.console.print(arguments_named(record.text), markup=False)
             return
         stage, step, steps = record.stage, record.step, record.steps
         name = _NAMES.get(stage, stage)

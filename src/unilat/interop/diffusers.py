@@ -56,7 +56,7 @@ class DiffusersModel:
         if height % self.factor or width % self.factor:
             fits = max(1, round(height / self.factor)) * self.factor
             raise UserError(
-                f"{self.name} shrinks pictures {self.factor} times and {height} × {width} does not fit: --size {fits}"
+                f"{self.name} shrinks pictures {self.factor} times and {height} × {width} does not fit: `size` {fits}"
             )
 
     @torch.no_grad()

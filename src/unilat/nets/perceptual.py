@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unilat.fields import FieldError
 from unilat.types import UserError
 
 ALEX_SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
@@ -72,9 +73,9 @@ def load() -> PerceptualDistance:
     """The network with the packaged weights; raises :class:`UserError` where the package is missing or another."""
     spec = find_spec("stlpips_pytorch")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(
+        raise FieldError(
             "the perceptual distance needs weights: pip install --no-deps stlpips-pytorch==0.0.2 "
-            "(with its dependencies it would bring torchvision), or leave out --autoencoder.perceptual"
+            "(with its dependencies it would bring torchvision), or leave out autoencoder.perceptual"
         )
     path = Path(spec.submodule_search_locations[0]) / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
     content = path.read_bytes() if path.is_file() else b""

@@ -48,7 +48,7 @@ def write(path: Path, table: Comparison, runs: Sequence[Contents]) -> Path:
         with whole(path) as part:
             part.write_bytes(page(table, runs).encode())
     except OSError as problem:
-        raise UserError(f"{path} cannot be written ({problem.strerror}): choose another --out") from problem
+        raise UserError(f"{path} cannot be written ({problem.strerror}): choose another `out`") from problem
     return path
 
 

@@ -129,7 +129,7 @@ def changed(config: RunConfig, fields: dict[str, Any]) -> RunConfig:
         if name not in known:
             ends = [one for one in known if one.split("__")[-1] == name]
             near = ends or difflib.get_close_matches(name, [*known, *_SHORT], n=1, cutoff=0.5)
-            hint = f"perhaps you meant {near[0]}" if near else "`unilat train --help-config` lists them all"
+            hint = f"perhaps you meant {near[0]}" if near else "unilat.recipe.config.RunConfig has them all"
             raise UserError(f"there is no field {name} in the configuration: {hint}")
         *sections, last = name.split("__")
         place = values

@@ -76,13 +76,13 @@ def distill(
     """
     if config.steps < 1 or config.teacher_steps % max(1, config.steps):
         raise UserError(
-            f"--teacher-steps {config.teacher_steps} must be a multiple of --steps {config.steps}: every call of the "
+            f"`teacher_steps` {config.teacher_steps} must be a multiple of `steps` {config.steps}: every call of the "
             "student stands for as many of the teacher's"
         )
     if not 0 <= config.truth < float("inf"):
-        raise UserError(f"--truth must be 0 or a positive number, not {config.truth}")
+        raise UserError(f"`truth` must be 0 or a positive number, not {config.truth}")
     if config.part == "base" and config.truth:
-        raise UserError("--truth is for the decoder: a base model's paths end at no picture of the data; leave it out")
+        raise UserError("`truth` is for the decoder: a base model's paths end at no picture of the data; leave it out")
     run = load(folder, device)
     teacher = _decoder(run, progress, config) if config.part == "decoder" else _base(run, config)
     name, every = f"distill-{config.part}-{config.steps}", config.teacher_steps // config.steps

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unilat.fields import FieldError
 from unilat.files import digest
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
@@ -107,10 +108,10 @@ class AutoencoderStage:
         self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
         if self.stuck > 20_000:
             few = metrics["bpp"] < (self.aim or 0)
-            raise UserError(
+            raise FieldError(
                 f"{self.config.target_bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
                 f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
-                + ("fewer bits, or more --autoencoder.latent-channels" if few else "more bits")
+                + ("fewer bits, or more autoencoder.latent_channels" if few else "more bits")
             )
         return {"loss_factor": used, "target": self.aim or math.nan}
 

@@ -68,10 +68,10 @@ def train(
     """
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
-        raise UserError("this configuration is for video, and only pictures are read so far: take another --preset")
+        raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
     feature_network(config.evaluation.features)  # a mistake in its name is told now, not after the training
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: choose another --out")
+        raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
     world = join(place)
     with contextlib.ExitStack() as stack:
@@ -137,10 +137,10 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
         if lengthened != config and files.data.is_file():
             differs = "; ".join(configuration.differences(lengthened, config))
             raise UserError(
-                f"{folder} holds a run of another configuration ({differs}): choose another --out, or delete it"
+                f"{folder} holds a run of another configuration ({differs}): choose another `out`, or delete it"
             )
     elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no run folder: choose another --out")
+        raise UserError(f"{folder} is not empty and no run folder: choose another `out`")
     write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
     for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
@@ -168,7 +168,7 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
     before = read_json(path) if path.is_file() else {}
     if isinstance(before, dict) and before.get("sha256", pictures.sha256) != pictures.sha256:
         raise UserError(
-            f"{pictures.source} has changed since {folder} was begun: choose another --out, or bring the pictures back"
+            f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
     write_json(path, facts)
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unilat.fields import FieldError
 from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
@@ -80,7 +81,7 @@ class Run:
         self.few_decoder = self._few("decoder", self.autoencoder.decoder) if decoder == "fast" else None
         if base == "fast" and self.base is None:
             raise UserError(
-                f"{self.folder} has no base model, so there is no fast one: train stage 2, or leave out --base"
+                f"{self.folder} has no base model, so there is no fast one: train stage 2, or leave out `base`"
             )
         self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
 
@@ -198,9 +199,9 @@ class Run:
         latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
         if tuple(latents.z.shape[1:]) != self.latent_shape:
             raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
-        evaluation, steps = self.config.evaluation, _positive(self.decoder_steps if steps is None else steps, "--steps")
+        evaluation, steps = self.config.evaluation, _positive(self.decoder_steps if steps is None else steps, "steps")
         if self.few_decoder and steps != self.few_decoder.calls:
-            raise UserError(f"the fast decoder was distilled for --steps {self.few_decoder.calls}, not {steps}")
+            raise UserError(f"the fast decoder was distilled for `steps` {self.few_decoder.calls}, not {steps}")
         made = []
         for first in range(0, len(latents), BATCH):
             z = latents.z[first : first + BATCH]
@@ -235,20 +236,20 @@ class Run:
     ) -> LatentSet:
         """``count`` latents z_0; without a label classes take turns. Latent i is a function of (seed, i)."""
         if self.base is None:
-            raise UserError(
-                f"{self.folder} has no base model: train stage 2 (`unilat train` without --stage2.samples 0), or draw "
-                "from stage 1's prior: --evaluation.sample-from prior"
+            raise FieldError(
+                f"{self.folder} has no base model: train stage 2 (stage2.samples above 0), or draw from stage 1's "
+                "prior: evaluation.sample_from prior"
             )
-        labels = self._labels(_positive(count, "-n"), label)
+        labels = self._labels(_positive(count, "count"), label)
         evaluation = self.config.evaluation
         if guidance is not None and not self.classes:
-            raise UserError("this run's pictures have no classes to be guided by: leave out --guidance")
+            raise UserError("this run's pictures have no classes to be guided by: leave out `guidance`")
         if self.few_base and (guidance, steps) != (None, None):
             raise UserError("the fast base model was distilled for its own steps and guidance: leave both out")
         guidance = evaluation.guidance if guidance is None else guidance
         if not math.isfinite(guidance):
-            raise UserError(f"--guidance must be a number, not {guidance}")
-        steps = _positive(self.base_steps if steps is None else steps, "--steps")
+            raise UserError(f"`guidance` must be a number, not {guidance}")
+        steps = _positive(self.base_steps if steps is None else steps, "steps")
         made = []
         for first in range(0, count, BATCH):
             here = labels[first : first + BATCH]
@@ -283,7 +284,7 @@ class Run:
     def class_number(self, label: int | str) -> int:
         """Number of a class: a text is a name where there is such a class and else a number, a whole number is one."""
         if not self.classes:
-            raise UserError("this run's pictures have no classes: leave out --class")
+            raise UserError("this run's pictures have no classes: leave out `label`")
         if isinstance(label, str) and label in self.classes:
             return self.classes.index(label)
         if str(label).isdecimal() and int(label) < len(self.classes):
@@ -307,9 +308,7 @@ def read_config(folder: Path) -> RunConfig:
     """The configuration of a run folder; raises :class:`UserError` where it is none."""
     path = RunFolder(folder).config
     if not path.is_file():
-        raise UserError(
-            f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train DATA --out {folder}`"
-        )
+        raise UserError(f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train`")
     return configuration.from_json(path.read_text("utf-8", "replace"))
 
 
@@ -325,7 +324,7 @@ def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> Non
 
 def _positive(number: int, name: str) -> int:
     if number < 1:
-        raise UserError(f"{name} must be 1 or more, not {number}")
+        raise UserError(f"`{name}` must be 1 or more, not {number}")
     return number
 
 

@@ -56,7 +56,7 @@ class Look:
         found += _shapes(pictures.shapes)
         found += [f"skipped {name}: {reason}" for name, reason in pictures.skipped[:10]]
         if len(pictures.skipped) > 10:
-            found.append(f"... and {len(pictures.skipped) - 10} more skipped (--json lists all)")
+            found.append(f"... and {len(pictures.skipped) - 10} more skipped (`json()` lists all)")
         return found + list(pictures.notes) + ([f"contact sheet: {self.sheet}"] if self.sheet else [])
 
 

@@ -97,7 +97,7 @@ def audit(
     Raises :class:`UserError` with one line for what cannot be read or measured.
     """
     if (samples is not None and samples < 1) or (limit is not None and limit < subject.FEWEST):
-        raise UserError(f"an audit needs --samples of 1 at least and {subject.FEWEST} pictures, not {samples}, {limit}")
+        raise UserError(f"an audit needs `samples` of 1 at least and {subject.FEWEST} pictures, not {samples}, {limit}")
     plan, sides = AuditPlan(seed=seed) if plan is None else plan, None if size is None else as_size(size)
     if samples is not None:
         plan = dataclasses.replace(plan, prior=dataclasses.replace(plan.prior, samples=samples))

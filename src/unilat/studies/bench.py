@@ -88,7 +88,7 @@ def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, de
     """
     configuration.check(config)
     if channels not in (1, 3):
-        raise UserError(f"--channels must be 1 (grey) or 3 (colour), not {channels}")
+        raise UserError(f"`channels` must be 1 (grey) or 3 (colour), not {channels}")
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are trained so far: take another one")
     place = pick_device(device)

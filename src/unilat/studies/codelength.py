@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unilat.fields import FieldError
 from unilat.maths.codelength import CodelengthTerms, codelength_terms
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import diffuse
@@ -171,8 +172,8 @@ def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
     if ae.learned_variance or ae.random_end is not None:
         raise UserError(f"{run.folder}: a codelength is told for latents whose noise is fixed at λ₀")
     if ae.decoder_start != "latent":
-        raise UserError(
-            f"{run.folder}: a codelength is told for decoders trained with --autoencoder.decoder-start latent"
+        raise FieldError(
+            f"{run.folder}: a codelength is told for decoders trained with autoencoder.decoder_start latent"
         )
     if run.read(pictures).images is not pictures:
         size, channels = run.config.data.size, run.data["channels"]

@@ -150,7 +150,7 @@ def about(subject: Subject) -> About:
 def unknown(subject: Subject) -> list[str]:
     """What an audit of this subject cannot know, a sentence each."""
     found = [
-        "The bits are an upper bound under the prior that was fitted here. One that sees more latents (--samples) "
+        "The bits are an upper bound under the prior that was fitted here. One that sees more latents (`samples`) "
         "brings them down; how far is not known."
     ]
     if subject.model is not None:
@@ -170,7 +170,7 @@ def unknown(subject: Subject) -> list[str]:
                 "how far is not known."
             )
     if subject.pixels is None:
-        found.append("The pictures are not known, so there are no bits per pixel: name them, or their --size.")
+        found.append("The pictures are not known, so there are no bits per pixel: name them, or their `size`.")
     if subject.model is not None and subject.logvar is None:
         found.append(
             "This model has no posterior, so its own noise is not known, nor how finely its decoder reads the latents."

@@ -172,7 +172,7 @@ def claim(folder: Path, identity: Mapping[str, object]) -> None:
         names = set(identity) | set(found if isinstance(found, dict) else {})
         differ = sorted(name for name in names if not isinstance(found, dict) or found.get(name) != identity.get(name))
         if differ:
-            raise UserError(f"{folder} holds another audit ({', '.join(differ)} differ): choose another --out")
+            raise UserError(f"{folder} holds another audit ({', '.join(differ)} differ): choose another `out`")
     write_json(path, identity)
 
 

@@ -86,7 +86,7 @@ class Verification:
         if not self.slack.holds:
             told.append(
                 f"the slack {self.slack.value:.2%} is above {self.slack.limit:.0%}: the run's prior is undertrained or "
-                "too small; a longer --stage1.settle (the prior alone, at the end) or a wider --autoencoder.prior helps"
+                "too small; a longer `stage1.settle` (the prior alone, at the end) or a wider `autoencoder.prior` helps"
             )
         return tuple(told)
 
@@ -106,7 +106,7 @@ class Verification:
             "run's prior.",
             f"A prior {grown:.1f} times as large, refitted on the same latents ({slack.samples:,} seen), needs "
             f"{slack.refitted:.4g}: the run's prior pays at least {sure} too much (its slack; a longer refit, "
-            "--samples, may find more).",
+            "`samples`, may find more).",
         ]
         if slack.value < -2 * slack.stderr:
             told.append(

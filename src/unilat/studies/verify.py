@@ -55,7 +55,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     gone or are no longer what they were.
     """
     if samples < 1:
-        raise UserError(f"--samples must be 1 or more, not {samples}")
+        raise UserError(f"`samples` must be 1 or more, not {samples}")
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))

@@ -58,17 +58,17 @@ BACKEND = "inductor"
 def compiles(choices: Choices, flops: float, device: torch.device) -> tuple[bool, str]:
     """Whether a stage of so many ``flops`` is compiled here, and why, in one line."""
     if choices.compile == "on" and not _compiler(device):
-        raise UserError("--compile: there is no C++ compiler on this machine: install g++, or leave --compile out")
+        raise UserError("there is no C++ compiler on this machine: install g++, or leave out `compile='on'`")
     if choices.compile != "auto":
         return choices.compile == "on", "compiled, as asked" if choices.compile == "on" else "not compiled, as asked"
     price = PRICES.get(device.type, PRICES["cpu"])
     saved = price.saved * flops / price.flops
     figures = f"about {saved:.0f} s saved, {price.seconds:.0f} s spent"
     if saved < 1.5 * price.seconds:
-        return False, f"not compiled: it would not pay back ({figures}; --compile does it all the same)"
+        return False, f"not compiled: it would not pay back ({figures}; `compile='on'` does it all the same)"
     if not _compiler(device):
         return False, f"not compiled: there is no C++ compiler here ({figures})"
-    return True, f"compiled: it pays back ({figures}; --no-compile leaves it)"
+    return True, f"compiled: it pays back ({figures}; `compile='off'` leaves it)"
 
 
 def _compiler(device: torch.device) -> bool:

@@ -49,7 +49,9 @@ def pick_device(device: str = "auto") -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         if not torch.cuda.is_available():
-            raise UserError("device cuda: this machine has none, or this torch cannot use it; say --device cpu")
+            raise UserError(
+                "device cuda: this machine has none, or this torch cannot use it; give device='cpu', or leave it out"
+            )
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
     return torch.device(device)
