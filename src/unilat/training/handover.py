@@ -68,7 +68,7 @@ def _memory() -> BinaryIO:
 
 def _bytes(tensor: Tensor) -> memoryview:
     """The numbers of a tensor in their order; not copied where they lie so."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write(file: BinaryIO, tensor: Tensor, offset: int) -> int:
