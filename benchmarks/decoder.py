@@ -79,11 +79,11 @@ def one(name: str, seed: int) -> None:
     for steps in (2, 1):
         done = distill(folder, replace(DEFAULTS["decoder"], steps=steps))
         decoded(f"distilled, {_calls(steps)}", load(folder, decoder="fast"))
-        found[f"distilling the decoder to {_calls(steps)}"] = {"time": done["seconds"]}
+        found[f"distilling the decoder to {_calls(steps)}"] = {"time": done.seconds}
     for steps in (1, 4):
         done = distill(folder, replace(DEFAULTS["base"], steps=steps))
         sampled(f"base distilled to {_calls(steps)}", load(folder, base="fast"))
-        found[f"distilling the base to {_calls(steps)}"] = {"time": done["seconds"]}
+        found[f"distilling the base to {_calls(steps)}"] = {"time": done.seconds}
         run.few_base, seconds = student(run, steps, 30_000, folder / "consistency")
         sampled(f"base of {_calls(steps)} by consistency", run)
         found[f"consistency to {_calls(steps)}"] = {"time": seconds}
@@ -181,7 +181,7 @@ def speed() -> Rows:
             told, null = base.denoise(torch.cat([latents] * 2), level(solver, t, 128), both).chunk(2)
             latents = solver.step(null + guidance * (told - null), t, latents).prev_sample
         z_0 = diffuse(latents, torch.randn(latents.shape, generator=generator), torch.full((64,), 5.0))
-        x = torch.randn(64, full.data["channels"], 32, 32, generator=generator)
+        x = torch.randn(64, full.data.channels, 32, 32, generator=generator)
         walker = DDIMScheduler(clip_sample=False, **betas)
         walker.set_timesteps(decoder_calls)
         for t in walker.timesteps:

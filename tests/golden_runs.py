@@ -25,6 +25,7 @@ from unilat.files import digest, read_json, read_safetensors
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig
 from unilat.report import page
+from unilat.results import Results
 from unilat.run import train as run
 from unilat.run.distill import DistillConfig, distill
 from unilat.run.evaluate import evaluate
@@ -72,13 +73,19 @@ def _config(source: Path, **changed: Any) -> RunConfig:
     return replace(config, **usual | changed)
 
 
+def numbers(results: Results | None) -> dict[str, Any]:
+    """What ``metrics.json`` holds."""
+    assert results is not None
+    return results.to_json()
+
+
 def grey(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     """Grey pictures in ten classes, with distances and a classifier."""
     images, labels = shapes(150, 1, 10)
     np.savez(folder / "grey.npz", images=images, labels=labels)
     config = _config(folder / "grey.npz")
     measured = replace(config.evaluation, features="efficientnet-lite0@64", classifier_samples=640)
-    return run.train(replace(config, evaluation=measured), folder / "run", tell)
+    return numbers(run.train(replace(config, evaluation=measured), folder / "run", tell))
 
 
 def colour(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def colour(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     config = _config(folder / "colour.npz")
     networks = replace(config.autoencoder, covariance_up_to=1024)
     base = replace(config.base, token_dropping=0.25, vit=replace(config.base.vit, blocks=(2, 3)))
-    return run.train(replace(config, autoencoder=networks, base=base), folder / "run", tell)
+    return numbers(run.train(replace(config, autoencoder=networks, base=base), folder / "run", tell))
 
 
 def variance(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
@@ -97,7 +104,7 @@ def variance(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any
     config = _config(folder / "variance.npz")
     networks = replace(config.autoencoder, learned_variance=True)
     stage2 = replace(config.stage2, levels="learned", optimizer="muon")
-    metrics = run.train(replace(config, autoencoder=networks, stage2=stage2), folder / "run", tell)
+    metrics = numbers(run.train(replace(config, autoencoder=networks, stage2=stage2), folder / "run", tell))
     student = DistillConfig(steps=1, teacher_steps=4, samples=STEPS * BATCH, batch=BATCH, seed=5)
     distill(folder / "run", student, tell)
     return metrics | {"fast": evaluate(run.load(folder / "run", decoder="fast")).to_json()}
@@ -147,7 +154,6 @@ def made(name: str) -> dict[str, Any]:
         }
         data = read_json(folder / "run" / "data.json")
     torch.set_num_threads(threads)
-    metrics.pop("report")
     tree = {"kind": kind(), "steps": steps, "metrics": without_clocks(metrics), "data": data}
     return json.loads(json.dumps(tree | {"report": texts(html), "drawings": drawings(html), "weights": weights}))
 

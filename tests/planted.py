@@ -22,6 +22,7 @@ from unilat.recipe import presets
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig, to_dict
 from unilat.results import Number
+from unilat.run.facts import Facts
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
 from unilat.signals import Image, Pictures
@@ -144,7 +145,7 @@ def bare_run(config: RunConfig, autoencoder: Any, base: Any = None, folder: Path
     """A :class:`Run` around given networks, without a folder; its methods are the library's."""
     run = Run.__new__(Run)
     run.folder, run.device, run.config = folder, torch.device("cpu"), config
-    run.data = {"channels": 3, "classes": list(CLASSES), "sha256": "", "source": "planted"}
+    run.data = Facts(channels=3, classes=tuple(CLASSES), sha256="", source="planted")
     run.autoencoder, run.encoder_sha256, run.base = autoencoder, "f" * 64, base
     run.few_decoder = run.few_base = None
     return run
@@ -192,7 +193,7 @@ class PlantedRun:
 
     def __init__(self, config: RunConfig, pictures: Pictures, folder: Path, *, learned: bool = False, base: Any = None):
         self.config, self.source, self.folder, self.base, self.learned = config, pictures, folder, base, learned
-        self.data = {"channels": 3, "classes": list(CLASSES), "sha256": pictures.sha256, "source": "planted"}
+        self.data = Facts(channels=3, classes=tuple(CLASSES), sha256=pictures.sha256, source="planted")
         self.classes = list(CLASSES)
         self.autoencoder: Any = Blocks(config, -1.0 if learned else None)
         self.decoder_steps, self.base_steps = config.evaluation.decoder_steps, config.evaluation.base_steps

@@ -18,6 +18,7 @@ from unilat.cli import main
 from unilat.recipe import presets
 from unilat.recipe.build import Description
 from unilat.results import Bits, Costs, Distance, Number, Reconstruction, Results
+from unilat.run.facts import Facts
 from unilat.run.given import PictureSet
 from unilat.run.records import Note
 from unilat.training.records import Step
@@ -41,7 +42,7 @@ class FakeRun:
     def __init__(self) -> None:
         self.config = presets.get("tiny")
         self.classes = ("a", "b", "7")
-        self.data = {"source": "elsewhere"}
+        self.data = Facts(source="elsewhere", channels=1, classes=(), sha256="")
         self.results = RESULTS
         self.asked: dict[str, Any] = {}
 

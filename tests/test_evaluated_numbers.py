@@ -381,10 +381,10 @@ def test_own_pictures_are_read_as_they_were_trained_on(
     asked: list[Any] = []
     monkeypatch.setattr(evaluation, "read_pictures", recorded(lambda *given: pictures, asked))
     run: Any = PlantedRun(planted_config(), pictures, tmp_path)
-    run.data |= {"count": 200}
+    run.data = replace(run.data, count=200)
     assert evaluation.own_pictures(run) is pictures and asked[0][0] == (run.config.data, 3, False)
     images, labels = evaluation.held_out(run)
     assert numbers(images) == list(range(0, 200, 4)) and torch.equal(labels, pictures.labels[::4])
-    run.data |= {"sha256": "0" * 64}
+    run.data = replace(run.data, sha256="0" * 64)
     with pytest.raises(UserError, match="planted has changed since this run was trained"):
         evaluation.own_pictures(run)

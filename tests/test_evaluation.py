@@ -60,10 +60,10 @@ def test_quality_is_of_what_reconstruct_returns(run: Run, pictures: torch.Tensor
 def test_held_out_pictures_were_never_trained_on(run: Run) -> None:
     """Kills: a split that is another one when it is measured than it was in training."""
     test, _ = held_out(run)
-    kept, _ = run.pictures(run.data["source"])
+    kept, _ = run.pictures(run.data.source)
     trained_on = LatentSet.load(run.folder / "latents" / "train-00000.safetensors")
-    assert len(test) == run.data["test"] and len(trained_on) == run.data["train"]
-    assert len(kept) == run.data["test"] + run.data["train"] + run.data["calibration"]
+    assert len(test) == run.data.test and len(trained_on) == run.data.train
+    assert len(kept) == run.data.test + run.data.train + run.data.calibration
 
     def distance(images: torch.Tensor) -> torch.Tensor:
         return (run.latents(images).flatten(1)[:, None] - trained_on.z.flatten(1)).abs().amax(2)
@@ -86,8 +86,8 @@ def test_another_source_is_measured_without_touching_the_run(run: Run, tmp_path:
 
 def test_pictures_of_a_changed_source_are_not_called_held_out(run: Run) -> None:
     """Kills: bits of pictures that may have been trained on, told as held out."""
-    data = dict(run.data)
-    run.data["sha256"] = "0" * 64
+    data = run.data
+    run.data = replace(data, sha256="0" * 64)
     try:
         with pytest.raises(UserError, match="has changed since this run was trained"):
             held_out(run)

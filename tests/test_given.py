@@ -1,5 +1,6 @@
 """Pictures with names: what a run takes, what it says it takes, and that classes are the run's."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_what_was_left_out_is_counted_and_kept(
 def test_labels_of_samples_go_round(tiny_run: Path) -> None:
     """Kills: a number that comes back as a name, a name taken for a number where there is such a class."""
     run = unilat.load(tiny_run)
-    run.data["classes"] = ["10", "0", "1"]
+    run.data = replace(run.data, classes=("10", "0", "1"))
     assert [run.class_number(label) for label in (0, 1, 2)] == [0, 1, 2]
     assert [run.class_number(label) for label in ("10", "0", "1", "2")] == [0, 1, 2, 2]
     with pytest.raises(UserError, match="no class 3"):

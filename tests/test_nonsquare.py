@@ -117,10 +117,10 @@ def test_studies_take_them(folder: Path, run: Run, tmp_path: Path) -> None:
     assert slack.run == pytest.approx(run.results.bits.value, rel=0.3) and slack.refitted > 0
     assert compare((folder, folder), tmp_path / "both.html")
     latents = run.latents(torch.from_numpy(pictures().transpose(0, 3, 1, 2).copy()))
-    audited = unilat.audit(latents, size="16x24", samples=64).values
-    assert audited["subject"]["pixels"] == 384 and audited["subject"]["latent"] == [4, 4, 6]
-    bits = audited["bits"]
-    assert bits["per_pixel"]["value"] == pytest.approx(bits["per_latent"]["value"] / 384)
+    audited = unilat.audit(latents, size="16x24", samples=64).findings
+    assert audited.subject.pixels == 384 and audited.subject.latent == (4, 4, 6)
+    bits = audited.diffusion.bits
+    assert bits.per_pixel and bits.per_pixel.value == pytest.approx(bits.per_latent.value / 384)
     parts = bench(replace(run.config, stage2=replace(run.config.stage2, samples=0)), 3).parts
     assert set(parts) == {"encoder", "prior", "decoder"}
 

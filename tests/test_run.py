@@ -18,10 +18,11 @@ import torch
 from safetensors import safe_open
 
 from measured import machine
-from unilat.files import read_json, read_safetensors
+from unilat.files import read_json, read_safetensors, write_json
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, to_json
 from unilat.run import train as run
+from unilat.run.facts import read as read_facts
 from unilat.run.parts import read_pictures
 from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage
@@ -64,8 +65,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    metrics = run.train(small(source), folder)
-    assert metrics["report"] == str(folder / "report.html")
+    results = run.train(small(source), folder)
+    assert results == run.load(folder).results and (folder / "report.html").is_file()
     return folder
 
 
@@ -147,8 +148,9 @@ def test_run_again_trains_nothing(whole: Path, source: Path) -> None:
     again = run.train(small(source), whole, told.append)
     assert not [one for one in told if isinstance(one, Step)]
     assert before == [((whole / name).stat().st_mtime_ns, (whole / name).read_bytes()) for name in names]
+    assert again is not None
     for name in ("bits", "reconstruction", "other_steps"):
-        assert again[name] == numbers[name]
+        assert again.to_json()[name] == numbers[name]
 
 
 def test_interrupted_in_both_stages_is_bitwise_the_same(whole: Path, source: Path, tmp_path: Path) -> None:
@@ -400,7 +402,7 @@ def test_two_trainings_on_one_folder(whole: Path, source: Path) -> None:
 
 
 def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -> None:
-    """Kills: a KeyError for a file that lost its keys."""
+    """Kills: a KeyError for a file that lost its keys, and a text that is taken for the number of channels."""
     folder = tmp_path / "damaged"
     shutil.copytree(tiny_run, folder)
     facts = read_json(folder / "data.json")
@@ -408,3 +410,18 @@ def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -
     (folder / "data.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): delete it"):
         run.load(folder)
+    (folder / "data.json").write_text(json.dumps({**facts, "channels": "3"}))
+    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): delete it"):
+        run.load(folder)
+
+
+def test_the_facts_of_a_run_are_read_as_they_were_written(whole: Path) -> None:
+    """Kills: a count under another's name, and a file of before, which says less, that is refused."""
+    facts, tree = run.load(whole).data, read_json(whole / "data.json")
+    assert json.loads(json.dumps(facts.to_json())) == tree and facts.size == (16, 16)
+    assert (facts.train, facts.calibration, facts.test) == (tree["train"], tree["calibration"], tree["test"])
+    before = whole / "before.json"
+    write_json(before, {name: tree[name] for name in ("source", "classes", "channels", "sha256")})
+    found = read_facts(before)
+    assert (found.count, found.size, found.streamed, found.channels) == (0, (), False, facts.channels)
+    before.unlink()

@@ -94,7 +94,7 @@ def test_shards_are_trained_on(tmp_path: Path) -> None:
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
     run = unilat.load(trained(folder, tmp_path / "run"))
-    assert run.classes == ["a", "b", "c"] and run.data["count"] == 72 and run.data["streamed"]
+    assert run.classes == ["a", "b", "c"] and run.data.count == 72 and run.data.streamed
     images, _ = held_out(run)
     assert images.shape[1:] == (3, 16, 24) and run.results.bits.n == min(6, len(images))
 

@@ -267,7 +267,7 @@ def test_calls_and_sizes_of_a_run(run: Run) -> None:
     assert not run.distilled
     run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_loss="mse"))
     assert run.decoder_steps == 1
-    run.data["classes"] = []
+    run.data = replace(run.data, classes=())
     assert run._labels(3, None).tolist() == [0, 0, 0]
 
 

@@ -57,7 +57,7 @@ def test_a_decoder_that_starts_from_the_data_is_refused(run: Run, tmp_path: Path
 
 def pictures(run: Run, count: int = 24) -> torch.Tensor:
     """Soft blobs, uint8."""
-    size, channels = run.config.data.size, run.data["channels"]
+    size, channels = run.config.data.size, run.data.channels
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(count, channels, 4, 4, generator=generator)
     return (torch.nn.functional.interpolate(coarse, size=size, mode="bilinear") * 255).round().to(torch.uint8)

@@ -5,7 +5,6 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,9 @@ import torch
 import unilat
 from unilat.cli import main
 from unilat.files import read_json, write_json
+from unilat.run.records import Note
 from unilat.studies import verify
+from unilat.training.records import Step
 from unilat.types import UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -52,10 +53,10 @@ def test_the_refit_is_larger_better_and_resumed(run_folder: Path, found: verify.
     slack = found.slack
     assert slack.parameters.refitted > 3 * slack.parameters.run
     assert slack.run > slack.refitted  # 256 pictures leave a prior much to learn
-    notes: list[dict[str, Any]] = []
+    notes: list[Step | Note] = []
     again = verify.verify_run(unilat.load(run_folder), samples=640, tell=notes.append)
     assert again == found
-    assert all("note" in told for told in notes)
+    assert notes and all(isinstance(told, Note) for told in notes)
 
 
 def test_a_false_report_is_found(run_folder: Path, found: verify.Verification, capsys: Capture):

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Output:
         """A line for people, on standard error."""
         self.console.print(arguments_named(line), markup=False)
 
-    def result(self, values: dict[str, Any], text: str) -> None:
+    def result(self, values: Mapping[str, object], text: str) -> None:
         """The command's one answer: ``values`` as JSON, or ``text``. Closes the output."""
         self._exit.close()
         plainly = json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) if self.as_json else ""
@@ -60,7 +61,7 @@ class Output:
 
 def plain(value: Any) -> Any:
     """``value`` as JSON has it: paths as strings, numbers that are not finite as null, 0-d tensors as numbers."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]

@@ -44,7 +44,7 @@ def encode(run: Run, source: str, out: Path, output: Output) -> None:
 
 def decode(run: Run, latents: Path, out: Path, output: Output, *, steps: int | None, seed: int) -> None:
     """Latent data set → one PNG each."""
-    refuse_place(out, run.data["source"])
+    refuse_place(out, run.data.source)
     made = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
     write_each(made, out)
     output.result({"folder": out, "count": len(made)}, f"{len(made)} pictures: {out}")
@@ -54,7 +54,7 @@ def reconstruct(run: Run, source: str, out: Path, output: Output, *, steps: int 
     """Pictures → latents → pictures, and how near they came."""
     from unilat.metrics.quality import psnr
 
-    refuse_place(out, source, run.data["source"])
+    refuse_place(out, source, run.data.source)
     given = _read(run, source, output)
     made = run.reconstruct(given, steps=steps, seed=seed)
     write_each(made, out)
@@ -75,7 +75,7 @@ def sample(
     seed: int,
 ) -> None:
     """New pictures, on one sheet or one PNG each."""
-    refuse_place(out, run.data["source"])
+    refuse_place(out, run.data.source)
     if label is not None and label.isdecimal():
         named = run.class_number(label)
         output.say(f"--class {label}: class number {named}, named {run.classes[named]}")

@@ -58,9 +58,9 @@ class Distill:
             with TrainingProgress(output.console) as progress:
                 choices = Choices(precision=self.precision, checkpointing=self.checkpointing)
                 found = distill(self.run, config, progress, choices=choices)
-            calls = f"{found['steps']} call{'s' if found['steps'] > 1 else ''} for {found['teacher_steps']}"
-            text = f"{self.part} of {calls}, {found['samples']:,} paths in {found['seconds']:.0f} s: {found['fast']}"
-            output.result(found, text + f"\nmeasure it: unilat evaluate {self.run} --{self.part} fast")
+            calls = f"{found.steps} call{'s' if found.steps > 1 else ''} for {found.teacher_steps}"
+            text = f"{self.part} of {calls}, {found.samples:,} paths in {found.seconds:.0f} s: {found.path}"
+            output.result(found.to_json(), text + f"\nmeasure it: unilat evaluate {self.run} --{self.part} fast")
 
 
 @dataclass(frozen=True, kw_only=True)

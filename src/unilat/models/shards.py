@@ -12,10 +12,9 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +43,43 @@ class Seal:
     """Pixels of one picture."""
     count: int
     """Latents there are when all are encoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One file of latents, as the index has it."""
+
+    name: str
+    count: int
+    """Latents in it."""
+    sha256: str
+    """Of its tensors."""
+    mean: tuple[float, ...]
+    """Of each channel."""
+    std: tuple[float, ...]
+    """Of each channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """``index.json``: the seal, the statistics of all shards together, and the shards in their order."""
+
+    seal: Seal
+    per_shard: int
+    """Latents in each shard but the last."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shards: tuple[Shard, ...]
+
+    @property
+    def count(self) -> int:
+        """Latents written so far."""
+        return sum(shard.count for shard in self.shards)
+
+    def to_json(self) -> dict[str, object]:
+        """With its own checksum."""
+        tree: dict[str, object] = {"format": FORMAT, **asdict(self)}
+        return tree | {"sha256": _checksum(tree)}
 
 
 class Rows:
@@ -100,22 +136,22 @@ def write_shards(folder: Path, seal: Seal, make: Callable[[int, int], LatentSet]
 
     Raises :class:`UserError` where the folder holds latents of another encoder, noise or data, or damaged ones.
     """
-    rows: list[dict[str, Any]] = []
+    shards: tuple[Shard, ...] = ()
     per_shard = shard
-    if _index(folder).is_file():
+    if _place(folder).is_file():
         index = _read(folder)
         _refuse_other(folder, index, seal)
-        rows, per_shard = index["shards"], index["per_shard"]
+        shards, per_shard = index.shards, index.per_shard
     for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
-    for first in range(sum(row["count"] for row in rows), seal.count, per_shard):
+    for first in range(sum(one.count for one in shards), seal.count, per_shard):
         latents = make(first, min(first + per_shard, seal.count))
-        name = f"train-{len(rows):05}.safetensors"
+        name = f"train-{len(shards):05}.safetensors"
         latents.save(folder / name)
         sha256 = digest({"z": latents.z, "bits": latents.bits, "labels": latents.labels})
-        statistics = {"mean": latents.mean.tolist(), "std": latents.std.tolist()}
-        rows = [*rows, {"name": name, "count": len(latents), "sha256": sha256, **statistics}]
-        _write(folder, seal, rows, per_shard, math.prod(latents.z.shape[2:]))
+        mean, std = tuple(latents.mean.tolist()), tuple(latents.std.tolist())
+        shards = (*shards, Shard(name=name, count=len(latents), sha256=sha256, mean=mean, std=std))
+        _write(folder, seal, shards, per_shard, math.prod(latents.z.shape[2:]))
     whole = open_shards(folder, seal)
     assert whole is not None
     return whole
@@ -126,28 +162,28 @@ def open_shards(folder: Path, seal: Seal | None = None) -> LatentShards | None:
 
     With ``seal``, UserError where they are of another encoder, noise or data.
     """
-    if not _index(folder).is_file():
+    if not _place(folder).is_file():
         return None
     index = _read(folder)
     if seal is not None:
         _refuse_other(folder, index, seal)
-    if sum(row["count"] for row in index["shards"]) != index["seal"]["count"]:
+    if index.count != index.seal.count:
         return None
     bits, labels, parts = [], [], []
-    for row in index["shards"]:
-        tensors, _ = read_safetensors(folder / row["name"])
-        if digest(tensors) != row["sha256"] or len(tensors["bits"]) != row["count"]:
-            raise UserError(f"{folder / row['name']} is not the shard that was written: delete {folder} and go on")
+    for shard in index.shards:
+        tensors, _ = read_safetensors(folder / shard.name)
+        if digest(tensors) != shard.sha256 or len(tensors["bits"]) != shard.count:
+            raise UserError(f"{folder / shard.name} is not the shard that was written: delete {folder} and go on")
         bits.append(tensors["bits"])
         labels.append(tensors["labels"])
-        parts.append(_mapped(folder / row["name"]))
+        parts.append(_mapped(folder / shard.name))
     return LatentShards(
-        z=Rows(parts, index["per_shard"]),
+        z=Rows(parts, index.per_shard),
         bits=torch.cat(bits),
         labels=torch.cat(labels),
-        mean=torch.tensor(index["mean"]),
-        std=torch.tensor(index["std"]),
-        seal=Seal(**index["seal"]),
+        mean=torch.tensor(index.mean),
+        std=torch.tensor(index.std),
+        seal=index.seal,
     )
 
 
@@ -157,18 +193,18 @@ def take_shards(other: Path, folder: Path, seal: Seal) -> bool:
         theirs = open_shards(other, seal)
     except UserError:
         return False
-    if theirs is None or _index(folder).is_file():
+    if theirs is None or _place(folder).is_file():
         return False
     folder.mkdir(parents=True, exist_ok=True)
     index = _read(other)
-    for row in index["shards"]:
+    for shard in index.shards:
         with contextlib.suppress(FileNotFoundError):
-            (folder / row["name"]).unlink()
+            (folder / shard.name).unlink()
         try:
-            os.link(other / row["name"], folder / row["name"])
+            os.link(other / shard.name, folder / shard.name)
         except OSError:
-            shutil.copyfile(other / row["name"], folder / row["name"])
-    write_json(_index(folder), index)
+            shutil.copyfile(other / shard.name, folder / shard.name)
+    write_json(_place(folder), index.to_json())
     return True
 
 
@@ -193,40 +229,41 @@ def of_data(sha256: str, rows: Tensor) -> str:
     return total.hexdigest()
 
 
-def _index(folder: Path) -> Path:
+def _place(folder: Path) -> Path:
     return folder / "index.json"
 
 
-def _write(folder: Path, seal: Seal, rows: list[dict[str, Any]], per_shard: int, cells: int) -> None:
-    """The index of what is there, with its own checksum."""
-    means, stds = (torch.tensor([row[name] for row in rows]) for name in ("mean", "std"))
-    mean, std = pooled([row["count"] * cells for row in rows], means, stds)
-    index = {
-        "format": FORMAT,
-        "seal": asdict(seal),
-        "per_shard": per_shard,
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "shards": rows,
-    }
-    write_json(_index(folder), index | {"sha256": _checksum(index)})
+def _write(folder: Path, seal: Seal, shards: tuple[Shard, ...], per_shard: int, cells: int) -> None:
+    """The index of what is there."""
+    means, stds = torch.tensor([one.mean for one in shards]), torch.tensor([one.std for one in shards])
+    mean, std = pooled([one.count * cells for one in shards], means, stds)
+    statistics = {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
+    write_json(_place(folder), _Index(seal=seal, per_shard=per_shard, shards=shards, **statistics).to_json())
 
 
-def _checksum(index: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+def _checksum(tree: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> _Index:
     """The index, if it is whole and as it was written."""
-    index = read_json(_index(folder))
-    body = {name: value for name, value in index.items() if name != "sha256"} if isinstance(index, dict) else {}
-    if body.get("format") != FORMAT or index["sha256"] != _checksum(body):
-        raise UserError(f"{_index(folder)} is damaged: delete {folder} and go on, the pictures are encoded again")
-    return index
+    tree = read_json(_place(folder))
+    body = {name: value for name, value in tree.items() if name != "sha256"} if isinstance(tree, dict) else {}
+    if body.get("format") != FORMAT or tree.get("sha256") != _checksum(body):
+        raise UserError(f"{_place(folder)} is damaged: delete {folder} and go on, the pictures are encoded again")
+    rows = [{**row, "mean": tuple(row["mean"]), "std": tuple(row["std"])} for row in body["shards"]]
+    return _Index(
+        seal=Seal(**body["seal"]),
+        per_shard=body["per_shard"],
+        mean=tuple(body["mean"]),
+        std=tuple(body["std"]),
+        shards=tuple(Shard(**row) for row in rows),
+    )
 
 
-def _refuse_other(folder: Path, index: dict[str, Any], seal: Seal) -> None:
-    differ = [name for name, value in asdict(seal).items() if index["seal"].get(name) != value]
+def _refuse_other(folder: Path, index: _Index, seal: Seal) -> None:
+    known = asdict(index.seal)
+    differ = [name for name, value in asdict(seal).items() if known[name] != value]
     if differ:
         raise UserError(
             f"{folder} holds latents of another encoder or other pictures ({', '.join(differ)} differ): delete it and "

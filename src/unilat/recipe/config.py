@@ -43,7 +43,7 @@ class RunConfig:
     """Seed of weights, order and noise."""
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
+def to_dict(config: RunConfig) -> dict[str, object]:
     """The configuration as nested dictionaries."""
     return dataclasses.asdict(config)
 

@@ -7,6 +7,7 @@ import math
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -121,7 +122,7 @@ def configured(
     return changed(config, fields) if fields else config
 
 
-def changed(config: RunConfig, fields: dict[str, Any]) -> RunConfig:
+def changed(config: RunConfig, fields: Mapping[str, object]) -> RunConfig:
     """``config`` with other values of some fields, named like ``stage1__samples``; an unknown name is a UserError."""
     values = configuration.to_dict(config)
     known = list(_names(RunConfig, ""))
@@ -134,7 +135,9 @@ def changed(config: RunConfig, fields: dict[str, Any]) -> RunConfig:
         *sections, last = name.split("__")
         place = values
         for section in sections:
-            place = place[section]
+            inner = place[section]
+            assert isinstance(inner, dict)
+            place = inner
         place[last] = str(value) if isinstance(value, Path) else value
     try:
         return configuration.from_json(json.dumps(values))

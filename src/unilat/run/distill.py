@@ -10,7 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -55,6 +55,28 @@ class DistillConfig:
     """Seed of order and noise."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """A student, and what it took to make it."""
+
+    path: Path
+    """Where it lies."""
+    part: Literal["decoder", "base"]
+    steps: int
+    """Calls of the student."""
+    teacher_steps: int
+    """Calls of its teacher."""
+    samples: int
+    """Paths seen in training."""
+    seconds: float
+    """Spent in the loop, over all parts of the training."""
+
+    def to_json(self) -> dict[str, object]:
+        """As ``--json`` prints it."""
+        tree = dataclasses.asdict(self)
+        return {"fast": str(tree.pop("path")), **tree}
+
+
 DEFAULTS = {
     "decoder": DistillConfig(),
     "base": DistillConfig(part="base", steps=4, teacher_steps=20, samples=4_000, truth=0.0),
@@ -67,8 +89,8 @@ def distill(
     progress: OnStep = ignore,
     device: str = "auto",
     choices: Choices | None = None,
-) -> dict[str, Any]:
-    """Make the student that ``config`` describes; returns its path, calls, samples and seconds.
+) -> Distilled:
+    """Make the student that ``config`` describes.
 
     ``choices`` are the machine's (``training/fast.py``) for student and teacher; compiled only where they say so.
     Raises :class:`UserError` for a run without that network, steps that do not divide the teacher's, and what
@@ -101,8 +123,14 @@ def distill(
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
     student.save(path, teacher.network, settings=json.dumps(settings))
     shutil.rmtree(files.stage(name))  # the student is saved; a later call begins anew
-    told = {"part": config.part, "steps": config.steps, "teacher_steps": config.teacher_steps}
-    return {"fast": str(path), **told, "samples": done.samples, "seconds": round(done.seconds, 2)}
+    return Distilled(
+        path=path,
+        part=config.part,
+        steps=config.steps,
+        teacher_steps=config.teacher_steps,
+        samples=done.samples,
+        seconds=round(done.seconds, 2),
+    )
 
 
 def _decoder(run: Run, progress: OnStep, config: DistillConfig) -> Teacher:

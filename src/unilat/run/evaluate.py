@@ -67,7 +67,7 @@ def evaluate(
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, features, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
-    measured = f"held out of {run.data['source']}, never trained on" if given is None else given.source or "in memory"
+    measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
     found = Results(
         pictures=measured,
         features=features.protocol if features else None,
@@ -90,8 +90,8 @@ def evaluate(
 
 def own_pictures(run: Run) -> Pictures | Streamed:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = read_pictures(run.config.data, run.data["channels"], run.data.get("streamed", False))
-    if pictures.sha256 != run.data["sha256"]:
+    pictures = read_pictures(run.config.data, run.data.channels, run.data.streamed)
+    if pictures.sha256 != run.data.sha256:
         raise UserError(
             f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
             f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
@@ -209,7 +209,7 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
 
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
-    parts = describe(run.config, run.data["channels"], len(run.classes)).parts
+    parts = describe(run.config, run.data.channels, len(run.classes)).parts
     phases = {phase.name: phase for phase in _phases(RunFolder(run.folder).phases)}
     seconds = round(time.perf_counter() - begun, 2)
     phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))

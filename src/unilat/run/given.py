@@ -92,7 +92,7 @@ class PictureSet:
             lines.append("converted: " + ", ".join(f"{count} {what}" for what, count in self.converted.items()))
         return lines
 
-    def counted(self) -> dict[str, Any]:
+    def counted(self) -> dict[str, object]:
         """``skipped`` with names and reasons, and ``converted`` with counts, as JSON has it."""
         skipped = [{"name": name, "reason": reason} for name, reason in self.skipped]
         return {"skipped": skipped, "converted": dict(self.converted)}

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,9 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
+from unilat.results import Results
 from unilat.run.evaluate import evaluate
+from unilat.run.facts import Facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.records import Note, OnStep, ignore
@@ -58,8 +59,8 @@ def train(
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
-) -> dict[str, Any]:
-    """Run the main job in ``folder`` and return its metrics (also in ``metrics.json``, with the report's path).
+) -> Results | None:
+    """Run the main job in ``folder`` and return its results, also in ``metrics.json``; None from torchrun's others.
 
     ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
@@ -92,7 +93,7 @@ class _How:
     choices: Choices
 
 
-def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> dict[str, Any]:
+def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> Results | None:
     tell, device = how.tell, how.device
     _phase = functools.partial(phase, rank=rank)
     with _phase(folder, "read pictures"):
@@ -118,10 +119,11 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
         with _phase(folder, "stage 2"):
             _stage2(config, folder, latents, run.classes, how)
     if rank > 0:
-        return {}  # under torchrun the first process measures and reports
+        return None  # under torchrun the first process measures and reports
     with _phase(folder, "evaluate"):
         results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
-    return results.to_json() | {"report": str(page.write(folder))}
+    page.write(folder)
+    return results
 
 
 def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices) -> None:
@@ -150,27 +152,27 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor]) -> None:
     """What was read, or a refusal where it is not what this run began with."""
-    facts = {
-        "source": pictures.source,
-        "count": len(pictures),
-        "train": len(indices[0]),
-        "calibration": len(indices[1]),
-        "test": len(indices[2]),
-        "classes": list(pictures.classes),
-        "size": list(pictures.size),
-        "channels": pictures.channels,
-        "streamed": isinstance(pictures, Streamed),
-        "sha256": pictures.sha256,
-        "skipped": len(pictures.skipped),
-        "converted": {} if isinstance(pictures, Streamed) else pictures.converted,
-    }
+    facts = Facts(
+        source=pictures.source,
+        count=len(pictures),
+        train=len(indices[0]),
+        calibration=len(indices[1]),
+        test=len(indices[2]),
+        classes=tuple(pictures.classes),
+        size=pictures.size,
+        channels=pictures.channels,
+        streamed=isinstance(pictures, Streamed),
+        sha256=pictures.sha256,
+        skipped=len(pictures.skipped),
+        converted={} if isinstance(pictures, Streamed) else pictures.converted,
+    )
     path = RunFolder(folder).data
     before = read_json(path) if path.is_file() else {}
     if isinstance(before, dict) and before.get("sha256", pictures.sha256) != pictures.sha256:
         raise UserError(
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
-    write_json(path, facts)
+    write_json(path, facts.to_json())
 
 
 def _stage1(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unilat.fields import FieldError
-from unilat.files import read_json, read_safetensors
+from unilat.files import read_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
@@ -31,6 +31,7 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig
 from unilat.results import Results
 from unilat.results import read as read_results
+from unilat.run import facts
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
@@ -54,15 +55,9 @@ class Run:
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
         self.config, files = read_config(self.folder), self.files
-        self.data: dict[str, Any] = read_json(files.data)
-        missing = {"channels", "classes", "sha256", "source"} - set(self.data if isinstance(self.data, dict) else ())
-        if missing:
-            raise UserError(
-                f"{files.data} is damaged ({', '.join(sorted(missing))} missing): delete it and go on "
-                "with `unilat train`, which writes it again"
-            )
+        self.data = facts.read(files.data)
         tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
-        self.autoencoder = build_autoencoder(self.config, self.data["channels"])
+        self.autoencoder = build_autoencoder(self.config, self.data.channels)
         _fill(self.autoencoder, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)
         self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
@@ -112,7 +107,7 @@ class Run:
     @property
     def classes(self) -> list[str]:
         """Names of the classes, empty where there are none."""
-        return self.data["classes"]
+        return list(self.data.classes)
 
     @property
     def results(self) -> Results:
@@ -128,7 +123,7 @@ class Run:
     def kind(self) -> Image:
         """What this run encodes and makes: its shape, its unit and its range."""
         height, width = self.config.data.size
-        return Image(height=height, width=width, channels=self.data["channels"])
+        return Image(height=height, width=width, channels=self.data.channels)
 
     @property
     def pixels(self) -> int:

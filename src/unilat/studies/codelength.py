@@ -176,7 +176,7 @@ def _check(run: Run, pictures: Tensor, lambda_max: float) -> None:
             f"{run.folder}: a codelength is told for decoders trained with autoencoder.decoder_start latent"
         )
     if run.read(pictures).images is not pictures:
-        size, channels = run.config.data.size, run.data["channels"]
+        size, channels = run.config.data.size, run.data.channels
         raise UserError(f"a codelength is of pictures uint8 [N, {channels}, {size}, {size}] as they are")
     if not len(pictures):
         raise UserError("there are no pictures to measure")
