@@ -1,23 +1,30 @@
 """A run on pictures that do not fit into memory: read as they are needed, from files and from shards."""
 
 import io
+import itertools
 import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import unilat
 from unilat.files import read_json, read_safetensors
 from unilat.recipe import presets
+from unilat.recipe.build import build_autoencoder
 from unilat.recipe.config import RunConfig
 from unilat.run import parts, train
 from unilat.run.evaluate import held_out
+from unilat.run.stages import AutoencoderStage, schedule
+from unilat.signals import Pictures, open_source
 from unilat.signals.stream import Part, Streamed
+from unilat.training.engine import fit
 from unilat.training.fast import Choices
 
 
@@ -125,3 +132,71 @@ def test_a_part_is_read_where_it_is_indexed(tmp_path: Path) -> None:
     assert parts.names_of(source, indices) == parts.names_of(memory, indices)
     path = tmp_path / "photos" / str(parts.names_of(source, indices[1:2])[0])  # type: ignore[index]
     assert path.is_file()
+
+
+def cropped(source: Path, **changes: Any) -> RunConfig:
+    """Pictures of 20 × 26 at 16 × 16: four places across; three epochs of stage 1 and a prior that follows."""
+    config = configured(source)
+    autoencoder = replace(config.autoencoder, covariance_up_to=1024)
+    stage1 = replace(config.stage1, samples=160, follow_every=32)
+    data = replace(config.data, size=(16, 16), **{"fit": "random-crop"} | changes)
+    return replace(config, data=data, autoencoder=autoencoder, stage1=stage1)
+
+
+def begun(config: RunConfig, folder: Path, workers: int, budget: int, stops: tuple[int | None, ...]) -> Tensor:
+    """Stage 1's weights, trained by so many workers in as many goes as there are stops."""
+    source = open_source(config.data.source, size=config.data.size, fit=config.data.fit, memory_budget=budget)
+    assert isinstance(source, Streamed) and source.resident == (budget > 0)
+    train_indices, calibration, _ = parts.split_pictures(config, source)
+    source.keep(train_indices)
+    for stop_at in stops:
+        torch.manual_seed(1)
+        images, held = parts.part(source, train_indices, config.seed), source.rows(calibration)
+        stage = AutoencoderStage(build_autoencoder(config, 3), images, held, config.stage1)
+        done = fit(
+            stage.stage(), schedule(config.stage1), folder, config.seed, device="cpu", workers=workers, stop_at=stop_at
+        )
+    return torch.cat([one.flatten() for one in done.ema.values()])
+
+
+def test_random_crops_are_a_function_of_seed_epoch_and_picture(tmp_path: Path) -> None:
+    """From files and from memory, by 0, 1 and 4 workers and after stops, one of them within an epoch: equal weights to
+    the last bit; another seed of the run, or centre crops, give others. Kills: cuts that hang on who makes a batch, how
+    much memory there is or when a run was stopped; one cut for all epochs."""
+    config = cropped(written(tmp_path / "photos"))
+    wanted = begun(config, tmp_path / "0", 0, 0, (None,))
+    for name, workers, budget, stops in (
+        ("1", 1, 0, (3, None)),
+        ("4", 4, 0, (None,)),
+        ("memory", 0, 1 << 30, (6, None)),
+    ):
+        assert torch.equal(begun(config, tmp_path / name, workers, budget, stops), wanted), name
+    centre = replace(config, data=replace(config.data, fit="crop"))
+    assert not torch.equal(begun(centre, tmp_path / "centre", 0, 0, (None,)), wanted)
+
+
+def test_training_alone_is_cut_at_random(tmp_path: Path) -> None:
+    """A run with random crops keeps what it did, and encodes, calibrates and measures centres. Kills: a cut that is no
+    picture's, epochs that see the same; latents of random cuts, a held-out picture that is cut."""
+    config = cropped(written(tmp_path / "photos"))
+    told: list[str] = []
+    train.train(config, tmp_path / "run", lambda record: told.append(str(getattr(record, "text", ""))), device="cpu")
+    run = unilat.load(tmp_path / "run", "cpu")
+    assert any("72 of 72 pictures leave room" in line for line in told)
+    assert not any("do not fit into memory" in line for line in told)
+    assert run.config.data.fit == "random-crop" and run.data["converted"] == {"cropped at random": 72}
+    centre = parts.read_pictures(cropped(tmp_path / "photos", fit="crop").data, None)
+    source = parts.read_pictures(config.data, None)
+    assert isinstance(source, Streamed) and source.resident and isinstance(centre, Pictures)
+    train_indices, _, test = run.split(source)
+    latents = read_safetensors(tmp_path / "run" / "latents" / "train-00000.safetensors")[0]["z"]
+    torch.testing.assert_close(latents, run.latents(centre.images[train_indices]), rtol=1e-3, atol=1e-4)
+    assert torch.equal(held_out(run)[0], centre.images[test])
+    assert torch.equal(run.read(str(tmp_path / "photos")).images, centre.images)
+    images = parts.part(source, train_indices, config.seed)
+    stage = AutoencoderStage(run.autoencoder, images, centre.images[:8], config.stage1)
+    epochs = [stage.batch(torch.arange(len(images)) + len(images) * epoch)[0] for epoch in range(4)]
+    moved = [(one != other).flatten(1).any(1).double().mean() for one, other in itertools.pairwise(epochs)]
+    assert all(0.5 < float(share) < 1.0 for share in moved), moved
+    plain = AutoencoderStage(run.autoencoder, centre.images, centre.images[:8], config.stage1)
+    assert (stage.stage().by_epoch, plain.stage().by_epoch) == (True, False)

@@ -7,8 +7,7 @@ from PIL import Image
 from unilat.fields import FieldError, Size, as_size, spelled
 from unilat.signals import glyphs, load, look
 from unilat.signals.collect import largest_inside
-from unilat.signals.decode import Unreadable, changes, crop_at, decode, shrink
-from unilat.signals.split import crop_place, held_out_fit
+from unilat.signals.decode import Unreadable, changes, decode, shrink
 from unilat.types import UserError
 
 from .test_resize import TALL, lanczos
@@ -107,27 +106,6 @@ def test_what_is_done_to_a_shape(shape: Size, size: Size, crop: list[str] | None
         assert list(decode(png(array), size).converted) == crop == changes(shape, size)
 
 
-def test_a_crop_can_lie_anywhere_in_whole_pixels() -> None:
-    """12 × 9 of 12 × 20: twelve places, each for a twelfth of the numbers, first and last too; the centre by default.
-    Kills: a place that is never reached, a room along the wrong axis, rounding that favours the middle."""
-    picture = Image.fromarray(np.tile(np.arange(20, dtype=np.uint8), (12, 1)))
-    places = [int(np.asarray(crop_at(picture, (12, 9), (0.99, (k + 0.5) / 240)))[0, 0]) for k in range(240)]
-    assert places == [place for place in range(12) for _ in range(20)]
-    upright = picture.transpose(Image.Transpose.TRANSPOSE)
-    assert np.asarray(crop_at(upright, (9, 12), (0.99, 0.0)))[0, 0] == 11
-    assert np.asarray(crop_at(picture, (12, 9)))[0, 0] == 5
-
-
-def test_where_a_picture_is_cut_is_a_function_of_seed_epoch_and_index() -> None:
-    """Even over the square, the same when asked again. Kills: one place for all epochs, for all pictures or for all
-    seeds, both axes by one number; a held-out picture that is cut at random."""
-    places = np.array([crop_place(seed, epoch, index) for seed in (0, 1) for epoch in range(9) for index in range(50)])
-    assert crop_place(1, 8, 49) == tuple(places[-1]) and len(np.unique(places, axis=0)) == 900
-    assert places.min() >= 0 and places.max() < 1 and np.abs(places.mean(0) - 0.5).max() < 0.05
-    assert abs(np.corrcoef(places.T)[0, 1]) < 0.1 and np.abs(places.std(0) - 12**-0.5).max() < 0.02
-    assert [held_out_fit(fit) for fit in ("crop", "pad", "random-crop")] == ["crop", "pad", "crop"]
-
-
 @pytest.mark.parametrize("fit", ["crop", "pad"])
 def test_files_and_arrays_are_brought_to_size_alike(tmp_path, fit) -> None:
     """Kills: a rule of arrays that is another than that of files; height for width; a fit that does not arrive."""
@@ -142,11 +120,9 @@ def test_files_and_arrays_are_brought_to_size_alike(tmp_path, fit) -> None:
     assert one.json()["size"] == [15, 20] and one.json()["shapes"] == one.shapes
 
 
-def test_random_crops_are_refused_where_pictures_lie_cut_in_memory(tmp_path) -> None:
-    """Kills: a centre crop that is called random; a fit that nobody knows and that is taken for a crop."""
+def test_a_fit_that_nobody_knows_is_refused(tmp_path) -> None:
+    """Kills: a word that is taken for a crop."""
     np.save(tmp_path / "a.npy", TALL[None])
-    with pytest.raises(FieldError, match=r"set data\.fit to crop or pad"):
-        load(str(tmp_path / "a.npy"), size=16, fit="random-crop")
     with pytest.raises(UserError, match="crop or pad or random-crop, not 'stretch'"):
         load(str(tmp_path / "a.npy"), size=16, fit="stretch")  # type: ignore[arg-type]
 

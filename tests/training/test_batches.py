@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from unilat.cli import main
 from unilat.files import read_safetensors
 from unilat.run import train as job
-from unilat.training import batches, checkpoint
+from unilat.training import batches, checkpoint, engine
 from unilat.training.batches import upcoming
 from unilat.training.handover import Handover
 from unilat.training.order import batch_indices
@@ -269,3 +270,24 @@ def test_another_failure_in_the_loop_is_left_as_it_is() -> None:
     """Kills: any RuntimeError of a step told as a worker's."""
     with pytest.raises(RuntimeError, match="out of memory"), upcoming(lambda i: (i,), order(), 1):
         raise RuntimeError("out of memory")
+
+
+def test_a_stage_may_ask_for_epochs(tmp_path: Path) -> None:
+    """Its numbers are ``index + count · epoch``, over the border of an epoch, from a checkpoint on, and in what a step
+    is computed from again. Kills: epochs that begin anew on resuming, indices without one, epochs for all stages."""
+    wanted = torch.cat([batch_indices(23, 6, SEED, step) for step in range(10)]) + 23 * (torch.arange(60) // 23)
+    toy, seen = Toy(), list[int]()
+
+    def batch(numbers: Tensor) -> tuple[Tensor, ...]:
+        seen.extend(numbers.tolist())
+        return toy.batch(numbers % 23)
+
+    stage = replace(toy.stage(), by_epoch=True, batch=batch)
+    for stop_at in (5, 10):
+        engine.fit(stage, schedule(), tmp_path, SEED, stop_at=stop_at)
+    assert seen == wanted.tolist() and max(seen) >= 46
+    state = engine.State(stage, schedule(), SEED, torch.device("cpu"), 1)
+    state.step = 4
+    assert engine._numbers_of(state, 4).tolist() == wanted[24:30].tolist()
+    plain = replace(stage, by_epoch=False)
+    assert max(engine._numbers_of(engine.State(plain, schedule(), SEED, torch.device("cpu"), 1), 9).tolist()) < 23

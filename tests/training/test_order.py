@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unilat.training.order import _epoch_order, batch_indices
+from unilat.training.order import _epoch_order, batch_indices, epochs_of
 
 
 @pytest.mark.parametrize(("count", "batch"), [(7, 3), (3, 7), (5, 5), (1, 4), (64, 16)])
@@ -81,3 +81,9 @@ def test_order_of_blocks_is_a_function_of_seed_and_epoch():
     )
     with pytest.raises(ValueError, match="one block each"):
         batch_indices(60, 10, 3, 0, blocks)
+
+
+def test_each_row_knows_its_epoch():
+    """Kills: the epoch of a batch's first row for all of it, epochs from 1, the step taken for the row."""
+    assert epochs_of(11, 8, 2).tolist() == [1, 1, 1, 1, 1, 1, 2, 2]
+    assert epochs_of(11, 8, 0).tolist() == [0] * 8 and epochs_of(3, 8, 1).tolist() == [2, 3, 3, 3, 4, 4, 4, 5]

@@ -126,8 +126,9 @@ class DataLook:
     """The pictures, as for `unilat train`."""
     size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
     """Side of the pictures, 64, or height x width, 96x128. By default the source's own."""
-    fit: Literal["crop", "pad"] = "crop"
-    """What is done to pictures of another shape: the centre is cut out, or the whole is fitted and padded."""
+    fit: Annotated[Literal["crop", "pad", "random-crop"], arg(metavar="FIT")] = "crop"
+    """What is done to pictures of another shape. crop: the centre is cut out. pad: the whole is fitted, with bars.
+    random-crop: training sees another part each epoch, the sheet the centre."""
     out: Annotated[Path, arg(metavar="PNG")] = Path("sheet.png")
     """Where the contact sheet goes."""
     json: Json = False

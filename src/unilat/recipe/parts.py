@@ -24,7 +24,7 @@ class DataConfig:
     """Height and width of the pictures; one number is a square."""
     fit: Fit = "crop"
     """For pictures of another shape. crop: the centre is cut out. pad: the whole is fitted, with bars.
-    random-crop: training sees another part each epoch; of those held out the centre."""
+    random-crop: stage 1 sees another part in each epoch; whatever is measured, and stage 2, the centre."""
     flip: bool = False
     """Mirror half of the pictures of stage 1 left and right, by chance; stage 2 sees latents of them as they are."""
     channels: int | None = None

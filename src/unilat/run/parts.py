@@ -21,15 +21,15 @@ def read_pictures(config: DataConfig, channels: int | None, streamed: bool | Non
 
     ``streamed``: which of the two, where a run has begun with one.
     """
-    budget = BUDGETS[streamed]
+    budget = BUDGETS[None if config.fit == "random-crop" else streamed]
     asked = {"size": config.size, "channels": channels, "fit": config.fit, "limit": config.at_most}
     source = open_source(config.source, memory_budget=budget, **asked)
     return source.pictures if isinstance(source, InMemory) else source
 
 
-def part(pictures: Pictures | Streamed, indices: Tensor) -> Tensor | Part:
-    """Some of the pictures, uint8 ``[n, C, H, W]``: a tensor, or what is read where it is indexed."""
-    return Part(pictures, indices) if isinstance(pictures, Streamed) else pictures.images[indices]
+def part(pictures: Pictures | Streamed, indices: Tensor, seed: int = 0) -> Tensor | Part:
+    """Some of the pictures, uint8 ``[n, C, H, W]``: a tensor, or what is read where it is indexed, with ``seed``."""
+    return Part(pictures, indices, seed) if isinstance(pictures, Streamed) else pictures.images[indices]
 
 
 def rows_of(pictures: Pictures | Streamed, indices: Tensor, among: Tensor | None = None) -> Tensor:

@@ -35,7 +35,8 @@ class AutoencoderStage:
 
     ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
     controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled. With ``flip``
-    training sees each picture or its mirror image; whatever is measured is of the pictures as they are.
+    training sees each picture or its mirror image, and with a part that cuts at random another cut in each epoch;
+    whatever is measured is of the pictures as they are.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class AutoencoderStage:
         self.model, self.pictures, self.calibration, self.config = model, pictures, calibration, config
         self.kind, self.count = kind_of(pictures.shape), len(pictures)
         self.dimensions = math.prod(self.kind.shape)
+        self.cut = pictures if isinstance(pictures, Part) and pictures.random else None
         self.controller = RateController(self.aim, config.control, config.loss_factor)
         self.eval_every = max(1, config.calibrate_every // config.batch)
         self.samples, self.stuck = 0, 0
@@ -70,12 +72,16 @@ class AutoencoderStage:
             load_state=self.load_state,
             calibrate=self.calibrate,
             eval_every=self.eval_every,
+            by_epoch=self.cut is not None,
             blocks=self.pictures.blocks if isinstance(self.pictures, Part) else None,
         )
 
     def batch(self, indices: Tensor) -> Batch:
-        """Pictures as they lie there, uint8 ``[b, C, H, W]``."""
-        return (self.pictures[indices],)
+        """Pictures as they lie there, or cut at random where ``indices`` tell epochs too; uint8 ``[b, C, H, W]``."""
+        return (self._seen(indices),)
+
+    def _seen(self, numbers: Tensor) -> Tensor:
+        return self.pictures[numbers] if self.cut is None else self.cut.seen(numbers)
 
     def losses(self, batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
@@ -123,7 +129,8 @@ class AutoencoderStage:
             return
         count = min(self.count, max(1024, 2 * prior.mean.numel()))
         chosen = torch.randperm(self.count, generator=torch.Generator().manual_seed(samples))[:count]
-        prior.follow(self.latents(self.pictures[chosen], samples), 0.5)
+        epoch = samples // self.count if self.cut else 0
+        prior.follow(self.latents(self._seen(chosen + self.count * epoch), samples), 0.5)
 
     @torch.no_grad()
     def latents(self, pictures: Tensor | Part, seed: int, most: int | None = None) -> Tensor:

@@ -101,7 +101,7 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
         before = read_json(files.data) if (files := RunFolder(folder)).data.is_file() else {}
         streamed = before.get("streamed", False) if isinstance(before, dict) and before else None
         pictures = read_pictures(config.data, config.data.channels, streamed)
-        if isinstance(pictures, Streamed):
+        if isinstance(pictures, Streamed) and not pictures.resident:
             tell(Note(f"{len(pictures):,} pictures do not fit into memory: read as they are needed"))
         for note in pictures.notes:
             tell(Note(note))
@@ -164,7 +164,7 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
         streamed=isinstance(pictures, Streamed),
         sha256=pictures.sha256,
         skipped=len(pictures.skipped),
-        converted={} if isinstance(pictures, Streamed) else pictures.converted,
+        converted=pictures.converted,
     )
     path = RunFolder(folder).data
     before = read_json(path) if path.is_file() else {}
@@ -186,7 +186,10 @@ def _stage1(
     path = RunFolder(folder).autoencoder
     if path.is_file():
         return
-    images = part(pictures, indices[0])
+    reads = isinstance(pictures, Streamed) and not pictures.resident
+    if isinstance(pictures, Streamed):
+        pictures.keep(indices[0])
+    images = part(pictures, indices[0], config.seed)
     sample = kind_of(images.shape).to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
     with torch.random.fork_rng(devices=[]):
@@ -199,8 +202,7 @@ def _stage1(
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1]).parts
     flops = sum(counted[part].training_flops for part in ("encoder", "prior", "decoder") if part in counted)
-    workers = READERS if isinstance(pictures, Streamed) else 0
-    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops, workers)
+    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"].training_flops * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)

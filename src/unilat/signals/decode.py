@@ -168,26 +168,18 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 def shrink(picture: Image.Image, size: Size, fit: Fit = "crop") -> Image.Image:
     """A picture as large as ``size`` or larger along both axes (with ``pad`` of any shape) -> ``size``."""
-    return _padded(picture, size) if fit == "pad" else crop_at(picture, size)
+    return _padded(picture, size) if fit == "pad" else centre(picture, size)
 
 
-def crop_at(picture: Image.Image, size: Size, place: tuple[float, float] | None = None) -> Image.Image:
-    """The largest part of the shape of ``size``, averaged down to it: exact means for whole factors, else Lanczos,
-    which also sees the pixels next to the part.
-
-    ``place``: where it lies in the room that there is, ``(down, across)`` in [0, 1), in whole pixels; the centre by
-    default.
-    """
+def centre(picture: Image.Image, size: Size) -> Image.Image:
+    """The largest part of the shape of ``size`` around the centre, averaged down to it: exact means for whole factors,
+    else Lanczos, which also sees the pixels next to the part."""
     height, width = size
     if picture.width * height > picture.height * width:
         high, wide = float(picture.height), picture.height * width / height
     else:
         high, wide = picture.width * height / width, float(picture.width)
-    rooms = (picture.height - high, picture.width - wide)
-    if place is None:
-        top, left = (int(room // 2) for room in rooms)
-    else:
-        top, left = (int(share * (int(room) + 1)) for share, room in zip(place, rooms, strict=True))
+    top, left = int((picture.height - high) // 2), int((picture.width - wide) // 2)
     part = (left, top, left + wide, top + high)
     if (high, wide) == (height, width):
         return picture.crop((left, top, left + width, top + height))

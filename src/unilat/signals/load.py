@@ -47,8 +47,10 @@ def load(
     if wanted is not None and not all(1 <= side <= 8192 for side in wanted):
         raise UserError(f"the pictures' size must lie between 1 and 8192, not {spelled(wanted)}")
     if fit == "random-crop":
-        raise FieldError("random crops need pictures larger than their size, and these are kept in memory cut to it; "
-                        "set data.fit to crop or pad")  # fmt: skip
+        raise FieldError(
+            f"{printable(source)}: random crops are cut while files are read, and this is read once: "
+            "set data.fit to crop or pad"
+        )
     if fit not in get_args(Fit):
         raise UserError(f"pictures are brought to size by {' or '.join(get_args(Fit))}, not {fit!r}")
     if channels not in (None, 1, 3):

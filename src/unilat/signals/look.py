@@ -2,16 +2,18 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from unilat.fields import Fit, Size
+from unilat.fields import Fit, Size, as_size
 from unilat.files import whole
+from unilat.signals.catalogue import CATALOGUE
 from unilat.signals.collect import even_positions, reasons
+from unilat.signals.crops import held_out_fit, random_crops, strip_size
 from unilat.signals.decode import printable
 from unilat.signals.kind import Image as Kind
 from unilat.signals.load import load
@@ -71,7 +73,13 @@ def look(
     progress: Progress | None = None,
 ) -> Look:
     """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named."""
-    pictures = load(source, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+    files = source not in CATALOGUE and Path(source).suffix != ".npz"  # what random crops can be cut from
+    read = held_out_fit(fit) if files else fit
+    pictures = load(source, size=size, channels=channels, fit=read, progress=progress, limit=limit)
+    if fit == "random-crop":
+        shapes = {as_size(shape.split()[0]): number for shape, number in pictures.shapes.items()}
+        room = sum(number for shape, number in shapes.items() if strip_size(shape, pictures.size) != pictures.size)
+        pictures = replace(pictures, notes=(*pictures.notes, random_crops(room, len(pictures))))
     if out is not None:
         try:
             with whole(out) as part:

@@ -75,9 +75,10 @@ def open_source(
 
     ``size`` is a side or (height, width), None the source's natural one; ``channels`` None is 1 if every picture is
     grey, else 3; ``limit`` takes at most so many, evenly. The source lies in memory where its decoded pictures take at
-    most ``memory_budget`` bytes (None: a quarter of what is free), and is read as it is needed otherwise: from an index
-    that is made once and kept in the cache. While it is read so, at most ``unreadable_share`` of the pictures may turn
-    out to be unreadable. Raises :class:`UserError` with one line that names the thing and the way out.
+    most ``memory_budget`` bytes (None: a quarter of what is free), and is read as it is needed otherwise, and for
+    random crops: from an index that is made once and kept in the cache. While it is read so, at most
+    ``unreadable_share`` of the pictures may turn out to be unreadable. Raises :class:`UserError` with one line that
+    names the thing and the way out.
     """
     asked = _checked(size)
     if channels not in (None, 1, 3):
@@ -96,6 +97,7 @@ def open_source(
     count = (now.count if index is None else len(index)) if form.rows is None else form.rows
     shape = asked or as_size(form.side or FOLDER_SIZE)
     small = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
+    small &= fit != "random-crop"
     if small and not shards:
         return InMemory(load(source, size=asked, channels=channels, fit=fit, progress=progress, limit=limit))
     streamed = Streamed(
@@ -106,6 +108,7 @@ def open_source(
         channels=channels,
         limit=limit,
         unreadable_share=unreadable_share,
+        memory=memory_budget,
     )
     return InMemory(streamed.gathered(progress)) if small else streamed
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from unilat.fields import Fit
-from unilat.maths.seeds import key, seeded
+from unilat.maths.seeds import seeded
 from unilat.signals.pictures import Pictures
 from unilat.types import UserError
 
@@ -49,17 +48,6 @@ def split(
             " add pictures, or put them into fewer sub-folders"
         )
     return (~test).nonzero().flatten(), test.nonzero().flatten()
-
-
-def held_out_fit(fit: Fit) -> Fit:
-    """How pictures are brought to size that are not trained on: what is random in training is the centre there."""
-    return "crop" if fit == "random-crop" else fit
-
-
-def crop_place(seed: int, epoch: int, index: int) -> tuple[float, float]:
-    """Where picture ``index`` is cut in this epoch: ``(down, across)`` in [0, 1), for ``decode.crop_at``."""
-    number = key(seed, "crop", epoch, index)
-    return (number >> 32) / 2**31, (number & 0x7FFFFFFF) / 2**31
 
 
 def _members(groups: Tensor) -> tuple[Tensor, Tensor]:

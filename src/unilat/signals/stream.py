@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.fields import FieldError, Fit, Size, spelled
+from unilat.fields import Fit, Size, spelled
 from unilat.maths.seeds import key
 from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
+from unilat.signals.crops import crop_place, cut, held_out_fit, random_crops, strip_size
 from unilat.signals.decode import Unreadable, printable
 from unilat.signals.index import Format, Index, first_alike
 from unilat.signals.kind import Image
@@ -49,16 +50,16 @@ class Streamed:
         channels: int | None = None,
         limit: int | None = None,
         unreadable_share: float = 0.05,
+        memory: int = 0,
     ) -> None:
-        if fit == "random-crop":
-            raise FieldError("data.fit random-crop is not made yet: give crop or pad")
         if not 0 <= unreadable_share <= 1:
             raise UserError(f"the share of unreadable pictures must lie between 0 and 1, not {unreadable_share}")
         self.source = printable(str(form.path))
         self.kind = Image(height=size[0], width=size[1], channels=channels or (3 if index.colour else 1))
         self._form, self._index, self._share = form, index, unreadable_share
-        self._fit: Fit = fit
-        chosen = _choose(form, index, size, fit, limit, self.source)
+        self._fit: Fit = held_out_fit(fit)
+        self.random = fit == "random-crop"
+        chosen = _choose(form, index, size, self._fit, limit, self.source)
         self._rows, self._skipped = chosen.rows, chosen.skipped
         groups = index.group if chosen.rows is None else first_alike(index.group[chosen.rows])
         held_out = _of(index.held_out, chosen.rows).astype(bool)
@@ -66,7 +67,11 @@ class Streamed:
         self.groups = torch.from_numpy(groups.astype(np.int64))
         self.held_out = torch.from_numpy(held_out) if held_out.any() else None
         self._notes = chosen.notes
-        self.notes = chosen.notes + _told(chosen.labels, self.classes, groups, held_out if held_out.any() else None)
+        self._strips: dict[int, np.ndarray] = {}
+        self.converted, self.resident = self._room(memory) if self.random else ({}, False)
+        if self.random:
+            self._notes += (random_crops(sum(self.converted.values()), len(self)),)
+        self.notes = self._notes + _told(chosen.labels, self.classes, groups, held_out if held_out.any() else None)
         self.sha256 = self._identity(chosen.labels)
         self.blocks = self._blocks() if form.has_blocks else None
         index.let_go()
@@ -74,6 +79,21 @@ class Streamed:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _room(self, memory: int) -> tuple[dict[str, int], bool]:
+        """How many pictures leave room for random crops, and whether what they are cut from fits into memory."""
+        shapes = np.stack([_of(one, self._rows) for one in (self._index.height, self._index.width)], 1)
+        kinds, counts = np.unique(shapes, axis=0, return_counts=True)
+        strips = [strip_size((int(high), int(wide)), self.size) for high, wide in kinds]
+        room = sum(int(count) for strip, count in zip(strips, counts, strict=True) if strip != self.size)
+        pixels = sum(high * wide * int(count) for (high, wide), count in zip(strips, counts, strict=True))
+        return ({"cropped at random": room} if room else {}), pixels * self.channels <= memory
+
+    def keep(self, indices: Tensor) -> None:
+        """Decode once what ``indices`` are cut from at random, where it fits into memory."""
+        for index in self._checked(indices) if self.resident else []:
+            if (strip := self._attempt(index, strip=True)) is not None:
+                self._strips[index] = strip
 
     @property
     def size(self) -> Size:
@@ -125,20 +145,35 @@ class Streamed:
         on; None: all. Raises :class:`UserError` once too many cannot be read, where none of a class can, or where the
         files are no longer those that were indexed.
         """
+        return self._filled(self._checked(indices), None, among)
+
+    def crops(self, indices: Tensor, epochs: Tensor, seed: int, *, among: Tensor | None = None) -> Tensor:
+        """:meth:`rows` as training sees them in ``epochs``, int64 ``[B]``: each cut out at a place of its own."""
         wanted = self._checked(indices)
+        cuts = [crop_place(seed, epoch, index) for epoch, index in zip(epochs.tolist(), wanted, strict=True)]
+        return self._filled(wanted, cuts, among)
+
+    def _filled(self, wanted: list[int], cuts: list[tuple[float, float]] | None, among: Tensor | None) -> Tensor:
+        """Pictures ``wanted`` by their centres, or cut out where ``cuts`` say."""
         out = np.empty((len(wanted), *self.kind.shape), np.uint8)
         for place in sorted(range(len(wanted)), key=wanted.__getitem__):  # in the order that they lie in
-            out[place] = self._picture(wanted[place], among)
+            picture = self._picture(wanted[place], among, strip=cuts is not None)
+            out[place] = picture if cuts is None else cut(picture, self.size, cuts[place])
         return torch.from_numpy(out)
 
-    def _read(self, index: int) -> np.ndarray:
-        """uint8 ``[C, H, W]``; raises Unreadable."""
-        pixels = self._form.pixels(self._index, self._row(index), (self.kind.height, self.kind.width), self._fit)
+    def _read(self, index: int, strip: bool = False) -> np.ndarray:
+        """uint8 ``[C, H, W]``, or the longer ``strip`` that it is cut from; raises Unreadable."""
+        if strip and index in self._strips:
+            return self._strips[index]
+        row, size = self._row(index), self.size
+        if strip:
+            size = strip_size((int(self._index.height[row]), int(self._index.width[row])), size)
+        pixels = self._form.pixels(self._index, row, size, self._fit)
         return with_channels(pixels[None], self.kind.channels)[0]
 
-    def _picture(self, index: int, among: Tensor | None) -> np.ndarray:
+    def _picture(self, index: int, among: Tensor | None, strip: bool = False) -> np.ndarray:
         """The picture, or the one that stands in for it."""
-        if (picture := self._attempt(index)) is not None:
+        if (picture := self._attempt(index, strip)) is not None:
             return picture
         others = self.labels == self.labels[index]
         if self.held_out is not None:
@@ -148,18 +183,18 @@ class Streamed:
             candidates = candidates[torch.isin(candidates, among)]
         while len(candidates):
             position = key("stands in", index, len(candidates)) % len(candidates)
-            if (picture := self._attempt(int(candidates[position]))) is not None:
+            if (picture := self._attempt(int(candidates[position]), strip)) is not None:
                 return picture
             candidates = torch.cat([candidates[:position], candidates[position + 1 :]])
         name = repr(self.classes[int(self.labels[index])]) if self.classes else "the set"
         raise UserError(f"{self.source}: no picture of {name} can be read any more; put its files back and resume")
 
-    def _attempt(self, index: int) -> np.ndarray | None:
+    def _attempt(self, index: int, strip: bool = False) -> np.ndarray | None:
         """The picture; None where it cannot be read, which is noted and told once it happens too often."""
         if self._unreadable[index]:
             return None
         try:
-            return self._read(index)
+            return self._read(index, strip)
         except Unreadable as reason:
             self._unreadable[index] = 1
             count = int(np.count_nonzero(np.frombuffer(self._unreadable, np.uint8)))
@@ -221,17 +256,20 @@ class Streamed:
             "groups": int(self.groups.unique().numel()),
             "held_out": None if self.held_out is None else int(self.held_out.sum()),
             "skipped": [list(item) for item in self.skipped],
-            "converted": {},
+            "converted": dict(self.converted),
             "notes": list(self.notes),
             "sha256": self.sha256,
         }
 
 
 class Part:
-    """Some pictures of a streamed set as a tensor ``[N, C, H, W]`` that is read where it is indexed, and only there."""
+    """Some pictures of a streamed set as a tensor ``[N, C, H, W]`` that is read where it is indexed, and only there.
 
-    def __init__(self, source: Streamed, indices: Tensor) -> None:
-        self.source, self.indices = source, indices
+    ``seed``: of the places where pictures are cut at random.
+    """
+
+    def __init__(self, source: Streamed, indices: Tensor, seed: int = 0) -> None:
+        self.source, self.indices, self.seed, self.random = source, indices, seed, source.random
         self.shape = torch.Size((len(indices), *source.kind.shape))
         self.blocks = None if source.blocks is None else source.blocks[indices]
 
@@ -241,6 +279,11 @@ class Part:
     def __getitem__(self, which: Tensor | slice) -> Tensor:
         """Rows ``which`` as uint8; only pictures of this part stand in for those that cannot be read."""
         return self.source.rows(self.indices[which], among=self.indices)
+
+    def seen(self, numbers: Tensor) -> Tensor:
+        """Row ``number % N`` as it is cut at random in epoch ``number // N``, for each of ``numbers`` int64 ``[B]``."""
+        rows, epochs = self.indices[numbers % len(self)], numbers // len(self)
+        return self.source.crops(rows, epochs, self.seed, among=self.indices)
 
 
 def _of(column: np.ndarray, rows: np.ndarray | None) -> np.ndarray:

@@ -30,7 +30,7 @@ from unilat.training import checkpoint
 from unilat.training.batches import upcoming
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
-from unilat.training.order import batch_indices
+from unilat.training.order import batch_indices, epochs_of
 from unilat.training.parallel import World, join
 from unilat.training.plan import Batch, Schedule, Stage
 from unilat.training.records import Fitted, Progress, Step
@@ -74,6 +74,12 @@ def _order_of(state: State, step: int) -> Tensor:
     return batch_indices(state.stage.count, state.schedule.batch, state.seed, step, state.stage.blocks)
 
 
+def _numbers_of(state: State, step: int) -> Tensor:
+    """What ``stage.batch`` gets for the global batch of a step: the examples, by epoch where they differ by it."""
+    indices, count = _order_of(state, step), state.stage.count
+    return indices + count * epochs_of(count, len(indices), step) if state.stage.by_epoch else indices
+
+
 def _losses(
     state: State, world: World, first: int, last: int, rows: Batch | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Batch]:
@@ -83,7 +89,7 @@ def _losses(
     """
     stage, total = state.stage, state.schedule.batch
     if rows is None:
-        rows = stage.batch(_order_of(state, state.step)[first:last])
+        rows = stage.batch(_numbers_of(state, state.step)[first:last])
     batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in rows)
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
     draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
@@ -301,7 +307,7 @@ def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
     """The indices of this process's rows in each step from the next one up to ``last``."""
     first, end = world.rows(state.schedule.batch)
     for step in range(state.step, last):
-        yield _order_of(state, step)[first:end]
+        yield _numbers_of(state, step)[first:end]
 
 
 def _check(schedule: Schedule, stage: Stage) -> None:

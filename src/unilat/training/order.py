@@ -54,3 +54,8 @@ def batch_indices(count: int, batch: int, seed: int, step: int, blocks: Tensor |
         begin, end = max(first - epoch * count, 0), min(first + batch - epoch * count, count)
         parts.append(_epoch_order(count, seed, epoch, blocks)[begin:end])
     return torch.cat(parts).long()  # a copy, also of a single part
+
+
+def epochs_of(count: int, batch: int, step: int) -> Tensor:
+    """The epoch in which each row of batch ``step`` is seen: int64 ``[batch]``, from 0."""
+    return (step * batch + torch.arange(batch)) // count

@@ -57,6 +57,8 @@ class Stage:
     function of its arguments alone. Returns more to log."""
     eval_every: int = 0
     """Steps between two calibrations."""
+    by_epoch: bool = False
+    """Whether an example looks another way in each epoch: ``batch`` then gets ``index + count · epoch``."""
     blocks: Tensor | None = None
     """Number of the block that each example is read in, int64 ``[count]``: an epoch's order keeps blocks together."""
 
