@@ -175,5 +175,5 @@ def test_state_round_trip() -> None:
 @pytest.mark.parametrize("wanted", [0.0, -1.0, math.nan, math.inf])
 def test_impossible_wishes_are_refused(wanted: float) -> None:
     """Kills: ln of nothing inside the loop, an hour in."""
-    with pytest.raises(UserError, match=r"positive number.*target_bpp 0\.2"):
+    with pytest.raises(UserError, match=r"positive number.*`target_bpp` 0\.2"):
         RateController(wanted, ControlConfig())

@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 
 from unilat.fields import FieldError, check_fields
+from unilat.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class RateController:
 
     def __init__(self, target: float | None, config: ControlConfig, fixed: float | None = None):
         if target is not None and not (math.isfinite(target) and target > 0):
-            raise FieldError(f"bits per pixel must be a positive number, not {target}: try target_bpp 0.2")
+            raise UserError(f"bits per pixel must be a positive number, not {target}: try `target_bpp` 0.2")
         self.target, self.config = target, config
         self.log_factor = self.integral = math.log(config.start if fixed is None else fixed)
         self.log_rate: float | None = None
