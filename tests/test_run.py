@@ -17,7 +17,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from measured import machine
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, to_json
@@ -26,7 +25,6 @@ from unilat.run.facts import read as read_facts
 from unilat.run.parts import read_pictures
 from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage
-from unilat.training.fast import Choices
 from unilat.training.records import Step
 from unilat.types import UserError
 
@@ -240,20 +238,6 @@ def test_only_the_evaluation_may_change(whole: Path, source: Path, tmp_path: Pat
     assert_same(folder, whole)
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path, source: Path) -> None:
-    """Kills: a run written among somebody's files, or over a file."""
-    (tmp_path / "holiday.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty and no run folder: choose another `out`"):
-        run.train(small(source), tmp_path)
-    with pytest.raises(UserError, match="is a file: choose another `out`"):
-        run.train(small(source), tmp_path / "holiday.txt")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text('{"architectures": ["GPT"]}')
-    with pytest.raises(UserError, match="unknown key architectures"):
-        run.train(small(source), tmp_path / "model")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "holiday.txt", "model"]
-
-
 def test_changed_pictures_are_refused(whole: Path, source: Path) -> None:
     """Kills: held-out pictures that slip into training when a folder grows between two parts of a run."""
     before, numbers = source.read_bytes(), (whole / "data.json").read_bytes()
@@ -264,35 +248,6 @@ def test_changed_pictures_are_refused(whole: Path, source: Path) -> None:
     finally:
         source.write_bytes(before)
     assert (whole / "data.json").read_bytes() == numbers
-
-
-def test_a_mistake_before_the_first_picture_costs_no_folder(tmp_path: Path, source: Path) -> None:
-    """Kills: a folder claimed by a command that failed, which then refuses the mended command."""
-    folder, config = tmp_path / "run", small(source)
-    wrong = replace(config, data=replace(config.data, source=str(tmp_path / "boxs.npz")))
-    with pytest.raises(UserError, match="boxs"):
-        run.train(wrong, folder)
-    run._claim(config, folder, machine(), Choices())
-    assert run.read_config(folder) == config
-
-
-@pytest.mark.parametrize(("change", "says"), [({"size": 4}, "pictures of 4 pixels"), ({"size": 12}, "multiple of 8")])
-def test_a_size_below_the_grid_is_refused_before_anything_is_made(
-    tmp_path: Path, source: Path, change: dict[str, int], says: str
-) -> None:
-    """Kills: a folder, or a shape error, for pictures that the networks' grid does not divide."""
-    config = small(source)
-    with pytest.raises(UserError, match=says):
-        run.train(replace(config, data=replace(config.data, **change)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_target_that_no_latent_carries_is_refused(tmp_path: Path, source: Path) -> None:
-    """Kills: an hour of training towards bits that the noise λ₀ does not let through."""
-    config = small(source)
-    with pytest.raises(UserError, match="5 bits per pixel are more than a latent of 4×4×4 carries"):
-        run.train(replace(config, stage1=replace(config.stage1, target_bpp=5.0)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> None:
@@ -313,26 +268,6 @@ def test_stage_1_alone_on_a_class_of_one_picture_in_colour(tmp_path: Path) -> No
     assert done.pictures(str(tmp_path / "few.npz"))[0].shape == (24, 3, 16, 16)
     with pytest.raises(UserError, match="has no base model: train stage 2"):
         done.sample(1)
-
-
-def test_one_picture_is_too_few(tmp_path: Path) -> None:
-    """Kills: an empty held-out set that is found out when it is measured."""
-    config = small(write_pictures(tmp_path / "one.npz", 1))
-    with pytest.raises(UserError, match="leave nothing to hold out"):
-        run.train(config, tmp_path / "run")
-
-
-def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
-    """Kills: FileNotFoundError for a folder that is no run, or one that was stopped in stage 1."""
-    with pytest.raises(UserError, match=r"is not a run folder .*make one with `unilat train"):
-        run.load(tmp_path)
-    (tmp_path / "run").mkdir()
-    run._claim(small(source), tmp_path / "run", machine(), Choices())
-    with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
-        run.load(tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not JSON"):
-        run.load(tmp_path / "run")
 
 
 def test_a_base_of_other_latents_is_refused(whole: Path, tmp_path: Path) -> None:
@@ -399,20 +334,6 @@ def test_two_trainings_on_one_folder(whole: Path, source: Path) -> None:
 
     with lock(whole), pytest.raises(UserError, match="another process"):
         run.train(small(source), whole)
-
-
-def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -> None:
-    """Kills: a KeyError for a file that lost its keys, and a text that is taken for the number of channels."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(tiny_run, folder)
-    facts = read_json(folder / "data.json")
-    del facts["classes"]
-    (folder / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): delete it"):
-        run.load(folder)
-    (folder / "data.json").write_text(json.dumps({**facts, "channels": "3"}))
-    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): delete it"):
-        run.load(folder)
 
 
 def test_the_facts_of_a_run_are_read_as_they_were_written(whole: Path) -> None:
