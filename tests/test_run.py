@@ -25,6 +25,7 @@ from unilat.run.facts import read as read_facts
 from unilat.run.parts import read_pictures
 from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage
+from unilat.signals import Pictures
 from unilat.training.records import Step
 from unilat.types import UserError
 
@@ -194,6 +195,7 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
     assert before[1]["untrimmed_bpp"] != after[1]["untrimmed_bpp"]
     assert all(row["target"] == pytest.approx(0.3 / 0.8) for row in told if row["stage"] == "stage1")
     made, pictures = run.load(first), read_pictures(config.data, None)
+    assert isinstance(pictures, Pictures)
     train, calibration = (pictures.images[indices] for indices in made.split(pictures)[:2])
     one = AutoencoderStage(made.autoencoder, train, calibration, config.stage1)
     assert one.calibration_rate(made.autoencoder, 8, 0) == pytest.approx(float(after[1]["calibration_bpp"]), rel=1e-3)

@@ -73,7 +73,7 @@ def test_one_stage_draws_from_its_prior(source: Path, tmp_path: Path) -> None:
     """Kills: samples of nothing, classes named that the prior does not know, a base model counted that is not there."""
     config = small(source)
     alone = replace(config, stage2=replace(config.stage2, samples=0))
-    with pytest.raises(UserError, match="sample-from prior"):
+    with pytest.raises(UserError, match="sample_from prior"):
         run.train(alone, tmp_path / "none")
         run.load(tmp_path / "none").sample(2)
     config = replace(alone, evaluation=replace(config.evaluation, sample_from="prior", classifier_samples=100))

@@ -51,7 +51,7 @@ def run(tiny_run: Path) -> Run:
 def test_a_decoder_that_starts_from_the_data_is_refused(run: Run, tmp_path: Path) -> None:
     """Kills weights that are taken over by the wrong network."""
     run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_start="data"))
-    with pytest.raises(UserError, match="decoder-start latent"):
+    with pytest.raises(UserError, match="decoder_start latent"):
         train_pixels(run, torch.zeros(4, 1, 16, 16, dtype=torch.uint8), tmp_path, FEW)
 
 
