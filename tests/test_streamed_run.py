@@ -184,7 +184,7 @@ def test_training_alone_is_cut_at_random(tmp_path: Path) -> None:
     run = unilat.load(tmp_path / "run", "cpu")
     assert any("72 of 72 pictures leave room" in line for line in told)
     assert not any("do not fit into memory" in line for line in told)
-    assert run.config.data.fit == "random-crop" and run.data["converted"] == {"cropped at random": 72}
+    assert run.config.data.fit == "random-crop" and run.data.converted == {"cropped at random": 72}
     centre = parts.read_pictures(cropped(tmp_path / "photos", fit="crop").data, None)
     source = parts.read_pictures(config.data, None)
     assert isinstance(source, Streamed) and source.resident and isinstance(centre, Pictures)
