@@ -107,8 +107,8 @@ def test_a_forked_child_reads_the_same(name: str, budget: int, made: dict[str, s
 
 @ALL
 def test_identity_is_what_is_in_it(name: str, budget: int, made: dict[str, str], tmp_path: Path):
-    """A moved set has the same sha256, a smaller one another, a size of another too. Kills: the path or a time in it,
-    labels or pictures left out of it."""
+    """A moved set has the same sha256; a smaller one, another size or fit have others. Kills: the path or a time in
+    it, labels or pictures left out of it, latents of padded pictures taken for those of cut ones."""
     source = opened(made[name], budget)
     path = Path(made[name])
     moved = tmp_path / "moved" / path.name
@@ -118,6 +118,8 @@ def test_identity_is_what_is_in_it(name: str, budget: int, made: dict[str, str],
     others = [opened(made[name], budget, limit=COUNT - 1), opened(made[name], budget, channels=1)]
     others.append(open_source(made[name], size=8, memory_budget=budget))
     assert len({source.sha256, *(one.sha256 for one in others)}) == 4
+    padded = open_source(made[name], size=SIDE, fit="pad", memory_budget=budget)  # in memory it is of the pixels alone
+    assert (padded.sha256 == source.sha256) is not isinstance(source, Streamed)
 
 
 def test_identity_knows_labels_and_pixels(tmp_path: Path):

@@ -106,8 +106,9 @@ class Streamed:
         return self.kind.channels
 
     def _identity(self, labels: np.ndarray) -> str:
-        """SHA-256 of the pictures' digests, labels, classes and shape, in order; neither names nor places."""
-        total = hashlib.sha256(f"{self.kind.shape} {self.classes}".encode("utf-8", "surrogateescape"))
+        """SHA-256 of the pictures' digests, labels, classes, shape and fit, in order; neither names nor places."""
+        padded = " pad" if self._fit == "pad" else ""
+        total = hashlib.sha256(f"{self.kind.shape} {self.classes}{padded}".encode("utf-8", "surrogateescape"))
         total.update(np.ascontiguousarray(labels, "<i8").data)
         for first in range(0, len(self), PART):
             part = slice(first, first + PART)
