@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unilat.signals import look
+from unilat.signals import load, look
 from unilat.types import UserError
+
+from .samples import COUNT
+from .streams import shards
 
 look_module = importlib.import_module("unilat.signals.look")
 
@@ -100,3 +103,16 @@ def test_sheet_that_cannot_be_written(tmp_path):
     write(tmp_path, "a.png", (1, 1, 1))
     with pytest.raises(UserError, match="cannot be written"):
         look(str(tmp_path), size=16, out=tmp_path / "a.png" / "sheet.png")
+
+
+def test_shards_are_looked_at(tmp_path, monkeypatch):
+    """Kills: a folder of shards taken for one without pictures; a limit that reads all."""
+    monkeypatch.setenv("UNILAT_CACHE", str(tmp_path / "cache"))
+    source = shards(tmp_path / "set")
+    found = look(source, size=8, out=tmp_path / "sheet.png").json()
+    assert (found["read"], found["skipped_count"], found["classes"]) == (COUNT, 0, ["a", "b", "c"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 100
+    assert look(source, size=8, limit=10).json()["read"] == 10
+    alone = load(str(tmp_path / "set" / "00000.tar"), size=8)
+    assert len(alone) == 30 and alone.names is not None and alone.names[0].endswith(".png")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,7 @@ from unilat.fields import FieldError, Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.collect import even_positions
 from unilat.signals.decode import printable
-from unilat.signals.pictures import Pictures, Progress, pack, with_channels
+from unilat.signals.pictures import Pictures, Progress, pack, require_memory, with_channels
 from unilat.types import UserError
 
 NATURAL_SIZE = {
@@ -35,7 +36,7 @@ def load(
     progress: Progress | None = None,
     limit: int | None = None,
 ) -> Pictures:
-    """Pictures of a catalogue name, a folder, an ``.npz``/``.npy``, a ``.parquet`` or a saved Hugging Face data set.
+    """Pictures of a catalogue name, a folder, ``.npz``, ``.npy``, ``.tar`` shards, ``.parquet`` or a saved data set.
 
     ``size`` is one number for a square, or ``(height, width)``; None is the source's natural one: ``NATURAL_SIZE``, an
     array's shorter side, ``FOLDER_SIZE`` for the rest. ``fit`` is what is done to pictures of another shape.
@@ -67,12 +68,16 @@ def load(
         from unilat.signals.arrays import load_array
 
         return load_array(path, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
+    if path.suffix == ".tar":
+        return _shards(path, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit)
     if path.suffix == ".parquet":
         from unilat.signals.tables import load_tables, open_parquet
 
         tables, wanted = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
         return load_tables(tables, shown, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
-    raise UserError(f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy or .parquet")
+    raise UserError(
+        f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy, .tar or .parquet"
+    )
 
 
 def _named(name: str, size: Size, fit: Fit, progress: Progress | None) -> Pictures:
@@ -104,10 +109,13 @@ def _folder(
     limit: int | None,
 ) -> Pictures:
     """A saved data set, Parquet files or pictures: what the folder's files say it is."""
+    from unilat.signals.shards import has_shards
     from unilat.signals.tables import load_tables, parquet_tables, saved_tables
 
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         tables = saved_tables(path)
+    elif has_shards(path):
+        return _shards(path, size, channels, fit, progress, limit)
     elif any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
         tables = parquet_tables(path)
     else:
@@ -115,6 +123,22 @@ def _folder(
 
         return load_folder(path, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
     return load_tables(tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+
+
+def _shards(
+    path: Path, size: Size, channels: int | None, fit: Fit, progress: Progress | None, limit: int | None
+) -> Pictures:
+    """Tar shards, through their index."""
+    from unilat.signals.index_file import indexed
+    from unilat.signals.shards import ShardFormat
+    from unilat.signals.stream import Streamed
+
+    form = ShardFormat(path)
+    index = indexed(form, form.listing(keep=False), progress)
+    found = Streamed(form, index, size=size, fit=fit, channels=channels, limit=limit)
+    shape = " x ".join(map(str, found.kind.shape))
+    require_memory(len(found) * math.prod(found.kind.shape), found.source, len(found), shape)
+    return found.gathered(progress)
 
 
 def _not_there(path: Path, shown: str) -> str:
