@@ -21,11 +21,13 @@ from unilat.recipe.build import build_autoencoder
 from unilat.recipe.config import RunConfig
 from unilat.run import parts, train
 from unilat.run.evaluate import held_out
+from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage, schedule
 from unilat.signals import Pictures, open_source
 from unilat.signals.stream import Part, Streamed
 from unilat.training.engine import fit
 from unilat.training.fast import Choices
+from unilat.types import UserError
 
 
 def written(folder: Path, count: int = 72) -> Path:
@@ -200,3 +202,29 @@ def test_training_alone_is_cut_at_random(tmp_path: Path) -> None:
     assert all(0.5 < float(share) < 1.0 for share in moved), moved
     plain = AutoencoderStage(run.autoencoder, centre.images, centre.images[:8], config.stage1)
     assert (stage.stage().by_epoch, plain.stage().by_epoch) == (True, False)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_a_picture_lost_while_training_is_told_counted_and_named(tmp_path: Path) -> None:
+    """Above the share that the user sets the run stops, and goes on with another share and the file back. Kills: a loss
+    that nobody hears of, that a stopped run forgets or that refuses the run for its share."""
+    source, folder, notes = written(tmp_path / "photos"), tmp_path / "run", list[str]()
+    kept = {path: path.read_bytes() for path in sorted(source.rglob("*.png"))}
+    lost = list(kept)[::10]
+
+    def losing(told: object) -> None:
+        if isinstance(told, Note):
+            notes.append(told.text)
+        else:
+            for path in lost:
+                path.unlink(missing_ok=True)
+
+    strict = replace(configured(source), data=replace(configured(source).data, unreadable_share=0.0))
+    with pytest.raises(UserError, match=r"1 of 72 pictures cannot be read, .* allow a larger data.unreadable_share"):
+        train.train(strict, folder, losing)
+    (name,) = read_json(folder / "data.json")["unreadable"]
+    assert source / name in lost and any(note.startswith("1 of 72 pictures could not be read") for note in notes)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    train.train(configured(source), folder, lambda told: None)
+    assert [*read_json(folder / "data.json")["unreadable"]] == [name] and unilat.load(folder).results.bits.n == 6

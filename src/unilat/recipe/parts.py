@@ -37,13 +37,16 @@ class DataConfig:
     """Largest number of pictures held out."""
     calibration: int = 512
     """Training pictures set aside to measure the rate of the averaged weights while training."""
+    unreadable_share: float = 0.05
+    """Share of the pictures of a set larger than memory that may turn out unreadable; the run stops above it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", as_size(self.size))
 
     def check(self, name: str) -> None:
         """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
-        check_fields(self, name, least={"at_most": 1, "held_out_at_most": 1, "calibration": 0}, shares=("held_out",))
+        least = {"at_most": 1, "held_out_at_most": 1, "calibration": 0}
+        check_fields(self, name, least=least, shares=("held_out", "unreadable_share"))
         if self.channels not in (None, 1, 3):
             raise FieldError(f"{name}.channels must be 1 (grey) or 3 (colour), not {self.channels}")
         if self.flip and self.source in WRITTEN:

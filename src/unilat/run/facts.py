@@ -33,6 +33,8 @@ class Facts:
     """Files that could not be read."""
     converted: Mapping[str, int] = field(default_factory=dict)
     """How many were cropped, resized or otherwise converted."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Name and reason of those that could not be read while the run went on; others took their place."""
 
     def to_json(self) -> dict[str, object]:
         """The tree that ``data.json`` holds; :func:`read` reads it back."""
@@ -51,7 +53,7 @@ def read(path: Path) -> Facts:
         raise UserError(
             f"{path} is damaged ({'; '.join(told)}): delete it and go on with `unilat train`, which writes it again"
         )
-    size, converted = tree.get("size"), tree.get("converted")
+    size, converted, unreadable = tree.get("size"), tree.get("converted"), tree.get("unreadable")
     counts = {name: tree[name] for name in ("count", "train", "calibration", "test", "skipped") if name in tree}
     return Facts(
         source=tree["source"],
@@ -61,5 +63,6 @@ def read(path: Path) -> Facts:
         streamed=tree.get("streamed") is True,
         sha256=tree["sha256"],
         converted=converted if isinstance(converted, dict) else {},
+        unreadable=unreadable if isinstance(unreadable, dict) else {},
         **{name: count for name, count in counts.items() if isinstance(count, int)},
     )

@@ -31,6 +31,7 @@ from unilat.report import page
 from unilat.results import Results
 from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
+from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.records import Note, OnStep, ignore
@@ -107,23 +108,24 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
             tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
-    with _phase(folder, "stage 1"):
-        if config.stage1.autoencoder is None:
-            _stage1(config, folder, pictures, indices, how, charge)
-        else:
-            _take_over(config, folder, pictures)
-    if config.stage2.samples > 0:
-        run = load(folder, device)
-        with _phase(folder, "encode"):
-            latents = _latents(run, pictures, indices[0], tell)
-        with _phase(folder, "stage 2"):
-            _stage2(config, folder, latents, run.classes, how)
-    if rank > 0:
-        return None  # under torchrun the first process measures and reports
-    with _phase(folder, "evaluate"):
-        results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
-    page.write(folder)
-    return results
+    with _unreadable_told(folder, pictures, tell, rank):
+        with _phase(folder, "stage 1"):
+            if config.stage1.autoencoder is None:
+                _stage1(config, folder, pictures, indices, how, charge)
+            else:
+                _take_over(config, folder, pictures)
+        if config.stage2.samples > 0:
+            run = load(folder, device)
+            with _phase(folder, "encode"):
+                latents = _latents(run, pictures, indices[0], tell)
+            with _phase(folder, "stage 2"):
+                _stage2(config, folder, latents, run.classes, how)
+        if rank > 0:
+            return None  # under torchrun the first process measures and reports
+        with _phase(folder, "evaluate"):
+            results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
+        page.write(folder)
+        return results
 
 
 def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices) -> None:
@@ -135,7 +137,8 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
     files = RunFolder(folder)
     if files.config.is_file():
         found = read_config(folder)
-        lengthened = replace(found, evaluation=config.evaluation)
+        share = config.data.unreadable_share
+        lengthened = replace(found, evaluation=config.evaluation, data=replace(found.data, unreadable_share=share))
         if lengthened != config and files.data.is_file():
             differs = "; ".join(configuration.differences(lengthened, config))
             raise UserError(
@@ -148,6 +151,22 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
         left.unlink(missing_ok=True)
     if not files.manifest.is_file():
         write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices))
+
+
+@contextlib.contextmanager
+def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, rank: int) -> Iterator[None]:
+    """However the run ends: pictures that could not be read meanwhile are counted, told and named in ``data.json``."""
+    try:
+        yield
+    finally:
+        lost = dict(pictures.lost) if isinstance(pictures, Streamed) and rank == 0 else {}
+        if lost:
+            first = "; ".join(f"{name}: {reason}" for name, reason in list(lost.items())[:5])
+            more = "; …" if len(lost) > 5 else ""
+            count = f"{len(lost)} of {len(pictures)} pictures could not be read"
+            tell(Note(f"{count}, others took their place: {first}{more}"))
+            known = read_facts(RunFolder(folder).data)
+            write_json(RunFolder(folder).data, replace(known, unreadable={**known.unreadable, **lost}).to_json())
 
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -172,7 +191,8 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
         raise UserError(
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
-    write_json(path, facts.to_json())
+    known = before.get("unreadable") if isinstance(before, dict) else None
+    write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
 
 
 def _stage1(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.fields import Fit, Size, spelled
+from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.maths.seeds import key
 from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
 from unilat.signals.crops import crop_place, cut, held_out_fit, random_crops, strip_size
@@ -201,9 +201,9 @@ class Streamed:
             count = int(np.count_nonzero(np.frombuffer(self._unreadable, np.uint8)))
             if count > self._share * len(self):
                 name = self._name(index)
-                raise UserError(
+                raise FieldError(
                     f"{self.source}: {count} of {len(self)} pictures cannot be read, over a share of {self._share:.3g}"
-                    f" (last {name}: {reason}); repair the set, or allow a larger unreadable_share"
+                    f" (last {name}: {reason}); repair the set, or allow a larger data.unreadable_share"
                 ) from None
             return None
 
@@ -234,8 +234,13 @@ class Streamed:
     @property
     def skipped(self) -> tuple[tuple[str, str], ...]:
         """(name, reason) of what was left out at the start, and of what could not be read since."""
+        return self._skipped + self.lost
+
+    @property
+    def lost(self) -> tuple[tuple[str, str], ...]:
+        """(name, reason) of what could not be read since it was opened, here and in processes forked from this one."""
         since = np.flatnonzero(np.frombuffer(self._unreadable, np.uint8)).tolist()
-        return self._skipped + tuple((self._name(index), self._reason(index)) for index in since)
+        return tuple((self._name(index), self._reason(index)) for index in since)
 
     def _reason(self, index: int) -> str:
         try:
