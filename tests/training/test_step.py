@@ -43,7 +43,7 @@ def test_dropout_is_drawn_anew_each_step_and_by_each_process(tmp_path: Path) -> 
     stage, found = Toy(width=40, dropout=0.5), list[Tensor]()
     stage.model.dropout.register_forward_hook(lambda module, inputs, output: found.append(output.detach() == 0))
     for rank in (0, 1):
-        engine._losses(state_of(stage), World(rank, 2), 0, 3)
+        engine._losses(state_of(stage), World(rank, 2), 3 * rank, 3 * rank + 3)
     assert not torch.equal(*found)
 
 

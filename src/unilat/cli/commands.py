@@ -87,6 +87,8 @@ class Train:
     """Never compile them."""
     workers: Annotated[int, arg(metavar="N")] = 0
     """Processes that read and decode batches ahead of the step; any number trains the same. 0 is right in memory."""
+    micro_batch: Annotated[int, arg(metavar="N")] = 0
+    """Examples computed at a time; what a step learns stays the same. By default all, on a GPU what fits."""
     json: Json = False
 
     def execute(self) -> None:

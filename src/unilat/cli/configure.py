@@ -83,7 +83,11 @@ class ConfiguredTrain:
             raise UserError("--compile and --no-compile contradict each other: give one of them, or none")
         compiled = "on" if options.compile else "off" if options.no_compile else "auto"
         return Choices(
-            compile=compiled, precision=options.precision, checkpointing=options.checkpointing, workers=options.workers
+            compile=compiled,
+            precision=options.precision,
+            checkpointing=options.checkpointing,
+            workers=options.workers,
+            micro_batch=options.micro_batch,
         )
 
     def execute(self) -> None:

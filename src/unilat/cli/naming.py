@@ -8,7 +8,12 @@ import dataclasses
 import re
 from typing import Any
 
-SHORT = {"data.size": "--size", "target_bpp": "--target-bpp", "loss_factor": "--loss-factor"}
+SHORT = {
+    "data.size": "--size",
+    "target_bpp": "--target-bpp",
+    "loss_factor": "--loss-factor",
+    "micro_batch": "--micro-batch",
+}
 """Fields that an option of `unilat train` sets by a shorter name."""
 
 

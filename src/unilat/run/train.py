@@ -43,6 +43,7 @@ from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
+from unilat.training.micro import MicroBatch
 from unilat.training.parallel import join
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
@@ -250,11 +251,29 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
     how.tell(Note(f"{stage.name}: networks {why}"))
+    micro = _micro_batch(stage.name, folder, how, place.type == "cuda")
     with applied(stage.model, how.choices, compiled):
         place_of, log = files.stage(stage.name), files.log
-        done = fit(stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers)
+        done = fit(
+            stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers, micro=micro
+        )
     stage.model.load_state_dict(done.ema)
     return done.samples
+
+
+def _micro_batch(stage: str, folder: Path, how: _How, search: bool) -> MicroBatch:
+    """What is computed at a time: as asked, else as the manifest remembers it, else on a GPU what is found to fit."""
+    path = RunFolder(folder).manifest
+    kept = read_json(path).get("micro_batches", {}) if path.is_file() else {}
+
+    def found(size: int) -> None:
+        how.tell(Note(f"{stage}: in micro-batches of {size}, which fit into memory"))
+        if os.environ.get("RANK", "0") == "0":
+            known = read_json(path)
+            write_json(path, known | {"micro_batches": known.get("micro_batches", {}) | {stage: size}})
+
+    asked = how.choices.micro_batch
+    return MicroBatch(asked or kept.get(stage, 0), search and not asked, found)
 
 
 def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: OnStep) -> LatentShards:

@@ -6,7 +6,7 @@ the run that was not, and several processes see the batches that one would see. 
 
     indices = batch_indices(count, batch, seed, step)[rows of this process]
     loss [b], metrics = stage.losses(stage.batch(indices), draws)
-    → gradients → Σ over processes → all finite? → clip → AdamW, Muon → EMA → the stage's own move
+    → gradients → Σ over micro-batches and processes → all finite? → clip → AdamW, Muon → EMA → the stage's own move
 
 Exit codes after a signal, with the step finished and saved: SIGINT 130, SIGUSR1 138, SIGTERM 143 (128 + its number).
 """
@@ -30,6 +30,7 @@ from unilat.training import checkpoint
 from unilat.training.batches import upcoming
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
+from unilat.training.micro import MicroBatch, one_line_where_memory_ends
 from unilat.training.order import batch_indices, epochs_of
 from unilat.training.parallel import World, join
 from unilat.training.plan import Batch, Schedule, Stage
@@ -91,7 +92,8 @@ def _losses(
     if rows is None:
         rows = stage.batch(_numbers_of(state, state.step)[first:last])
     batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in rows)
-    torch.manual_seed(key(state.seed, state.step, world.rank, "modules"))  # dropout and the like
+    apart = first - world.rows(total)[0]  # each micro-batch has masks of its own
+    torch.manual_seed(key(state.seed, state.step, world.rank, "modules") + apart)  # dropout and the like
     draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
     loss, metrics = stage.losses(batch, draws)
     if loss.shape != (last - first,):
@@ -99,50 +101,72 @@ def _losses(
     return loss, metrics, batch
 
 
-def _step(state: State, world: World, number: int, rows: Batch | None = None) -> tuple[dict[str, float], int]:
+def _passes(
+    state: State, world: World, micro: MicroBatch, rows: Batch | None
+) -> tuple[list[str], Tensor, dict[str, Tensor]]:
+    """Forward and backward passes of this process's rows, one micro-batch after the other.
+
+    Leaves their gradients in ``state``; returns the names and sums over the rows of the loss and of what is logged
+    ``[k]``, and the sums of what ``observe`` gets.
+    """
+    total = state.schedule.batch
+    first, last = world.rows(total)
+    state.forget_gradients()
+    names, totals, sums = ["loss"], torch.zeros(()), {}
+    for begin, end in micro.parts(first, last):
+        some = rows if rows is None else tuple(part[begin - first : end - first] for part in rows)
+        loss, metrics, _ = _losses(state, world, begin, end, some)
+        (loss.sum() / total).backward()
+        vectors = {name: metrics.pop(name) for name in [*metrics] if metrics[name].dim() > 1}
+        names = ["loss", *metrics]
+        own = torch.stack([one.detach() for one in (loss, *metrics.values())]).sum(1, dtype=torch.float64)
+        seen = {name: one.detach().sum(0, dtype=torch.float64) for name, one in vectors.items()}
+        totals = own if begin == first else totals + own
+        sums = seen if begin == first else {name: sums[name] + one for name, one in seen.items()}
+    return names, totals, sums
+
+
+def _step(
+    state: State, world: World, number: int, rows: Batch | None = None, micro: MicroBatch | None = None
+) -> tuple[dict[str, float], int]:
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
     stop for: this process's or another's."""
-    schedule, total = state.schedule, state.schedule.batch
-    state.forget_gradients()
-    loss, metrics, _ = _losses(state, world, *world.rows(total), rows)
-    (loss.sum() / total).backward()
-    vectors = {name: metrics.pop(name) for name in [*metrics] if metrics[name].dim() > 1}
-    totals = torch.stack([one.detach() for one in (loss, *metrics.values())]).sum(1, dtype=torch.float64)
-    sums = {name: one.detach().sum(0, dtype=torch.float64) for name, one in vectors.items()}
+    schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
+    first, last = world.rows(total)
+    names, totals, sums = micro.fitted(state.stage.name, last - first, lambda: _passes(state, world, micro, rows))
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     world.sum(gradient.whole)
     # the one time in a step that anything is fetched from the device
     *means, norm, stopped = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
     if not (math.isfinite(means[0]) and math.isfinite(norm)):
-        _stop(state, world, means[0], norm)
+        _stop(state, world, means[0], norm, micro)
     if norm > schedule.clip:
         gradient.whole.mul_(schedule.clip / norm)
     rate = schedule.rate(state.samples + total)
     state.move(rate)
     state.step += 1
-    if vectors:
+    if sums:
         state.stage.observe(sums)
     state.ema.update(total, state.samples)
-    told = dict(zip(("loss", *metrics), means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
+    told = dict(zip(names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
     return told, number or (int(signal.SIGTERM) if stopped else 0)
 
 
-def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
+def _stop(state: State, world: World, loss: float, norm: float, micro: MicroBatch) -> NoReturn:
     """Refuse a step whose loss or gradient is not finite, naming the examples; the weights have not moved."""
     total = state.schedule.batch
     first, last = world.rows(total)
-    own, _, batch = _losses(state, world, first, last)  # the same rows once more
+    parts = [_finite_parts(state, world, *part) for part in micro.parts(first, last)]
     bad = torch.zeros(total, device=state.device)
 
     def mark(rows: Tensor) -> bool:
         bad[first : first + len(rows)] = (~rows).to(bad.dtype)
         return bool(world.sum(bad).any())
 
-    data = torch.stack([_finite_rows(part) for part in batch]).all(0)
-    if mark(data):
+    if mark(torch.cat([data for data, _ in parts])):
         what = "their data are not finite"
-    elif mark(_finite_rows(own)):
+    elif mark(torch.cat([own for _, own in parts])):
         what = f"their loss is not finite (mean {loss})"
     elif mark(_finite_gradients(state, world)):
         what = "their gradients are not finite"
@@ -156,6 +180,12 @@ def _stop(state: State, world: World, loss: float, norm: float) -> NoReturn:
         f"{state.stage.name}, step {state.step + 1}: samples {named}: {what}; this step changed nothing. "
         "Leave those samples out, or lower the learning rate"
     )
+
+
+def _finite_parts(state: State, world: World, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Whether the data and the loss of each row are finite, of the same rows as in the step once more."""
+    own, _, batch = _losses(state, world, first, last)
+    return torch.stack([_finite_rows(part) for part in batch]).all(0), _finite_rows(own)
 
 
 def _finite_rows(tensor: Tensor) -> Tensor:
@@ -199,6 +229,7 @@ def _loop(
     journal: Journal,
     progress: Progress | None,
     warn: Warn,
+    micro: MicroBatch,
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
     schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
@@ -206,7 +237,7 @@ def _loop(
     with signals.caught():
         while state.step < last:
             start = time.perf_counter()
-            means, caught = _step(state, world, signals.number, next(batches))
+            means, caught = _step(state, world, signals.number, next(batches), micro)
             told, calibrated = _after(state, means)
             took = time.perf_counter() - start
             state.seconds += took
@@ -254,23 +285,22 @@ def fit(
     stop_at: int | None = None,
     device: str = "auto",
     workers: int = 0,
+    micro: MicroBatch | None = None,
     warn: Warn = checkpoint.warn_stderr,
 ) -> Fitted:
     """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
-    batches ahead, 0 for none.
+    batches ahead, 0 for none. ``micro``: rows that are computed at a time, by default all, on a GPU what fits.
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
     _check(schedule, stage)
     place = pick_device(device)
-    world = join(place)
-    if schedule.batch < world.size:
-        raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
-    with ExitStack() as stack:
+    world, micro = _joined(schedule, place), micro or MicroBatch(search=place.type == "cuda")
+    with ExitStack() as stack, one_line_where_memory_ends(stage, schedule.batch, micro):
         stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
         if world.rank == 0:
             stack.enter_context(checkpoint.lock(folder))
@@ -290,7 +320,7 @@ def fit(
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         batches = stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers))
-        told = _loop(state, world, batches, last, folder, journal, progress, warn)
+        told = _loop(state, world, batches, last, folder, journal, progress, warn, micro)
         return Fitted(
             stage=stage.name,
             step=state.step,
@@ -308,6 +338,14 @@ def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
     first, end = world.rows(state.schedule.batch)
     for step in range(state.step, last):
         yield _numbers_of(state, step)[first:end]
+
+
+def _joined(schedule: Schedule, place: torch.device) -> World:
+    """The processes of the run, each of which gets a part of every batch."""
+    world = join(place)
+    if schedule.batch < world.size:
+        raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
+    return world
 
 
 def _check(schedule: Schedule, stage: Stage) -> None:

@@ -36,6 +36,8 @@ class Choices:
     """Whether the inside of the blocks is computed again in the backward pass instead of being kept."""
     workers: int = 0
     """Processes that make batches ahead of the step; 0: each is made when it is needed, right for data in memory."""
+    micro_batch: int = 0
+    """Examples computed at a time, of a process's share of the batch; 0: all, or on a GPU what is found to fit."""
 
 
 @dataclass(frozen=True)
