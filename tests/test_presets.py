@@ -9,6 +9,8 @@ import torch
 
 from unilat.recipe import presets
 from unilat.recipe.build import Description, describe
+from unilat.recipe.config import capacity, check, latent_grid
+from unilat.recipe.predict import predicted
 
 FILE = Path(__file__).parents[1] / "docs" / "presets.md"
 PAPERS = ("imagenet-512", "kinetics-600")
@@ -20,7 +22,20 @@ Counted on the meta device, without memory or data, by `unilat.recipe.build.desc
 `python tests/test_presets.py`. FLOPs are those of linear maps, convolutions and attention, two for each multiply-add;
 training is three times the forward pass, times the examples that the preset trains on (UL Sec. 5.1 counts alike, but
 leaves out convolutions). The base model stands without classes; presets of no fixed colour are told for grey pictures.
+
+`photo-64`, `photo-128` and `photo-256` are for colour photographs and hours of one large GPU. They are the paper's
+recipe, narrower, with our habits where they were measured (`LOG.md`): Muon in stage 1, learned noise levels, latents of
+unit scale, a decoder that starts from its latent, a prior that settles, latent grids of 16×16 and finer, at capacities
+well above the bits they ask for. Lengths are what 100,000 to 1,000,000 photographs would be seen 4 to 40 times for.
+Their learning rates fall with the width and are guesses: none of the three has been trained yet.
+
+**What they need of a GPU is predicted, not measured**: by `unilat.recipe.predict`, in bf16, from the steps of
+`imagenet-512` that were measured on one H200 (160 TFLOP/s, a fifth of what its matrix products reach; 2.99 GiB a
+picture and 11.0 GiB beside them). Micro-batches are the batch halved until 70 GiB hold it. Minutes are those of the
+training steps alone: reading, encoding, evaluation and other people's work come on top, and narrow networks reach less
+of a card than wide ones. `unilat bench PRESET` measures all of it where it will run.
 """
+STAGES = {"stage1": "stage 1", "prior": "the prior alone", "stage2": "stage 2"}
 
 
 def section(name: str) -> str:
@@ -44,6 +59,12 @@ def section(name: str) -> str:
         row = told.parts[part]
         forward, training = row.forward_flops / 1e9, row.training_flops / 1e18
         lines.append(f"| {part} | {row.parameters:,} | {forward:,.4g} | {training:,.4g} |")
+    if name.startswith("photo") or name == "imagenet-512":  # the others are too small for the rate, or of video
+        lines += ["", "| predicted on one GPU | batch | micro-batch | GiB | minutes |", "|---|---:|---:|---:|---:|"]
+        batches = {"stage1": config.stage1.batch, "prior": config.stage1.settle_batch, "stage2": config.stage2.batch}
+        for stage, one in predicted(config).items():
+            numbers = f"{batches[stage]:,} | {one.micro_batch:,} | {one.gib:.0f} | {one.minutes:,.0f}"
+            lines.append(f"| {STAGES[stage]} | {numbers} |")
     return "\n".join(lines) + "\n"
 
 
@@ -112,6 +133,28 @@ def test_dropped_tokens_save_what_the_middle_blocks_would_cost(name: str, share:
     assert told["base"].forward_flops == plain["base"].forward_flops
     assert told["base"].memory_mib < plain["base"].memory_mib
     assert {**told, "base": None} == {**plain, "base": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "width"), [("photo-64", 64, 512), ("photo-128", 128, 640), ("photo-256", 256, 768)]
+)
+def test_photo_presets_are_for_hours_of_one_gpu(name: str, side: int, width: int) -> None:
+    """Hours, not days; Muon's rate falls as the root of the largest width that it moves in stage 1. Kills: a preset of
+    another size, bits that its latent hardly carries, a grid coarser than 16×16, a rate of another width, settling in
+    steps that a GPU does not feel, the dial's levels on top of its own."""
+    config = presets.get(name)
+    check(config)
+    one = config.stage1
+    assert (config.data.size, config.data.channels) == ((side, side), 3)
+    assert min(latent_grid(config)) >= 16 and one.target_bpp
+    assert 4 * one.target_bpp < capacity(config)
+    assert one.learning_rate == pytest.approx(1.5e-3 * (128 / width) ** 0.5, rel=0.05)
+    assert width == max(*config.autoencoder.prior.channels, config.autoencoder.decoder.width)
+    needs = predicted(config)
+    assert 1 < sum(need.minutes for need in needs.values()) / 60 < 8
+    assert all(need.gib <= 70 and need.micro_batch >= 64 for need in needs.values())
+    assert (one.settle, one.settle_batch, one.optimizer) == (one.samples, 512, "muon")
+    assert presets.get(name, size=2 * side).autoencoder == config.autoencoder
 
 
 def test_counting_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

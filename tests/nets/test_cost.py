@@ -51,6 +51,15 @@ def test_masks_of_dropout_are_kept_by_hand() -> None:
     assert cost(net, torch.zeros(3, 4)).forward_flops == 2 * 3 * (4 * 8 + 8 * 2)
 
 
+def test_attention_keeps_no_matrix_by_hand() -> None:
+    """What is kept grows by as much with each token. Kills: bytes of tokens by tokens, which no fast kernel keeps, and
+    as many taken off as were never counted."""
+    block, width = TransformerBlock(16, heads=2), 16
+    modulation = torch.zeros(1, 6, width)
+    few, many, twice = (cost(block, torch.zeros(1, n, width), modulation).activation_bytes for n in (8, 24, 40))
+    assert twice - many == many - few > 0
+
+
 def test_counting_touches_neither_the_network_nor_memory() -> None:
     """Kills: counting by running (this input would need 4 TiB), or a network moved to meta under its owner."""
     net = nn.Linear(1024, 8)

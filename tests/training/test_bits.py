@@ -177,6 +177,15 @@ def test_settling_is_as_long_as_its_configuration_says(settle: int, warmup: int,
     assert (made.decay, made.clip, made.learning_rate, made.optimizer) == (0.5, 1.0, 1e-3, "adamw")
 
 
+def test_settling_in_larger_batches_takes_as_many_latents() -> None:
+    """As many steps of warm-up and of memory, as many latents in all. Kills: a rise of four steps on a GPU, an average
+    that knows ten of them, a batch of stage 1."""
+    made = settling(replace(CONFIG, settle=4_000_000, settle_batch=512))
+    assert (made.batch, made.samples, made.warmup, made.ema_halflife) == (512, 4_000_000, 16_000, 40_000)
+    few = settling(replace(CONFIG, settle=8_000, settle_batch=512))
+    assert (few.warmup, few.ema_halflife) == (1_000, 1_000)
+
+
 def test_calibrations_fall_due_by_pictures() -> None:
     """Kills: steps for pictures, and none at all where a batch is longer than the interval."""
     assert stage(calibrate_every=64).eval_every == 8

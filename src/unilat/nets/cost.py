@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unilat.nets.condition import Condition
+from unilat.nets.layers import TransformerBlock
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network: parameters, FLOPs of a forward pass of one example, bytes kept for its backward pass."""
+    """Of one network: parameters, FLOPs of a forward pass of one example, bytes kept for its backward pass.
+
+    Attention keeps no matrix of tokens by tokens: none of torch's fast kernels does, and the meta device alone would.
+    """
 
     parameters: int
     forward_flops: int
@@ -33,6 +37,14 @@ def cost(net: nn.Module, *inputs: Tensor | Condition | None) -> Cost:
     shapes = [None if item is None else item.to("meta") for item in inputs]
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+    matrices: list[int] = []
+
+    def attend(block: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(block, TransformerBlock):
+            matrices.append(len(given[0]) * block.heads * given[0].shape[1] ** 2 * given[0].element_size())
+
+    for block in twin.modules():
+        block.register_forward_hook(attend)
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -46,4 +58,5 @@ def cost(net: nn.Module, *inputs: Tensor | Condition | None) -> Cost:
     ):
         output = twin(*shapes)
     del output
+    kept[0] = -sum(matrices)
     return Cost(sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops(), sum(kept.values()))

@@ -90,6 +90,8 @@ class Stage1Config:
     settle: int = 0
     """Latents that the prior alone sees after encoder and decoder are done: its bound comes nearer to the truth, and
     the bits that this saves come back as less noise in the latent. A normal prior has nothing to learn."""
+    settle_batch: int = 64
+    """Latents a step of settling. More of them use a GPU better, and take as many fewer steps."""
     calibrate_every: int = 3_200
     """Pictures between two measurements on the calibration pictures."""
     control: ControlConfig = field(default_factory=ControlConfig)
@@ -98,6 +100,7 @@ class Stage1Config:
     def check(self, name: str) -> None:
         """Raise :class:`~unilat.fields.FieldError` for what cannot be; ``name`` is the field it stands under."""
         counts = {"samples": 1, "batch": 1, "calibrate_every": 1, "follow_every": 1, "settle": 0, "prior_warmup": 0}
+        counts["settle_batch"] = 1
         positive = ("target_bpp", "loss_factor", "learning_rate", "clip")
         check_fields(self, name, least=counts, positive=positive, shares=("decay",))
         self.control.check(f"{name}.control")

@@ -276,15 +276,19 @@ def prior_stage(
 
 
 def settling(config: Stage1Config) -> Schedule:
-    """The engine's schedule of the prior alone: chosen by measuring (LOG.md), the same at every size."""
+    """The engine's schedule of the prior alone: chosen by measuring in batches of 64 (LOG.md).
+
+    In larger ones it rises, and its average forgets, over as many steps.
+    """
+    steps = config.settle_batch / 64
     return Schedule(
-        batch=64,
+        batch=config.settle_batch,
         samples=config.settle,
         learning_rate=config.learning_rate,
         optimizer=config.optimizer,
-        warmup=min(2_000, config.settle // 8),
+        warmup=min(round(2_000 * steps), config.settle // 8),
         decay=0.5,
-        ema_halflife=min(5_000, config.settle / 8),
+        ema_halflife=min(5_000 * steps, config.settle / 8),
         clip=1.0,
     )
 
