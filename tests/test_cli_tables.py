@@ -17,7 +17,7 @@ from unilat.cli.tables import audit_table, bench_table, comparison_table, metric
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
 from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
 from unilat.run.records import Note
-from unilat.studies.bench import PartTime, StageTime, Timing
+from unilat.studies.bench import PartTime, StageTime, Timing, Way
 from unilat.studies.measures import AuditPlan, DiffusionBits, Kept, LatentBits, NormalBits
 from unilat.studies.oracle import Row, Suite
 from unilat.studies.record import Findings, about
@@ -80,30 +80,59 @@ def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
     assert len(found.words) == 3 and "3.0 standard errors" in found.words[-1]
 
 
-def test_bench_tells_parts_stages_and_the_machine() -> None:
-    """Kills milliseconds for FLOPs, a share without its hundred, and a minute of another stage."""
+def timed(ms: float, speed: float, minutes: float, share: float, micro: int, mib: float) -> StageTime:
+    """A row of a stage."""
+    return StageTime(ms=ms, examples_per_second=speed, minutes=minutes, share=share, micro_batch=micro, peak_mib=mib)
+
+
+def test_bench_tells_parts_phases_and_the_machine() -> None:
+    """Kills milliseconds for FLOPs, a share without its hundred, a minute of another phase, one way under the name of
+    the other, phases out of their order, and a plain way that is told twice."""
+    stages = {
+        "stage1": timed(812.0, 78.8, 51.25, 0.314, 16, 1357.8),
+        "prior": timed(55.5, 640.0, 2.25, 0.1, 64, 1234.5),
+    }
+    stages["stage2"] = timed(256.0, 499.0, 12.75, 0.126, 1024, 2222.2)
+    other = {"stage1": timed(999.0, 64.1, 66.6, 0.25, 8, 1999.0)}
     found = Timing(
         machine=machine(threads=2),
-        matrix_gflops=123.4,
+        product="bf16",
+        matrix_gflops=123456.7,
         parts={
             "encoder": PartTime(ms=1.234, gflops=0.567, share=0.31),
             "decoder": PartTime(ms=8.912, gflops=3.456, share=0.52),
         },
-        stages={
-            "stage1": StageTime(ms=812.0, examples_per_second=78.8, minutes=51.25),
-            "stage2": StageTime(ms=256.0, examples_per_second=499.0, minutes=12.75),
-        },
-        peak_mib=1357.8,
+        trained=8968,
+        chosen=Way(name="bf16, compiled", stages=stages, encode_minutes=1.5, evaluate_minutes=3.25),
+        plain=Way(name="plain", stages=other, encode_minutes=0.0, evaluate_minutes=4.75),
     )
-    assert words(bench_table(found)) == [
-        "part ms an example GFLOPs an example share of the matrix rate",
+    networks = [
+        "network ms an example GFLOPs an example share",
         "encoder 1.23 0.567 31%",
         "decoder 8.91 3.46 52%",
-        "stage ms a step examples/s minutes",
-        "stage1 812 78.8 51.2",
-        "stage2 256 499 12.8",
-        "training takes about 64.0 minutes here; matrix rate 123 GFLOP/s on 2 threads of cpu, 1,358 MiB at most so far",
     ]
+    chosen = [
+        "ms a step examples/s share at a time MiB minutes",
+        "stage 1 812 78.8 31% 16 1,358 51.2",
+        "the prior alone 55.5 640 10% 64 1,234 2.2",
+        "encode 8,968 1.5",
+        "stage 2 256 499 13% 1,024 2,222 12.8",
+        "evaluate 3.2",
+        "in all 71.0",
+    ]
+    last = "share: of a bf16 matrix product, 123,457 GFLOP/s on 2 threads of cpu"
+    assert words(bench_table(found)) == [
+        *networks,
+        f"as chosen: bf16, compiled {chosen[0]}",
+        *chosen[1:],
+        f"the plain way, float32 {chosen[0]}",
+        "stage 1 999 64.1 25% 8 1,999 66.6",
+        "evaluate 4.8",
+        "in all 71.3",
+        last,
+    ]
+    alone = replace(found, plain=None)
+    assert words(bench_table(alone)) == [*networks, f"as chosen: the plain way, float32 {chosen[0]}", *chosen[1:], last]
 
 
 def column(key: str, title: str, unit: str, *values: Any, group: str = "bits") -> Column:

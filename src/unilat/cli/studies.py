@@ -9,6 +9,7 @@ from tyro.conf import DisallowNone, Positional, arg
 if TYPE_CHECKING:
     from unilat.cli.output import Output
     from unilat.recipe.config import RunConfig
+    from unilat.studies.phases import Data
 
 Json = Annotated[bool, arg(help="Print one JSON object on standard output instead of text.")]
 
@@ -220,12 +221,14 @@ class Bench:
 
         unilat bench
         unilat bench small --size 64
+        unilat bench photo-256 --pictures 200000
         unilat bench runs/photos
 
-    Some real steps of both stages on random pictures, then every network alone, beside a matrix
-    product: its share is the part of the machine's matrix rate that the network reaches. Nothing is
-    read, nothing is kept. The minutes are those of training; reading pictures and the evaluation at
-    the end come on top, as does whatever else the machine is doing then."""
+    Some real steps of all stages on random pictures, as `unilat train` would compute them here and
+    the plain way, then every network alone, beside a matrix product: the share is the part of its
+    rate that is reached. Memory is the most of each stage, and on a GPU as many examples are computed
+    at a time as fit. Nothing is read, nothing is kept. Reading pictures comes on top of the minutes,
+    as does whatever else the machine is doing then."""
 
     config: Positional[
         Annotated[str, arg(metavar="CONFIG", help="A preset, a run folder, or a config.json. By default `small`.")]
@@ -234,6 +237,8 @@ class Bench:
     """Side of the pictures, 64, or height x width, 96x128, with a preset; networks gain a level for each doubling."""
     channels: int = 3
     """1 for grey pictures, 3 for colour; a run folder's own."""
+    pictures: Annotated[int, arg(metavar="N")] = 10_000
+    """Pictures that there will be, for the minutes of encoding and evaluating; a run folder's own."""
     json: Json = False
 
     def execute(self) -> None:
@@ -243,26 +248,30 @@ class Bench:
         from unilat.studies.bench import bench
 
         with Output(self.json) as output:
-            config, channels = self._settings()
-            found = bench(config, channels, output.say)
+            config, channels, data = self._settings()
+            found = bench(config, channels, output.say, pictures=data)
             output.result(found.to_json(), bench_table(found))
 
-    def _settings(self) -> "tuple[RunConfig, int]":
-        """The configuration and the channels of its pictures."""
-        from unilat.files import read_json
+    def _settings(self) -> "tuple[RunConfig, int, int | Data]":
+        """The configuration, the channels of its pictures and how many there are."""
         from unilat.recipe import presets
         from unilat.recipe.config import from_json
+        from unilat.run.facts import read
         from unilat.run.folder import RunFolder
         from unilat.run.trained import read_config
+        from unilat.studies.phases import Data
         from unilat.types import UserError
 
         path = Path(self.config)
         if self.config in presets.PRESETS or not path.exists():
             config = presets.get(self.config, size=self.size)
-            return config, config.data.channels or self.channels
+            return config, config.data.channels or self.channels, self.pictures
         if self.size is not None:
             raise UserError(f"--size goes with a preset; {path} has a size of its own")
         config = read_config(path) if path.is_dir() else from_json(path.read_text("utf-8", "replace"))
         data = RunFolder(path).data
-        known = read_json(data) if data.is_file() else {}
-        return config, known.get("channels") or config.data.channels or self.channels
+        if not data.is_file():
+            return config, config.data.channels or self.channels, self.pictures
+        known = read(data)
+        there = Data(known.train, known.test, len(known.classes)) if known.train else self.pictures
+        return config, known.channels, there

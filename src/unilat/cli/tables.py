@@ -10,7 +10,7 @@ from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
-from unilat.studies.bench import Timing
+from unilat.studies.bench import Timing, Way
 from unilat.studies.oracle import Suite
 from unilat.studies.record import Findings
 from unilat.studies.verification import Verification
@@ -90,22 +90,38 @@ def verify_table(found: Verification) -> str:
     return "\n".join([_align(rows), "", *found.words])
 
 
+PHASES = {"stage1": "stage 1", "prior": "the prior alone", "stage2": "stage 2"}
+
+
 def bench_table(found: Timing) -> str:
-    """What `bench` ends with: the parts, the stages, and how long a run takes."""
-    rows: list[Sequence[str]] = [("part", "ms an example", "GFLOPs an example", "share of the matrix rate")]
+    """What `bench` ends with: the networks, the phases the way that is chosen and the plain one, and minutes of all."""
+    rows: list[Sequence[str]] = [("network", "ms an example", "GFLOPs an example", "share")]
     for name, part in found.parts.items():
         rows.append((name, f"{part.ms:.3g}", f"{part.gflops:.3g}", f"{part.share:.0%}"))
-    stages: list[Sequence[str]] = [("stage", "ms a step", "examples/s", "minutes")]
-    for name, stage in found.stages.items():
-        numbers = (f"{stage.ms:.3g}", f"{stage.examples_per_second:.3g}", f"{stage.minutes:.1f}")
-        stages.append((name, *numbers))
     threads = found.machine.threads
     last = (
-        f"training takes about {found.minutes:.1f} minutes here; matrix rate {found.matrix_gflops:.0f} GFLOP/s "
-        f"on {threads} thread{'' if threads == 1 else 's'} of {found.machine.device}, "
-        f"{found.peak_mib:,.0f} MiB at most so far"
+        f"share: of a {found.product} matrix product, {found.matrix_gflops:,.0f} GFLOP/s on {threads} "
+        f"thread{'' if threads == 1 else 's'} of {found.machine.device}"
     )
-    return "\n\n".join([_align(rows), _align(stages), last])
+    chosen = "as chosen: " + ("the plain way, float32" if found.plain is None else found.chosen.name)
+    texts = [_align(rows), _phases_table(chosen, found.chosen, found.trained)]
+    if found.plain is not None:
+        texts.append(_phases_table("the plain way, float32", found.plain, found.trained))
+    return "\n\n".join([*texts, last])
+
+
+def _phases_table(title: str, way: Way, trained: int) -> str:
+    """One row a phase."""
+    rows: list[Sequence[str]] = [(title, "ms a step", "examples/s", "share", "at a time", "MiB", "minutes")]
+    for name, stage in way.stages.items():
+        if name == "stage2":
+            rows.append((f"encode {trained:,}", *[""] * 5, f"{way.encode_minutes:.1f}"))
+        numbers = (f"{stage.ms:.3g}", f"{stage.examples_per_second:.3g}", f"{stage.share:.0%}")
+        memory = (f"{stage.micro_batch:,}", f"{stage.peak_mib:,.0f}", f"{stage.minutes:.1f}")
+        rows.append((PHASES[name], *numbers, *memory))
+    rows.append(("evaluate", *[""] * 5, f"{way.evaluate_minutes:.1f}"))
+    rows.append(("in all", *[""] * 5, f"{way.minutes:.1f}"))
+    return _align(rows)
 
 
 def comparison_table(table: Comparison) -> str:

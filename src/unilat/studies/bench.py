@@ -1,37 +1,45 @@
 """What a run of a configuration will cost on this machine, before it is started.
 
-Stage by stage some real steps of the engine on random pictures are timed, then each network's own forward and backward
-pass, and a matrix product beside them: ``share = training FLOPs / seconds / (FLOPs a second of the matrix product)``.
+Stage by stage some real steps of the engine on random pictures are timed, the way that ``unilat train`` would take here
+and the plain one, then each network alone, and a matrix product beside them:
+
+    share = training FLOPs of a step / its seconds / (FLOPs a second of the matrix product)
+
+Where a batch is split into k > 2 micro-batches, steps of one and of two are timed: t₁ + (k − 1)(t₂ − t₁).
 """
 
+import functools
 import math
-import statistics
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unilat.metrics.classifier import train_classifier
+from unilat.metrics.features import feature_network
+from unilat.models.autoencoder import Autoencoder
+from unilat.models.base import Base
 from unilat.nets.condition import Condition
-from unilat.nets.products import times_transposed
 from unilat.recipe import config as configuration
-from unilat.recipe.build import build_autoencoder, build_base, describe
+from unilat.recipe.build import PartCost, build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
+from unilat.run.rate import BATCH
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
-from unilat.training.engine import fit
-from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
+from unilat.studies import phases
+from unilat.studies.timing import forget_peak, matrix_rate, once, peak, seconds, step_of
+from unilat.training.fast import Choices, applied, compiles, told
+from unilat.training.machine import Manifest, manifest, pick_device
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
-WARM, TIMED = 3, 8
-"""Steps that are not counted, and steps whose median is told."""
 CLASSES = 10
 PICTURES = 512
 """Random pictures and latents to draw batches from."""
+LEARNT = 640
+"""Pictures that the classifier is timed on."""
+CHOSEN, PLAIN = Choices(), Choices(compile="off", precision="float32")
 Say = Callable[[str], None]
 
 
@@ -55,6 +63,30 @@ class StageTime:
     examples_per_second: float
     minutes: float
     """Of the whole stage."""
+    share: float
+    """Of the matrix product's rate."""
+    micro_batch: int
+    """Examples computed at a time."""
+    peak_mib: float
+    """Of the device while this stage was timed; of the process where the device has no memory of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to compute a run."""
+
+    name: str
+    """Of what is chosen: ``plain``, ``bf16, compiled`` …"""
+    stages: Mapping[str, StageTime]
+    """``stage1``, ``prior`` where the prior settles alone, ``stage2``."""
+    encode_minutes: float
+    evaluate_minutes: float
+    """The networks', the features' and the classifier's; reading and writing come on top."""
+
+    @property
+    def minutes(self) -> float:
+        """Of all phases but reading pictures."""
+        return sum(stage.minutes for stage in self.stages.values()) + self.encode_minutes + self.evaluate_minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,135 +94,205 @@ class Timing:
     """What a configuration costs on this machine."""
 
     machine: Manifest
+    product: str
+    """Precision of the matrix product: the fastest that networks use here."""
     matrix_gflops: float
-    """GFLOPs a second of a float32 matrix product."""
+    """GFLOPs a second of it."""
     parts: Mapping[str, PartTime]
-    stages: Mapping[str, StageTime]
-    """``stage1``, ``stage2``, and ``prior`` where the prior settles alone."""
-    peak_mib: float
-    """Of this process, or of the device where it has memory of its own."""
-
-    @property
-    def minutes(self) -> float:
-        """Of all stages."""
-        return sum(stage.minutes for stage in self.stages.values())
+    """Networks alone, as the chosen way computes them but for compiling."""
+    trained: int
+    """Training pictures that the minutes of encoding are for."""
+    chosen: Way
+    plain: Way | None
+    """float32 and not compiled; None where that is what is chosen."""
 
     def to_json(self) -> dict[str, object]:
         """As ``--json`` prints it."""
-        return {**asdict(self), "minutes": self.minutes}
+        found = asdict(self)
+        for way in ("chosen", "plain"):
+            if (timed := getattr(self, way)) is not None:
+                found[way]["minutes"] = timed.minutes
+        return found
 
 
-def bench(config: RunConfig, channels: int = 3, say: Say = lambda line: None, device: str = "auto") -> Timing:
-    """Time ``config`` on pictures of ``channels`` channels. Seconds are medians.
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """What is timed: networks of a configuration, and random data for them."""
 
-    Reading pictures and the evaluation at the end are not in it. Raises :class:`UserError` for what ``unilat train``
-    would refuse.
+    config: RunConfig
+    place: torch.device
+    autoencoder: Autoencoder
+    base: Base
+    pictures: Tensor
+    labels: Tensor
+    data: phases.Data
+    counted: Mapping[str, PartCost]
+    rate: float
+    """GFLOPs a second of the matrix product."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a latent."""
+        return (self.config.autoencoder.latent_channels, *configuration.latent_grid(self.config))
+
+    def flops(self, network: str) -> float:
+        """Of training it on one example."""
+        one, two = self.config.stage1, self.config.stage2
+        seen = two.samples if network == "base" else one.samples + one.settle * (network == "prior")
+        return self.counted[network].training_flops / seen
+
+
+def bench(
+    config: RunConfig,
+    channels: int = 3,
+    say: Say = lambda line: None,
+    device: str = "auto",
+    pictures: int | phases.Data = 10_000,
+) -> Timing:
+    """Time ``config`` on pictures of ``channels`` channels, as many as said. Seconds are medians.
+
+    Reading pictures is not in it. Raises :class:`UserError` for what ``unilat train`` would refuse.
     """
     configuration.check(config)
     if channels not in (1, 3):
         raise UserError(f"`channels` must be 1 (grey) or 3 (colour), not {channels}")
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are trained so far: take another one")
-    place = pick_device(device)
-    counted = describe(config, channels, CLASSES).parts
+    data = phases.Data.of(config, pictures, CLASSES) if isinstance(pictures, int) else pictures
+    subject = _subject(config, channels, pick_device(device), data)
+    chosen = _way(subject, CHOSEN, say)
+    plain = None if chosen.name == "plain" else _way(subject, PLAIN, lambda line: say(f"{line}, the plain way"))
+    say("timing the networks alone")
+    parts: dict[str, PartTime] = {}
+    with applied(nn.ModuleList([subject.autoencoder, subject.base]), CHOSEN, False):
+        passes = _parts(subject, {name: stage.micro_batch for name, stage in chosen.stages.items()})
+    for name, ms in passes.items():
+        gflops = subject.counted[name].forward_flops * 3 / 1e9
+        parts[name] = PartTime(ms=ms, gflops=gflops, share=gflops / (ms / 1e3) / subject.rate)
+    return Timing(
+        machine=manifest(str(subject.place)),
+        product="bf16" if subject.place.type == "cuda" else "float32",
+        matrix_gflops=subject.rate,
+        parts=parts,
+        trained=data.trained,
+        chosen=chosen,
+        plain=plain,
+    )
+
+
+def _subject(config: RunConfig, channels: int, place: torch.device, data: phases.Data) -> _Subject:
     torch.manual_seed(0)
-    shape = (config.autoencoder.latent_channels, *configuration.latent_grid(config))
     pictures = torch.randint(0, 256, (PICTURES, channels, *config.data.size), dtype=torch.uint8)
-    labels = torch.arange(PICTURES) % CLASSES
     autoencoder = build_autoencoder(config, channels).to(place)
     autoencoder.start_at_unit_scale(pictures[:64].to(place).float() / 127.5 - 1)
     base = build_base(config, [str(index) for index in range(CLASSES)]).to(place)
-    say("timing the parts")
-    before = _matrix_rate(place)
-    passes = _parts(config, autoencoder, base, shape, channels, place)
-    rate = max(before, _matrix_rate(place))
-    parts: dict[str, PartTime] = {}
-    for name, ms in passes.items():
-        gflops = counted[name].forward_flops * 3 / 1e9
-        parts[name] = PartTime(ms=ms, gflops=gflops, share=gflops / (ms / 1e3) / rate)
-    stages: dict[str, StageTime] = {}
+    counted, labels = describe(config, channels, CLASSES).parts, torch.arange(PICTURES) % CLASSES
+    rate = max(matrix_rate(place), matrix_rate(place))
+    return _Subject(config, place, autoencoder, base, pictures, labels, data, counted, rate)
+
+
+def _way(subject: _Subject, choices: Choices, say: Say) -> Way:
+    """All phases as ``choices`` say."""
+    config, one = subject.config, subject.config.stage1
+    timed = functools.partial(_stage, subject, choices)
     say("timing stage 1")
-    steady = replace(config.stage1, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
-    stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
-    stages["stage1"] = _steps(stage.stage(), schedule(config.stage1), place)
-    if config.stage1.settle and config.autoencoder.price != "normal":
+    steady = replace(one, calibrate_every=10**9)  # a calibration in a few steps would weigh too much
+    stage = AutoencoderStage(subject.autoencoder, subject.pictures, subject.pictures[:0], steady)
+    names = [name for name in ("encoder", "prior", "decoder") if name in subject.counted]
+    stages, ways = dict[str, StageTime](), dict[str, str]()
+    stages["stage1"], ways["stage1"] = timed(stage.stage(), schedule(one), names)
+    if one.settle and config.autoencoder.price != "normal":
         say("timing the prior alone")
-        stages["prior"] = _steps(stage.settled(), settling(config.stage1), place)
-    if config.stage2.samples:
+        stages["prior"], ways["prior"] = timed(stage.settled(), settling(one), ["prior"])
+    if config.stage2.samples and "base" in subject.counted:
         say("timing stage 2")
-        frozen = base_stage(base, torch.randn(PICTURES, *shape), labels, config.stage2.levels)
-        stages["stage2"] = _steps(frozen, schedule(config.stage2), place)
-    machine = manifest(str(place))
-    return Timing(machine=machine, matrix_gflops=rate, parts=parts, stages=stages, peak_mib=_peak(place))
+        latents = torch.randn(PICTURES, *subject.shape)
+        frozen = base_stage(subject.base, latents, subject.labels, config.stage2.levels)
+        stages["stage2"], ways["stage2"] = timed(frozen, schedule(config.stage2), ["base"])
+    say("timing the evaluation")
+    spent = _passing(subject, max(1, min(BATCH, stages["stage1"].micro_batch)))
+    encode, evaluate = phases.encoding(config, subject.data), phases.evaluation(config, subject.data)
+    return Way(
+        name=ways["stage1"] if len({*ways.values()}) == 1 else "; ".join(f"{one} {way}" for one, way in ways.items()),
+        stages=stages,
+        encode_minutes=sum(spent[name] * calls for name, calls in encode.items()) / 60,
+        evaluate_minutes=(sum(spent[name] * calls for name, calls in evaluate.items()) + _judging(subject)) / 60,
+    )
 
 
-def _parts(
-    config: RunConfig, autoencoder: Any, base: Any, shape: tuple[int, ...], channels: int, place: torch.device
-) -> dict[str, float]:
-    """Milliseconds an example of each network's forward and backward pass, in batches as they are trained."""
-    one, two = config.stage1.batch, config.stage2.batch
-    x, z = torch.randn(one, channels, *config.data.size, device=place), torch.randn(one, *shape, device=place)
-    level, latents = torch.zeros(one, device=place), torch.randn(two, *shape, device=place)
-    cond = Condition(torch.zeros(two, dtype=torch.int64, device=place))
-    calls: dict[str, tuple[nn.Module, tuple[Tensor | Condition, ...]]] = {"encoder": (autoencoder.encoder, (x,))}
-    if config.autoencoder.price != "normal":
-        calls["prior"] = (autoencoder.prior, (z, level))
-    calls["decoder"] = (autoencoder.decoder, (x, level, autoencoder.condition(z)))
+def _stage(
+    subject: _Subject, choices: Choices, stage: Stage, plan: Schedule, networks: list[str]
+) -> tuple[StageTime, str]:
+    """A stage's steps where ``networks`` train in it, and the way they are computed."""
+    place, flops = subject.place, sum(subject.flops(name) for name in networks)
+    compiled, _ = compiles(choices, flops * plan.samples, place)
+    forget_peak(place)
+    with applied(stage.model, choices, compiled):
+        ways = [way for way in told(stage.model).split(", ") if way != "products by oneDNN"]
+        step, micro = step_of(stage, plan, place)
+    return StageTime(
+        ms=1e3 * step,
+        examples_per_second=plan.batch / step,
+        minutes=math.ceil(plan.samples / plan.batch) * step / 60,
+        share=flops * plan.batch / 1e9 / step / subject.rate,
+        micro_batch=micro,
+        peak_mib=peak(place),
+    ), ", ".join(ways) or "plain"
+
+
+def _inputs(subject: _Subject, size: int) -> Mapping[str, tuple[nn.Module, tuple[Any, ...]]]:
+    """Each network, and ``size`` examples for it."""
+    config, place = subject.config, subject.place
+    x = torch.randn(size, *subject.pictures.shape[1:], device=place)
+    z, level = torch.randn(size, *subject.shape, device=place), torch.zeros(size, device=place)
+    cond = Condition(torch.zeros(size, dtype=torch.int64, device=place))
+    calls: dict[str, tuple[nn.Module, tuple[Any, ...]]] = {
+        "encoder": (subject.autoencoder.encoder, (x,)),
+        "prior": (subject.autoencoder.prior, (z, level)),
+        "decoder": (subject.autoencoder.decoder, (x, level, subject.autoencoder.condition(z))),
+    }
     if config.stage2.samples:
-        calls["base"] = (base.denoise, (latents, torch.zeros(two, device=place), cond))
-    return {name: 1e3 * _seconds(_pass(*call), place) / len(call[1][0]) for name, call in calls.items()}
+        calls["base"] = (subject.base.denoise, (z, level, cond))
+    return calls
 
 
-def _pass(net: nn.Module, inputs: tuple[Tensor | Condition, ...]) -> Callable[[], None]:
-    def once() -> None:
+def _parts(subject: _Subject, micro: Mapping[str, int]) -> dict[str, float]:
+    """Milliseconds an example of each network's forward and backward pass, as many at a time as they are trained."""
+    found = {}
+    for name in subject.counted:
+        stage = "stage2" if name == "base" else "stage1"
+        if stage in micro:
+            net, inputs = _inputs(subject, micro[stage])[name]
+            found[name] = 1e3 * seconds(_pass(net, inputs), subject.place) / len(inputs[0])
+    return found
+
+
+def _passing(subject: _Subject, size: int) -> dict[str, float]:
+    """Seconds an example of each network's forward pass alone, ``size`` at a time, in float32 as it is evaluated."""
+    found = {"base": 0.0}
+    for name, (net, inputs) in _inputs(subject, size).items():
+        with torch.no_grad():
+            found[name] = seconds(functools.partial(net, *inputs), subject.place) / size
+    return found
+
+
+def _judging(subject: _Subject) -> float:
+    """Seconds of the feature network and of the classifier in an evaluation."""
+    spent, features = 0.0, feature_network(subject.config.evaluation.features)
+    if features is not None:
+        some = subject.pictures[:64]
+        spent += once(lambda: features(some)) / len(some) * phases.judged(subject.config, subject.data)
+    learnt = phases.named(subject.config, subject.data)
+    if learnt:
+        few = min(learnt, LEARNT)
+        learn = functools.partial(train_classifier, subject.pictures, subject.labels, CLASSES, samples=few)
+        spent += once(learn) / few * learnt
+    return spent
+
+
+def _pass(net: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], None]:
+    def passed() -> None:
         net.zero_grad(set_to_none=True)
         net(*inputs).square().mean().backward()
 
-    return once
-
-
-def _matrix_rate(place: torch.device, side: int = 1024) -> float:
-    """GFLOPs a second of a float32 matrix product, by the library that is the faster one here."""
-    left, right = torch.randn(1, side, side, device=place), torch.randn(1, side, side, device=place)
-    return 2 * side**3 / 1e9 / _seconds(lambda: times_transposed(left, right), place)
-
-
-def _seconds(call: Callable[[], Any], place: torch.device) -> float:
-    """Median seconds of a call, after some that warm up."""
-    found = []
-    for _ in range(WARM + TIMED):
-        _wait(place)
-        start = time.perf_counter()
-        call()
-        _wait(place)
-        found.append(time.perf_counter() - start)
-    return statistics.median(found[WARM:])
-
-
-def _steps(stage: Stage, plan: Schedule, place: torch.device) -> StageTime:
-    """Some real steps of the engine: gradients, clipping, optimiser, averaging and the log, but no checkpoint."""
-    times: list[float] = []
-
-    def note(_: object) -> None:
-        _wait(place)
-        times.append(time.perf_counter())
-
-    count = WARM + TIMED
-    timed = replace(plan, samples=plan.batch * (count + 1))
-    with tempfile.TemporaryDirectory() as folder:
-        fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, device=place.type)
-    step = statistics.median(after - before for before, after in zip(times[WARM - 1 :], times[WARM:], strict=False))
-    minutes = math.ceil(plan.samples / plan.batch) * step / 60
-    return StageTime(ms=1e3 * step, examples_per_second=plan.batch / step, minutes=minutes)
-
-
-def _wait(place: torch.device) -> None:
-    if place.type == "cuda":
-        torch.cuda.synchronize(place)
-
-
-def _peak(place: torch.device) -> float:
-    """Largest memory so far in MiB: of the device where it has its own, else of the process."""
-    if place.type == "cuda":
-        return torch.cuda.max_memory_allocated(place) / 2**20
-    return peak_memory()
+    return passed
