@@ -43,6 +43,7 @@ def test_the_papers_batch_fits_one_gpu_in_parts() -> None:
     double = {16: batches(32, 64)["stage1"], 128: batches(16, 256)["stage2"]}
     assert [one.micro_batch for one in double.values()] == [16, 128]
     assert predicted(PAPER, room=300)["stage1"].micro_batch == 64
+    assert predicted(PAPER, room=50)["stage1"].micro_batch == 8
     assert predicted(PAPER, room=1)["stage1"].micro_batch == 1
 
 
