@@ -52,6 +52,8 @@ __all__ = ["LatentSet", "Run", "describe", "evaluate", "load", "train"]
 
 READERS = max(1, (os.cpu_count() or 1) - 1)
 """Processes that read streamed pictures where nobody says how many."""
+SAMPLED = 2**26
+"""Numbers of pictures, 256 MiB in float32, that the range and scale which stage 1 starts from are taken of."""
 
 
 def train(
@@ -211,7 +213,8 @@ def _stage1(
     if isinstance(pictures, Streamed):
         pictures.keep(indices[0])
     images = part(pictures, indices[0], config.seed)
-    sample = kind_of(images.shape).to_unit(images[torch.linspace(0, len(images) - 1, min(len(images), 4096)).long()])
+    some = min(len(images), 4096, max(256, SAMPLED // images.shape[1:].numel()))
+    sample = kind_of(images.shape).to_unit(images[torch.linspace(0, len(images) - 1, some).long()])
     mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(0.05)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage1"))

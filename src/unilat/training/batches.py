@@ -24,7 +24,7 @@ from unilat.training.handover import Handover, Placed
 from unilat.training.plan import Batch
 from unilat.types import UserError
 
-PATIENCE = 20.0
+PATIENCE = 15.0
 """Seconds that the next batch may keep the engine waiting before its worker counts as hung."""
 AHEAD = 2
 """Batches that each worker makes ahead."""
