@@ -35,6 +35,7 @@ from unilat.training.records import Fitted
 from unilat.training.state import State
 from unilat.types import UserError
 
+from .test_step import Twins
 from .toy import Toy, fit, schedule, written
 
 SEED, ROWS = 7, 40
@@ -99,7 +100,7 @@ def one_step(
 @pytest.mark.parametrize("parts", [2, 3, 4])
 @pytest.mark.parametrize("make", [stage1, settling, stage2])
 def test_a_step_in_parts_is_the_step(make: Callable[[], Stage], parts: int) -> None:
-    """Parts of 20, 14 and 10 rows, which end within a block of noise, and one that is smaller than the others.
+    """Parts of 20, of 13 and 14, and of 10 rows, which end within a block of noise.
 
     Kills: a part's mean for the batch's, the first rows' noise for all, a gradient of the last part alone, numbers
     told of one part, observations that forget or repeat a part.
@@ -125,10 +126,18 @@ def test_whole_batches_take_the_old_path_to_the_last_bit(tmp_path: Path) -> None
 
 
 def test_parts_cover_the_rows_once() -> None:
-    """Kills: a last part left out or too long, rows counted from 0 in another process, an empty batch cut by 0."""
-    assert list(MicroBatch(4).parts(6, 16)) == [(6, 10), (10, 14), (14, 16)]
+    """Kills: a last part left out or too long, rows counted from 0 in another process, an empty batch cut by 0, fewer
+    parts than the process makes that has a row more, a part of no rows."""
+    assert list(MicroBatch(4).parts(6, 16)) == [(6, 9), (9, 12), (12, 16)]
     assert list(MicroBatch(0).parts(6, 16)) == list(MicroBatch(10).parts(6, 16)) == [(6, 16)]
     assert list(MicroBatch(0).parts(3, 3)) == []
+    assert list(MicroBatch(4).parts(8, 16, 9)) == [(8, 10), (10, 13), (13, 16)]
+    assert list(MicroBatch(1).parts(4, 6, 3)) == [(4, 5), (5, 6)]
+    for rows in range(1, 40):
+        for size in range(1, 12):
+            found = list(MicroBatch(size).parts(0, rows))
+            assert [row for begin, end in found for row in range(begin, end)] == list(range(rows))
+            assert max(end - begin for begin, end in found) <= size and len(found) == -(-rows // size)
     with pytest.raises(UserError, match="micro_batch -1"):
         MicroBatch(-1)
 
@@ -161,12 +170,12 @@ class Narrow(Toy):
 
 
 def test_what_fits_is_found_and_told_and_does_no_harm(tmp_path: Path) -> None:
-    """13 rows do not fit, 7 do not, 4 do, in every step from then on. Kills: a part of the gradient of a try that
+    """13 rows do not fit, 6 and 7 do not, 4 do, in every step from then on. Kills: a part of the gradient of a try that
     failed, a search anew in each step, a size that nobody hears of, one that is told where nothing was searched."""
     plan, heard = schedule(batch=13, samples=78), list[int]()
     toy = Narrow(4)
     found = fit(toy, plan, tmp_path / "narrow", SEED, micro=MicroBatch(search=True, found=heard.append))
-    assert heard == [4] and toy.sizes == [13, 7] + 6 * [4, 4, 4, 1]
+    assert heard == [4] and toy.sizes == [13, 6] + 6 * [3, 3, 3, 4]
     wide = fit(Narrow(99), plan, tmp_path / "wide", SEED, micro=MicroBatch(4, search=True, found=heard.append))
     assert heard == [4]
     assert all(torch.equal(found.ema[name], tensor) for name, tensor in wide.ema.items() if name != "seen")
@@ -211,6 +220,34 @@ def test_a_micro_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path: Pa
     assert "--micro-batch to 3" in options_named("set micro_batch to 3")
 
 
+def test_several_processes_agree_on_what_fits(tmp_path: Path) -> None:
+    """Another process has room for 3 rows, this one for 6. Kills: processes that make different parts, one that
+    searches alone in a later step while the others wait for it, an exchange in every step."""
+    micro, asked, sizes = MicroBatch(search=True), list[bool](), list[int]()
+
+    def attempt() -> int:
+        sizes.append(micro.size or 12)
+        if sizes[-1] > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sizes[-1]
+
+    def anywhere(spent: bool) -> bool:
+        asked.append(spent)
+        return spent or micro.size > 3
+
+    assert micro.fitted("x", 12, attempt, anywhere) == 3
+    assert sizes == [12, 6, 3] and asked == [True, False, False]
+    assert micro.fitted("x", 12, attempt, anywhere) == 3 and len(asked) == 3
+    micro.size = 12
+    with pytest.raises(torch.OutOfMemoryError):
+        micro.fitted("x", 12, attempt, anywhere)
+    state, twin = (State(Narrow(room).stage(), schedule(batch=12), SEED, torch.device("cpu"), 2) for room in (99, 2))
+    for one, size in ((state, 0), (twin, 2)):
+        found = MicroBatch(search=True)
+        engine._step(one, Twins(0, 2), 0, None, found)
+        assert found.size == size
+
+
 @pytest.mark.parametrize("memory", [lambda: torch.empty(1 << 60), lambda: bytearray(1 << 60)])
 def test_the_processors_memory_ends_in_one_line_too(tmp_path: Path, memory: Callable[[], object]) -> None:
     """The allocator's own words. Kills: a traceback where a GPU would be told in one line."""
@@ -252,7 +289,7 @@ INDICES = batch_indices(23, 6, SEED, 0).tolist()
 
 @pytest.mark.parametrize(("what", "said"), [("data", "data are"), ("loss", "loss is"), ("gradient", "gradients are")])
 def test_bad_samples_are_named_in_whichever_part_they_are(tmp_path: Path, what: str, said: str) -> None:
-    """Row 4 of 6 is the last part's first. Kills: the place in a micro-batch told as the place in the batch."""
+    """Row 4 of 6 is the last part's second. Kills: the place in a micro-batch told as the place in the batch."""
     toy = Toy(dropout=0.0, mixing=False)
     losses, bad = toy.losses, INDICES[4]
     if what == "data":

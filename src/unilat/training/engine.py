@@ -110,10 +110,10 @@ def _passes(
     ``[k]``, and the sums of what ``observe`` gets.
     """
     total = state.schedule.batch
-    first, last = world.rows(total)
+    (first, last), most = world.rows(total), -(-total // world.size)
     state.forget_gradients()
     names, totals, sums = ["loss"], torch.zeros(()), {}
-    for begin, end in micro.parts(first, last):
+    for begin, end in micro.parts(first, last, most):
         some = rows if rows is None else tuple(part[begin - first : end - first] for part in rows)
         loss, metrics, _ = _losses(state, world, begin, end, some)
         (loss.sum() / total).backward()
@@ -132,8 +132,12 @@ def _step(
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
     stop for: this process's or another's."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
-    first, last = world.rows(total)
-    names, totals, sums = micro.fitted(state.stage.name, last - first, lambda: _passes(state, world, micro, rows))
+
+    def anywhere(spent: bool) -> bool:
+        return bool(world.sum(torch.tensor(float(spent), device=state.device)))
+
+    most, agree = -(-total // world.size), anywhere if world.size > 1 else None
+    names, totals, sums = micro.fitted(state.stage.name, most, lambda: _passes(state, world, micro, rows), agree)
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     world.sum(gradient.whole)
@@ -157,7 +161,7 @@ def _stop(state: State, world: World, loss: float, norm: float, micro: MicroBatc
     """Refuse a step whose loss or gradient is not finite, naming the examples; the weights have not moved."""
     total = state.schedule.batch
     first, last = world.rows(total)
-    parts = [_finite_parts(state, world, *part) for part in micro.parts(first, last)]
+    parts = [_finite_parts(state, world, *part) for part in micro.parts(first, last, -(-total // world.size))]
     bad = torch.zeros(total, device=state.device)
 
     def mark(rows: Tensor) -> bool:

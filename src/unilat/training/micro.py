@@ -12,6 +12,7 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,8 @@ from unilat.training.plan import Stage
 from unilat.types import UserError
 
 Result = TypeVar("Result")
+Anywhere = Callable[[bool], bool]
+"""Whether what is so in this process is so in any."""
 
 
 def _unheard(size: int) -> None:
@@ -37,23 +40,37 @@ class MicroBatch:
     """Where they do not fit: go on with what does, instead of telling it and stopping."""
     found: Callable[[int], object] = _unheard
     """Is told each size that the search ends with, to be remembered: another one changes last bits."""
+    tried: bool = False
+    """Whether a step has fitted."""
 
     def __post_init__(self) -> None:
         if self.size < 0:
             raise UserError(f"micro_batch {self.size}: examples that are computed at a time, or 0 for what fits")
 
-    def parts(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """``first..last`` in micro-batches; the last one may be smaller."""
-        size = self.size or max(1, last - first)
-        return ((begin, min(begin + size, last)) for begin in range(first, last, size))
+    def parts(self, first: int, last: int, most: int = 0) -> Iterator[tuple[int, int]]:
+        """``first..last`` in micro-batches of nearly one size, none empty.
 
-    def fitted(self, what: str, rows: int, attempt: Callable[[], Result]) -> Result:
+        ``most``: rows of the process that has most of them, so that all make as many parts.
+        """
+        rows, most = last - first, max(most, last - first)
+        count = -(-most // (self.size or max(1, most)))
+        edges = [first + rows * part // count for part in range(count + 1)] if count else []
+        return ((begin, end) for begin, end in pairwise(edges) if begin < end)
+
+    def fitted(self, what: str, rows: int, attempt: Callable[[], Result], anywhere: Anywhere | None = None) -> Result:
         """``attempt()``, which computes ``rows`` in :meth:`parts`, with the largest size that fits of this, half, ….
 
-        Raises :class:`UserError` where it is a smaller one and nobody asked to search, or where not one row fits.
+        Several processes agree by ``anywhere`` until a step has fitted; later nobody searches alone. Raises
+        :class:`UserError` where it is a smaller size and nobody asked to search, or where not one row fits.
         """
+        if self.tried and anywhere is not None:
+            return attempt()
         asked, given = min(self.size or rows, rows), self.size
-        while (done := _within_memory(attempt)) is None:
+        while True:
+            done = _within_memory(attempt)
+            spent = done is None if anywhere is None else anywhere(done is None)
+            if done is not None and not spent:
+                break
             tried = min(self.size or rows, rows)
             if tried == 1:
                 raise UserError(
@@ -61,6 +78,7 @@ class MicroBatch:
                     "checkpointing, or take smaller networks or pictures"
                 )
             self.size = -(-tried // 2)
+        self.tried = True
         if self.size != given:
             if not self.search:
                 raise UserError(
