@@ -35,7 +35,6 @@ from unilat.training.records import Fitted
 from unilat.training.state import State
 from unilat.types import UserError
 
-from .test_step import Twins
 from .toy import Toy, fit, schedule, written
 
 SEED, ROWS = 7, 40
@@ -218,34 +217,6 @@ def test_a_micro_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path: Pa
     with pytest.raises(UserError, match=r"^toy: not even a micro-batch of 1 of a batch of 12 fits into memory: "):
         fit(Narrow(0), schedule(batch=12), tmp_path / "none", SEED, micro=MicroBatch(search=True))
     assert "--micro-batch to 3" in options_named("set micro_batch to 3")
-
-
-def test_several_processes_agree_on_what_fits(tmp_path: Path) -> None:
-    """Another process has room for 3 rows, this one for 6. Kills: processes that make different parts, one that
-    searches alone in a later step while the others wait for it, an exchange in every step."""
-    micro, asked, sizes = MicroBatch(search=True), list[bool](), list[int]()
-
-    def attempt() -> int:
-        sizes.append(micro.size or 12)
-        if sizes[-1] > 6:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return sizes[-1]
-
-    def anywhere(spent: bool) -> bool:
-        asked.append(spent)
-        return spent or micro.size > 3
-
-    assert micro.fitted("x", 12, attempt, anywhere) == 3
-    assert sizes == [12, 6, 3] and asked == [True, False, False]
-    assert micro.fitted("x", 12, attempt, anywhere) == 3 and len(asked) == 3
-    micro.size = 12
-    with pytest.raises(torch.OutOfMemoryError):
-        micro.fitted("x", 12, attempt, anywhere)
-    state, twin = (State(Narrow(room).stage(), schedule(batch=12), SEED, torch.device("cpu"), 2) for room in (99, 2))
-    for one, size in ((state, 0), (twin, 2)):
-        found = MicroBatch(search=True)
-        engine._step(one, Twins(0, 2), 0, None, found)
-        assert found.size == size
 
 
 @pytest.mark.parametrize("memory", [lambda: torch.empty(1 << 60), lambda: bytearray(1 << 60)])

@@ -132,12 +132,8 @@ def _step(
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
     stop for: this process's or another's."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
-
-    def anywhere(spent: bool) -> bool:
-        return bool(world.sum(torch.tensor(float(spent), device=state.device)))
-
-    most, agree = -(-total // world.size), anywhere if world.size > 1 else None
-    names, totals, sums = micro.fitted(state.stage.name, most, lambda: _passes(state, world, micro, rows), agree)
+    first, last = world.rows(total)
+    names, totals, sums = micro.fitted(state.stage.name, last - first, lambda: _passes(state, world, micro, rows))
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     world.sum(gradient.whole)

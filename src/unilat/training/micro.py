@@ -22,8 +22,6 @@ from unilat.training.plan import Stage
 from unilat.types import UserError
 
 Result = TypeVar("Result")
-Anywhere = Callable[[bool], bool]
-"""Whether what is so in this process is so in any."""
 
 
 def _unheard(size: int) -> None:
@@ -40,8 +38,6 @@ class MicroBatch:
     """Where they do not fit: go on with what does, instead of telling it and stopping."""
     found: Callable[[int], object] = _unheard
     """Is told each size that the search ends with, to be remembered: another one changes last bits."""
-    tried: bool = False
-    """Whether a step has fitted."""
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -57,20 +53,13 @@ class MicroBatch:
         edges = [first + rows * part // count for part in range(count + 1)] if count else []
         return ((begin, end) for begin, end in pairwise(edges) if begin < end)
 
-    def fitted(self, what: str, rows: int, attempt: Callable[[], Result], anywhere: Anywhere | None = None) -> Result:
+    def fitted(self, what: str, rows: int, attempt: Callable[[], Result]) -> Result:
         """``attempt()``, which computes ``rows`` in :meth:`parts`, with the largest size that fits of this, half, ….
 
-        Several processes agree by ``anywhere`` until a step has fitted; later nobody searches alone. Raises
-        :class:`UserError` where it is a smaller size and nobody asked to search, or where not one row fits.
+        Raises :class:`UserError` where it is a smaller one and nobody asked to search, or where not one row fits.
         """
-        if self.tried and anywhere is not None:
-            return attempt()
         asked, given = min(self.size or rows, rows), self.size
-        while True:
-            done = _within_memory(attempt)
-            spent = done is None if anywhere is None else anywhere(done is None)
-            if done is not None and not spent:
-                break
+        while (done := _within_memory(attempt)) is None:
             tried = min(self.size or rows, rows)
             if tried == 1:
                 raise UserError(
@@ -78,7 +67,6 @@ class MicroBatch:
                     "checkpointing, or take smaller networks or pictures"
                 )
             self.size = -(-tried // 2)
-        self.tried = True
         if self.size != given:
             if not self.search:
                 raise UserError(
