@@ -322,7 +322,9 @@ def test_calls_of_other_runs_by_hand() -> None:
     single = replace(alone, evaluation=replace(how, sample_from="prior"))
     both = phases.evaluation(single, replace(data, classes=3))
     assert both == {"encoder": 32 * 4, "prior": 576 + 32 * 2 + 32 * 4, "decoder": 32 * 3 + 64}
-    assert phases.named(single, replace(data, classes=3)) == phases.named(TINY, data) == 0
+    naming = replace(TINY, evaluation=replace(how, classifier_samples=50))
+    assert [phases.named(naming, replace(data, classes=count)) for count in (0, 1, 3)] == [0, 0, 50]
+    assert phases.named(replace(naming, stage2=alone.stage2), replace(data, classes=3)) == 0
 
 
 def test_pictures_are_split_as_a_run_splits_them() -> None:
