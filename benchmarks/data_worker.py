@@ -11,7 +11,10 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unilat.training.records import Fitted, Step
 
 SIDE, BATCH = 64, 64
 SECONDS = 6.0
@@ -129,7 +132,7 @@ def _stage(path: Path, budget: int = 0) -> Any:
     return AutoencoderStage(model, parts.part(source, train), held, config.stage1, 0.2).stage()
 
 
-def _fit(stage: Any, folder: Path, steps: int, **options: Any) -> dict[str, Any]:
+def _fit(stage: Any, folder: Path, steps: int, **options: Any) -> "Fitted":
     """So many steps of 32 pictures."""
     from unilat.training.engine import fit
     from unilat.training.plan import Schedule
@@ -160,14 +163,14 @@ def resumed(path: Path) -> dict[str, Any]:
 
     differ = {}
     with tempfile.TemporaryDirectory() as folder:
-        whole = _fit(_stage(path), Path(folder) / "whole", 6)["ema"]
+        whole = _fit(_stage(path), Path(folder) / "whole", 6).ema
         for workers in (0, 1, 4):
             place = Path(folder) / str(workers)
             _fit(_stage(path), place, 6, stop_at=3, workers=workers)
             again = _fit(_stage(path), place, 6, workers=workers)
-            assert again["resumed"] == 3
-            differ[workers] = sum(int((again["ema"][name] != one).sum()) for name, one in whole.items())
-        other = _fit(_stage(path), Path(folder) / "other", 7)["ema"]
+            assert again.resumed == 3
+            differ[workers] = sum(int((again.ema[name] != one).sum()) for name, one in whole.items())
+        other = _fit(_stage(path), Path(folder) / "other", 7).ema
         assert any(not torch.equal(other[name], one) for name, one in whole.items())
     return {"differ": differ}
 
@@ -178,8 +181,8 @@ def noticed(path: Path, number: int) -> dict[str, Any]:
 
     sent: list[float] = []
 
-    def after(record: dict[str, Any]) -> None:
-        if record["step"] == 4:
+    def after(record: "Step") -> None:
+        if record.step == 4:
             os.kill(sorted(child.pid or 0 for child in multiprocessing.active_children())[0], number)
             sent.append(time.perf_counter())
 

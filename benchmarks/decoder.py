@@ -62,12 +62,12 @@ def one(name: str, seed: int) -> None:
     real, found = features(test), dict[str, dict[str, float]]()
 
     def decoded(what: str, by: Run, steps: int | None = None) -> None:
-        made = by.reconstruct(test, steps=steps)
+        made = by.reconstruct(test, steps=steps).images
         distance = compare(real, features(made), protocol="").kernel.value
         found[what] = {"PSNR": float(psnr(test, made).mean()), "distance": distance}
 
     def sampled(what: str, by: Run, steps: int | None = None) -> None:
-        made, _ = by.sample(len(test), steps=steps)
+        made = by.sample(len(test), steps=steps).images
         found[what] = {"generation": compare(real, features(made), protocol="").kernel.value}
 
     for tau in (1.0, run.config.evaluation.decoder_temperature):
