@@ -168,9 +168,11 @@ class Judge:
     def __init__(self) -> None:
         self.seen: list[tuple[Tensor, Tensor, int, int]] = []
         self.asked: list[tuple[Tensor, Tensor]] = []
+        self.places: list[Any] = []
 
-    def train(self, pictures: Tensor, labels: Tensor, classes: int, *, samples: int) -> "Judge":
+    def train(self, pictures: Tensor, labels: Tensor, classes: int, *, samples: int, device: Any) -> "Judge":
         self.seen.append((pictures, labels, classes, samples))
+        self.places.append(device)
         return self
 
     def accuracy(self, pictures: Tensor, labels: Tensor) -> Number:

@@ -60,7 +60,7 @@ def pictures() -> Pictures:
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     """Features and a judge whose answers are known, in place of the networks."""
     judge = Judge()
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec: Means())
+    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: judge.places.append(device) or Means())
     monkeypatch.setattr(evaluation, "train_classifier", judge.train)
     monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
     monkeypatch.setattr(evaluation, "describe", lambda *given: described({}))  # a second; it has its own test
@@ -285,6 +285,7 @@ def test_the_judge_learns_from_training_pictures_and_names_samples(
     found = metrics.classifier
     assert found is not None
     ((learned, labels, classes, samples),) = judge.seen
+    assert judge.places == [run.device, run.device]  # features and judge are where the networks are
     assert numbers(learned) == [index for index in range(200) if index % 4 > 1]
     assert torch.equal(labels, pictures.labels[numbers(learned)]) and (classes, samples) == (3, 640)
     wrong = sum(row % 20 == 0 for row in rows)
@@ -367,7 +368,7 @@ def test_without_features_no_distance_is_told(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kills: a distance of zero, or a reconstruction row, where no network could tell one."""
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec: None)
+    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: None)
     run = PlantedRun(planted_config(classifier_samples=0), pictures, tmp_path, base=BASE)
     metrics, _ = measured(run, pictures)
     assert metrics.generation is None and metrics.features is None

@@ -115,7 +115,7 @@ def small(config: RunConfig) -> RunConfig:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     judge = Judge()
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec: Means())
+    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: Means())
     monkeypatch.setattr(evaluation, "train_classifier", judge.train)
     return judge
 

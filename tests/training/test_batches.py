@@ -19,10 +19,10 @@ from unilat.cli import main
 from unilat.files import read_safetensors
 from unilat.run import train as job
 from unilat.training import batches, checkpoint, engine
-from unilat.training.batches import upcoming
+from unilat.training.batches import ahead, placed, upcoming
 from unilat.training.handover import Handover
 from unilat.training.order import batch_indices
-from unilat.training.plan import Stage
+from unilat.training.plan import Batch, Stage
 from unilat.training.records import Step
 from unilat.types import UserError
 
@@ -65,6 +65,24 @@ class Marked:
 def refuse() -> None:
     """What data have to say of themselves."""
     raise UserError("photos/7.png cannot be decoded: leave it out")
+
+
+def test_the_next_batch_is_on_its_way_before_one_is_handed_out() -> None:
+    """Kills: a copy that waits for the step, the last batch lost, batches in another order, all sent at once."""
+    order: list[str] = []
+
+    def send(batch: Batch) -> tuple[Batch, int]:
+        order.append(f"send {int(batch[0])}")
+        return batch, int(batch[0])
+
+    def arrived(sent: tuple[Batch, int]) -> Batch:
+        order.append(f"give {sent[1]}")
+        return sent[0]
+
+    rows = [(torch.tensor(index),) for index in range(3)]
+    assert list(ahead(rows, send, arrived)) == rows and list(ahead([], send, arrived)) == []
+    assert order == ["send 0", "send 1", "give 0", "send 2", "give 1", "give 2"]
+    assert [int(batch[0]) for batch in placed(iter(rows), torch.device("cpu"))] == [0, 1, 2]
 
 
 def test_any_number_of_workers_gives_the_batches_in_order(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The machine's choices against the plain path: the same result but for rounding, and nothing left behind."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from unilat.recipe import presets
 from unilat.run import train as run
 from unilat.run.records import Note
 from unilat.training import fast
-from unilat.training.fast import Choices, applied, compiles, told
+from unilat.training.fast import Choices, applied, compiles, resolved, told
 from unilat.training.plan import Stage
 from unilat.training.records import Fitted, Step
 from unilat.types import UserError
@@ -157,8 +158,10 @@ def test_the_command_line_names_them() -> None:
     """Kills: an option that goes nowhere, or into the configuration, which decides results."""
     plain = parse_train(["glyphs"])
     assert plain.choices() == Choices()
-    named = parse_train(["glyphs", "--precision", "bf16", "--checkpointing", "--no-compile"])
-    assert named.choices() == Choices(compile="off", precision="bf16", checkpointing=True)
+    words = "--precision tf32 --checkpointing --no-compile --layout contiguous --capture off --deterministic"
+    named = parse_train(["glyphs", *words.split()])
+    fixed = {"checkpointing": True, "deterministic": True, "layout": "contiguous", "capture": "off"}
+    assert named.choices() == Choices(compile="off", precision="tf32", **fixed)  # type: ignore[arg-type]
     assert named.settings == plain.settings
     assert parse_train(["glyphs", "--compile"]).choices().compile == "on"
     with pytest.raises(UserError, match="contradict"):
@@ -193,7 +196,7 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     assert run.load(tmp_path / "run").results.reconstruction.psnr.value > 0
     assert [line[:27] for line in seen] == ["stage1: bf16, checkpointing", "stage2: bf16, checkpointing"]
     notes = [one.text for one in said if isinstance(one, Note)]
-    assert sum("networks not compiled: it would not pay back" in note for note in notes) == 2
+    assert sum("networks in bf16, not compiled: it would not pay back" in note for note in notes) == 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["checkpointing"], manifest["compile"]) == ("bf16", True, "auto")
 
@@ -207,6 +210,78 @@ def test_every_kind_of_denoiser_changes_its_precision() -> None:
     with applied(plain, Choices(precision="bf16"), False), applied(whole, Choices(precision="bf16"), False):
         assert {part.precision for part in parts} == {torch.bfloat16}
     assert {part.precision for part in parts} == {torch.float32}
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(("able", "wanted"), [(True, "bf16"), (False, "tf32")])
+def test_a_gpu_takes_the_fast_way_and_a_cpu_the_plain_one(
+    able: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: bf16 on a CPU, or on a GPU that has none; a user's choice passed over; what a CPU cannot do done."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    assert resolved(Choices(), CPU) == Choices(precision="float32")
+    assert resolved(Choices(), GPU) == Choices(precision=wanted)  # type: ignore[arg-type]
+    for asked in ("float32", "tf32", "bf16"):
+        assert {resolved(Choices(precision=asked), place).precision for place in (CPU, GPU)} == {asked}
+    for choices in (Choices(layout="channels_last"), Choices(capture="on")):
+        assert resolved(choices, GPU).precision == wanted
+        with pytest.raises(UserError, match="leave it at auto"):
+            resolved(choices, CPU)
+
+
+def test_one_line_says_what_was_chosen() -> None:
+    """Kills: a way that is taken and not told, one told of a CPU that only a GPU has, TF32 told of the plain path."""
+    bf16, plain = Choices(precision="bf16"), Choices(precision="float32")
+    assert fast.line(plain, False, "why", CPU) == "why" == fast.line(plain, False, "why", GPU)
+    assert fast.line(bf16, True, "why", CPU) == "in bf16, why"
+    assert fast.line(bf16, False, "why", GPU) == "in bf16, TF32 where float32 stays, why"
+    assert fast.line(bf16, True, "why", GPU) == "in bf16, TF32 where float32 stays, channels_last, why"
+    whole = Choices(precision="tf32", layout="channels_last", deterministic=True)
+    assert fast.line(whole, False, "why", GPU) == "TF32 where float32 stays, channels_last, deterministic, why"
+    assert fast.line(replace(bf16, layout="contiguous"), True, "why", GPU) == "in bf16, TF32 where float32 stays, why"
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(("precision", "rounds"), [("bf16", True), ("tf32", True), ("float32", False)])
+def test_a_gpus_arithmetic_is_as_chosen_and_as_before_afterwards(
+    precision: str, rounds: bool, deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: TF32 on the plain path or left on after it, sums in any order, a CPU's arithmetic moved."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+    def now() -> tuple[Any, ...]:
+        cudnn = torch.backends.cudnn
+        strict, efficient = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.backends.cuda.mem_efficient_sdp_enabled(),
+        )
+        return torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.deterministic, strict, efficient
+
+    before, choices = now(), Choices(precision=precision, deterministic=deterministic)  # type: ignore[arg-type]
+    with fast.arithmetic(choices, CPU):
+        assert now() == before
+    with pytest.raises(KeyboardInterrupt), fast.arithmetic(choices, GPU):
+        assert now() == ("high" if rounds else "highest", rounds, deterministic, deterministic, not deterministic)
+        assert deterministic == (os.environ.get("CUBLAS_WORKSPACE_CONFIG") == ":4096:8")
+        raise KeyboardInterrupt
+    assert now() == before
+
+
+def test_channels_last_is_another_layout_and_the_same_numbers() -> None:
+    """Kills: a layout that reaches no convolution, or is left behind; numbers that move with it."""
+    one, seen = model(), list[bool]()
+    one.get_submodule("decoder.net.down_blocks.0.0.conv_in").register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    wanted = losses(one)
+    fast.set_parts(one, torch.float32, False, channels_last=True)
+    agree(losses(one), wanted, 1e-5)
+    with applied(one, Choices(), False):
+        pass
+    losses(one)
+    assert seen == [False, True, False]
 
 
 def test_modules_outside_are_left_alone() -> None:

@@ -77,8 +77,15 @@ class Train:
     """Seed of weights, order and noise."""
     dry_run: bool = False
     """Print the configuration, parameters, FLOPs and memory of every part, and stop."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the networks alone while they train; weights, noise and losses stay float32."""
+    precision: Literal["auto", "bf16", "tf32", "float32"] = "auto"
+    """Of the networks alone while they train; weights, noise and losses stay float32. By default bf16
+    on a GPU, float32 on a CPU. tf32: float32, products rounded as a GPU does them fast."""
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """How pictures lie in a GPU's memory. By default channels_last where blocks are compiled."""
+    capture: Literal["auto", "on", "off"] = "auto"
+    """Replay a whole step as one CUDA graph. By default where launches take longer than computing."""
+    deterministic: bool = False
+    """The same bits twice on one GPU, at some cost in speed; a CPU gives them anyway."""
     checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, a third more time, on a CPU three quarters."""
     compile: bool = False

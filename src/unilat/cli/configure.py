@@ -85,6 +85,9 @@ class ConfiguredTrain:
         return Choices(
             compile=compiled,
             precision=options.precision,
+            layout=options.layout,
+            capture=options.capture,
+            deterministic=options.deterministic,
             checkpointing=options.checkpointing,
             workers=options.workers,
             micro_batch=options.micro_batch,

@@ -38,8 +38,8 @@ class Distill:
     """Pictures or latents seen in training. By default 8,000 and 4,000."""
     truth: Annotated[DisallowNone[float | None], arg(metavar="WEIGHT")] = None
     """Weight of the real picture beside the teacher's, in a decoder's last call. By default 1."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the networks; weights and losses stay float32. bf16 is for GPUs."""
+    precision: Literal["auto", "bf16", "tf32", "float32"] = "auto"
+    """Of the networks; weights and losses stay float32. By default bf16 on a GPU, float32 on a CPU."""
     checkpointing: bool = False
     """Compute the inside of the student's blocks again in the backward pass: less memory, more time."""
     json: Json = False

@@ -33,7 +33,8 @@ class Classifier:
         """uint8 ``[B, C, H, W]`` of any size to ``[B, classes]`` float32; each row depends on its picture only."""
         _check_pictures(pictures, self.channels)
         with torch.inference_mode():
-            return torch.cat([self.network(_prepare(part)) for part in pictures.split(500)]).clone()
+            device = next((one.device for one in self.network.parameters()), pictures.device)
+            return torch.cat([self.network(_prepare(part.to(device))).cpu() for part in pictures.split(500)]).clone()
 
     def predict(self, pictures: Tensor) -> Tensor:
         """The class each picture is taken for, int64 ``[B]``."""
@@ -111,8 +112,9 @@ def train_classifier(
     seed: int = 0,
     samples: int = SAMPLES,
     progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Classifier:
-    """Train on real pictures uint8 ``[N, C, H, W]`` with labels int64 ``[N]`` in [0, classes).
+    """Train on real pictures uint8 ``[N, C, H, W]`` with labels int64 ``[N]`` in [0, classes), on ``device``.
 
     AdamW with one cycle of the learning rate (peak 3e-3), batches of 128, ``samples`` pictures in all, each epoch in a
     new order. Where a picture is seen more than 8 times it is moved by up to one pixel, so that small sets are not
@@ -129,10 +131,11 @@ def train_classifier(
     if classes < 2 or int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise UserError(f"the classifier needs at least 2 classes and labels from 0 to {classes - 1}")
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[] if place.type == "cpu" else [place]):
         torch.manual_seed(seed)
         network = _network(pictures.shape[1], classes)
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a third faster
+        network.to(place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a third faster
         _fit(network, pictures, labels, generator, samples, progress)
     protocol = (
         f"small convolutional network trained on {count:,} real pictures in {classes} classes ({samples:,} "
@@ -150,7 +153,7 @@ def _fit(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """The loop of ``train_classifier``; dropout draws from the global generator, which the caller has seeded."""
-    steps = max(2, math.ceil(samples / BATCH))
+    steps, device = max(2, math.ceil(samples / BATCH)), next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.15)
     shift = samples > 8 * len(pictures)
@@ -159,8 +162,8 @@ def _fit(
         while len(order) < BATCH:
             order = torch.cat([order, torch.randperm(len(pictures), generator=generator)])
         rows, order = order[:BATCH], order[BATCH:]
-        x = _prepare(pictures[rows])
-        loss = functional.cross_entropy(network(_shifted(x, generator) if shift else x), labels[rows])
+        x = _prepare(pictures[rows].to(device))
+        loss = functional.cross_entropy(network(_shifted(x, generator) if shift else x), labels[rows].to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -20,6 +20,7 @@ from unilat.nets.products import Linear
 Layer = TypeVar("Layer", bound=nn.Module)
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _MERGE = {
     1: "b c (x p) -> b (c p) x",
     2: "b c (y p) (x q) -> b (c p q) y x",
@@ -92,11 +93,15 @@ class Stack(nn.ModuleList):
 
     checkpointing = False
     """Whether blocks are computed again in the backward pass."""
+    channels_last = False
+    """Whether channels lie next to each other in memory; on two and three axes."""
 
     def __init__(self, axes: int, channels: int, count: int, embedding: int = 0, dropout: float = 0.0):
         super().__init__(ResidualBlock(axes, channels, embedding, dropout) for _ in range(count))
 
     def forward(self, x_BCX: Tensor, e_BE: Tensor | None = None) -> Tensor:
+        if self.channels_last and x_BCX.dim() in _LAYOUTS:
+            x_BCX = x_BCX.contiguous(memory_format=_LAYOUTS[x_BCX.dim()])
         for block in self:
             x_BCX = through(block, self.checkpointing, x_BCX, e_BE)
         return x_BCX

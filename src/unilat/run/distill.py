@@ -114,7 +114,7 @@ def distill(
     stage = distill_stage(name, teacher, every, config.truth, settings)
     files, how = RunFolder(run.folder), choices or Choices()
     both = nn.ModuleList([stage.model, teacher.network])
-    with lock(run.folder), applied(both, how, how.compile == "on"):
+    with lock(run.folder), applied(both, how, how.compile == "on", run.device):
         done = fit(
             stage, _schedule(config), files.stage(name), config.seed, log=files.log, progress=progress, device=device
         )

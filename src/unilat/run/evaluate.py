@@ -54,7 +54,7 @@ def evaluate(
     wanted = run.config.evaluation.pictures
     test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
-    features = feature_network(run.config.evaluation.features)
+    features = feature_network(run.config.evaluation.features, run.device)
     real = features(test) if features else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     bits = _bits(run, test, arrays)
@@ -201,7 +201,8 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
     if isinstance(pictures, Streamed):
         train = chosen(train, JUDGED)
     images = rows_of(pictures, train, train)
-    judge = train_classifier(images, pictures.labels[train], len(run.classes), samples=seen)
+    labelled = (images, pictures.labels[train], len(run.classes))
+    judge = train_classifier(*labelled, samples=seen, device=run.device)
     samples = judge.accuracy(made, labels)
     truth = judge.accuracy(rows_of(pictures, test, test), pictures.labels[test])
     return Classifier(samples=samples, real=truth)

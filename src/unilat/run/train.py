@@ -41,7 +41,7 @@ from unilat.signals import Pictures, kind_of
 from unilat.signals.stream import Streamed
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
-from unilat.training.fast import Choices, applied, compiles
+from unilat.training.fast import Choices, applied, arithmetic, compiles, line, resolved
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import join
@@ -78,13 +78,14 @@ def train(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
+    chosen = resolved(choices or Choices(), place)
     world = join(place)
     with contextlib.ExitStack() as stack:
         if world.rank == 0:
             stack.enter_context(lock(folder))
-            _claim(config, folder, manifest(str(place)), choices or Choices())
+            _claim(config, folder, manifest(str(place)), chosen)
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        how = _How(progress, device, choices or Choices())
+        how = _How(progress, device, chosen)
         return _train(config, folder, how, world.rank, charge)
 
 
@@ -125,7 +126,7 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
                 _stage2(config, folder, latents, run.classes, how)
         if rank > 0:
             return None  # under torchrun the first process measures and reports
-        with _phase(folder, "evaluate"):
+        with _phase(folder, "evaluate"), arithmetic(how.choices, pick_device(device)):
             results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
         page.write(folder)
         return results
@@ -253,9 +254,9 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
     files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
-    how.tell(Note(f"{stage.name}: networks {why}"))
+    how.tell(Note(f"{stage.name}: networks {line(how.choices, compiled, why, place)}"))
     micro = _micro_batch(stage.name, folder, how, place.type == "cuda")
-    with applied(stage.model, how.choices, compiled):
+    with applied(stage.model, how.choices, compiled, place):
         place_of, log = files.stage(stage.name), files.log
         done = fit(
             stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers, micro=micro

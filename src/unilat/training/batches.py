@@ -28,6 +28,8 @@ PATIENCE = 15.0
 """Seconds that the next batch may keep the engine waiting before its worker counts as hung."""
 AHEAD = 2
 """Batches that each worker makes ahead."""
+Sent = tuple[Batch, Any]
+"""A batch on its way to a device, and what tells when it is there."""
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -63,6 +65,38 @@ def upcoming(make: Callable[[Tensor], Batch], order: Iterable[Tensor], workers: 
     finally:
         _end(batches, children, whole)
         handover.close()
+
+
+def placed(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The same batches on ``device``. To a GPU each is copied from pinned memory while the step before it computes."""
+    if device.type != "cuda":
+        return (tuple(tensor.to(device) for tensor in batch) for batch in batches)
+    copies = torch.cuda.Stream(device)
+
+    def send(batch: Batch) -> Sent:
+        with torch.cuda.stream(copies):
+            moved = tuple(tensor.pin_memory().to(device, non_blocking=True) for tensor in batch)
+            return moved, copies.record_event()
+
+    def arrived(sent: Sent) -> Batch:
+        now = torch.cuda.current_stream(device)
+        now.wait_event(sent[1])
+        for tensor in sent[0]:
+            tensor.record_stream(now)  # its memory is not given away before the step has read it
+        return sent[0]
+
+    return ahead(batches, send, arrived)
+
+
+def ahead(batches: Iterable[Batch], send: Callable[[Batch], Sent], arrived: Callable[[Sent], Batch]) -> Iterator[Batch]:
+    """``arrived(send(batch))`` of each, the next one sent before one is handed out."""
+    waiting: list[Sent] = []
+    for batch in batches:
+        waiting.append(send(batch))
+        if len(waiting) > 1:
+            yield arrived(waiting.pop(0))
+    for sent in waiting:
+        yield arrived(sent)
 
 
 def _end(batches: Any, children: Sequence[BaseProcess], whole: bool) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
-from unilat.training.batches import upcoming
+from unilat.training.batches import placed, upcoming
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
@@ -319,7 +319,7 @@ def fit(
         journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
-        batches = stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers))
+        batches = placed(stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers)), place)
         told = _loop(state, world, batches, last, folder, journal, progress, warn, micro)
         return Fitted(
             stage=stage.name,

@@ -9,8 +9,8 @@ import ctypes
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -23,6 +23,8 @@ from unilat.nets.layers import ResidualBlock, Stack, Transformer, TransformerBlo
 from unilat.nets.products import onednn_is_faster
 from unilat.types import UserError
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
@@ -30,14 +32,39 @@ class Choices:
 
     compile: Literal["auto", "on", "off"] = "auto"
     """Whether the networks' blocks are compiled; auto: where that pays back within the stage."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the networks alone; weights, noise coefficients and losses stay float32."""
+    precision: Literal["auto", "bf16", "tf32", "float32"] = "auto"
+    """Of the networks alone; weights, noise coefficients and losses stay float32. tf32: float32 whose products a GPU
+    rounds to 10 bits. auto: bf16 on a GPU, float32 on a CPU."""
+    layout: Literal["auto", "channels_last", "contiguous"] = "auto"
+    """How convolutions' grids lie in memory; auto: channels_last on a GPU where blocks are compiled."""
+    capture: Literal["auto", "on", "off"] = "auto"
+    """Whether a whole step is captured in a CUDA graph; auto: on a GPU, where launches outlast computing."""
+    deterministic: bool = False
+    """Whether one device gives the same bits twice: a CPU does anyway, a GPU at some cost."""
+    noise: Literal["device", "cpu"] = "device"
+    """Where noise is drawn: a GPU draws other numbers than a CPU. cpu: to compare the two, slower."""
     checkpointing: bool = False
     """Whether the inside of the blocks is computed again in the backward pass instead of being kept."""
     workers: int = 0
     """Processes that make batches ahead of the step; 0: each is made when it is needed, right for data in memory."""
     micro_batch: int = 0
     """Examples computed at a time, of a process's share of the batch; 0: all, or on a GPU what is found to fit."""
+
+
+def resolved(choices: Choices, device: torch.device) -> Choices:
+    """``choices`` with the precision that ``auto`` is on ``device``; a layout that it cannot compute in is refused."""
+    if choices.layout == "channels_last" and device.type == "cpu":
+        raise UserError(
+            "layout channels_last: on a CPU it gains nothing, and this torch crashes in it (GroupNorm backward); "
+            "leave it at auto"
+        )
+    if choices.capture == "on" and device.type != "cuda":
+        raise UserError(f"capture on: a step is captured on a GPU, and this run is on {device.type}; leave it at auto")
+    if choices.precision != "auto":
+        return choices
+    if device.type != "cuda":
+        return replace(choices, precision="float32")
+    return replace(choices, precision="bf16" if torch.cuda.is_bf16_supported() else "tf32")
 
 
 @dataclass(frozen=True)
@@ -77,29 +104,87 @@ def _compiler(device: torch.device) -> bool:
     return device.type == "cuda" or any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))
 
 
+def line(choices: Choices, compiled: bool, why: str, device: torch.device) -> str:
+    """What is chosen for networks on ``device``, as a run says it; ``why``: of compiling."""
+    ways = []
+    if choices.precision == "bf16":
+        ways.append("in bf16")
+    if _rounds(choices, device):
+        ways.append("TF32 where float32 stays")
+    if _channels_last(choices, compiled, device):
+        ways.append("channels_last")
+    if choices.deterministic:
+        ways.append("deterministic")
+    return ", ".join([*ways, why])
+
+
+def _rounds(choices: Choices, device: torch.device) -> bool:
+    return device.type == "cuda" and choices.precision != "float32"
+
+
+def _channels_last(choices: Choices, compiled: bool, device: torch.device) -> bool:
+    """Eager GroupNorm on a GPU answers in the contiguous layout, so that only compiled blocks gain."""
+    return choices.layout == "channels_last" or (choices.layout == "auto" and compiled and device.type == "cuda")
+
+
 @contextlib.contextmanager
-def applied(model: nn.Module, choices: Choices, compiled: bool) -> Iterator[None]:
-    """``model`` as ``choices`` say, in place, while the context lasts."""
+def applied(model: nn.Module, choices: Choices, compiled: bool, device: torch.device = CPU) -> Iterator[None]:
+    """``model`` as ``choices`` say, in place, while the context lasts; it will be computed on ``device``."""
     keep_freed_memory(8 if choices.checkpointing else 32)
-    set_parts(model, torch.bfloat16 if choices.precision == "bf16" else torch.float32, choices.checkpointing)
+    low = torch.bfloat16 if resolved(choices, device).precision == "bf16" else torch.float32
+    set_parts(model, low, choices.checkpointing, _channels_last(choices, compiled, device))
     blocks = [part for part in model.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
     try:
         for block in blocks if compiled else ():
             block.compile(backend=BACKEND, dynamic=False)
-        yield
+        with arithmetic(choices, device):
+            yield
     finally:
         set_parts(model, torch.float32, False)
         for block in blocks:
             block._compiled_call_impl = None
 
 
-def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool) -> None:
-    """Give every part of ``model`` that has them these two; the one place from which precision is changed."""
+@contextlib.contextmanager
+def arithmetic(choices: Choices, device: torch.device) -> Iterator[None]:
+    """How a GPU rounds float32 products, and whether it gives the same bits twice, while the context lasts."""
+    if device.type != "cuda":
+        yield
+        return
+    cuda, cudnn = torch.backends.cuda, cast(Any, torch.backends.cudnn)
+    products, rounded, same, efficient = (
+        torch.get_float32_matmul_precision(),
+        cudnn.allow_tf32,
+        cudnn.deterministic,
+        cuda.mem_efficient_sdp_enabled(),
+    )
+    strict = torch.are_deterministic_algorithms_enabled()
+    rounds = _rounds(resolved(choices, device), device)
+    try:
+        torch.set_float32_matmul_precision("high" if rounds else "highest")
+        cudnn.allow_tf32 = rounds
+        if choices.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+            torch.use_deterministic_algorithms(True)
+            cudnn.deterministic = True
+            cuda.enable_mem_efficient_sdp(False)  # its backward pass adds up in any order
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        cudnn.allow_tf32, cudnn.deterministic = rounded, same
+        cuda.enable_mem_efficient_sdp(efficient)
+        torch.use_deterministic_algorithms(strict)
+
+
+def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool, channels_last: bool = False) -> None:
+    """Give every part of ``model`` that has them these three; the one place from which precision is changed."""
     for part in model.modules():
         if isinstance(part, Encoder | Denoiser | GaussianDenoiser | Decoder):
             part.precision = precision
         if isinstance(part, Stack | Transformer | Decoder):
             part.checkpointing = checkpointing
+        if isinstance(part, Stack):
+            part.channels_last = channels_last
 
 
 def keep_freed_memory(largest: int) -> None:
@@ -119,5 +204,7 @@ def told(model: nn.Module) -> str:
     low = any(getattr(part, "precision", torch.float32) != torch.float32 for part in parts)
     again = any(getattr(part, "checkpointing", False) for part in parts)
     compiled = any(part._compiled_call_impl is not None for part in parts)
-    ways = {"bf16": low, "checkpointing": again, "compiled": compiled, "products by oneDNN": onednn_is_faster()}
+    rounded = torch.cuda.is_available() and torch.get_float32_matmul_precision() != "highest"
+    ways = {"bf16": low, "TF32": rounded, "checkpointing": again, "compiled": compiled}
+    ways |= {"products by oneDNN": onednn_is_faster()}
     return ", ".join(name for name, holds in ways.items() if holds) or "plain"
