@@ -7,7 +7,7 @@ a good one has little variance. Levels are made from ``strata``: numbers in [0, 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,7 @@ class Table:
     """Increasing bin borders, ``[K + 1]``, float64."""
     mass: Float[Tensor, " k"]
     """Probability of each bin, ``[K]``, float64, adds up to one."""
+    _there: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.edges.numel() != self.mass.numel() + 1:
@@ -91,9 +92,15 @@ class Table:
         share = function(points.flatten()).to(torch.float64).reshape(bins, 8).mean(1)
         return cls(edges, (1.0 - floor) * share / share.sum() + floor / bins)
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Edges and mass on ``device``, brought there once."""
+        if device not in self._there:
+            self._there[device] = self.edges.to(device), self.mass.to(device)
+        return self._there[device]
+
     def sample(self, strata: Float[Tensor, " b"]) -> Levels:
         """Levels at the quantiles ``strata`` (in [0, 1)): ``[B]``, in strata's dtype and on its device."""
-        edges, mass = self.edges.to(strata.device), self.mass.to(strata.device)
+        edges, mass = self.on(strata.device)
         upto = torch.cumsum(mass, 0)
         upto = upto / upto[-1]
         quantile = strata.to(mass.dtype).clamp(0.0, BELOW_ONE)

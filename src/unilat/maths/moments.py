@@ -32,8 +32,9 @@ def observed(
 
     ``terms`` are the estimates f / p of levels drawn from ``table``, so ``g = f / q = terms · p / q``.
     """
-    fine = torch.bucketize(lambda_t.detach(), guess.edges[1:-1].to(lambda_t), right=True)
-    g = terms.detach() * (table.mass / guess.mass).to(terms)[fine]
+    edges, mass = guess.on(lambda_t.device)
+    fine = torch.bucketize(lambda_t.detach(), edges[1:-1].to(lambda_t), right=True)
+    g = terms.detach() * (table.on(lambda_t.device)[1] / mass).to(terms)[fine]
     here = torch.nn.functional.one_hot(fine // (len(guess.mass) // bins), bins).to(terms)
     return torch.cat([here, here * g.square().clamp(max=_LARGEST)[:, None]], 1)
 
@@ -49,8 +50,20 @@ def learned(guess: Table, moments: Float[Tensor, "2 k"]) -> Table:
     count, squares = moments.detach().cpu().double()
     if not float(squares.sum()) > 0.0:
         return guess
+    return Table(guess.edges, _mass(guess.mass, count, squares))
+
+
+def learned_mass(guess_mass: Float[Tensor, " n"], moments: Float[Tensor, "2 k"]) -> Float[Tensor, " n"]:
+    """The mass of :func:`learned`, on the device of ``moments`` and without asking what is in them."""
+    count, squares = moments.detach().double()
+    return torch.where(squares.sum() > 0.0, _mass(guess_mass, count, squares), guess_mass)
+
+
+def _mass(
+    guess_mass: Float[Tensor, " n"], count: Float[Tensor, " k"], squares: Float[Tensor, " k"]
+) -> Float[Tensor, " n"]:
     average = (squares + PSEUDO * squares.sum() / count.sum()) / (count + PSEUDO)
     bins = len(count)
-    share = guess.mass.view(bins, -1).sum(1) * average.sqrt()
+    share = guess_mass.view(bins, -1).sum(1) * average.sqrt()
     ratio = (1.0 - FLOOR) * average.sqrt() / share.sum() + FLOOR
-    return Table(guess.edges, guess.mass * ratio.repeat_interleave(len(guess.mass) // bins))
+    return guess_mass * ratio.repeat_interleave(len(guess_mass) // bins)

@@ -110,9 +110,10 @@ class Stage1Losses:
     decoder: Tensor
     decoder_lambda: Tensor | None = None
 
-    def total(self, loss_factor: float) -> Tensor:
+    def total(self, loss_factor: float | Tensor) -> Tensor:
         """``(R + c_lf L) / max(1, c_lf)``, ``[B]`` in nats: one common constant keeps the step sane at large c_lf."""
-        return (self.charge + loss_factor * self.decoder) / max(1.0, loss_factor)
+        common = loss_factor.clamp_min(1.0) if isinstance(loss_factor, Tensor) else max(1.0, loss_factor)
+        return (self.charge + loss_factor * self.decoder) / common
 
 
 class Autoencoder(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat.maths.levels import Levels, Table
-from unilat.maths.moments import averaged, learned, observed
+from unilat.maths.moments import averaged, learned, learned_mass, observed
 
 BINS = 32
 
@@ -21,10 +21,23 @@ class Placing(nn.Module):
         self.guess = guess
         self.register_buffer("moments", torch.zeros(2, BINS))
         self._known: tuple[tuple[int, int], Table] | None = None
+        self._held: Table | None = None
+
+    def hold(self, device: torch.device) -> None:
+        """Keep the density in tensors on ``device`` that :meth:`learn` writes into: a captured step reads them anew."""
+        self._held = None
+        table = self.table
+        self._held = Table(table.edges.to(device), table.mass.to(device, copy=True))
+
+    def release(self) -> None:
+        """Make tables anew again."""
+        self._held = self._known = None
 
     @property
     def table(self) -> Table:
         """The density now, made anew whenever the moments have changed."""
+        if self._held is not None:
+            return self._held
         state = (self.moments.data_ptr(), self.moments._version)
         if self._known is None or self._known[0] != state:
             self._known = state, learned(self.guess, self.moments)
@@ -42,6 +55,9 @@ class Placing(nn.Module):
     def learn(self, seen: Tensor) -> None:
         """Take a global batch's sum of :meth:`observe`, ``[2 K]``."""
         self.moments.copy_(averaged(self.moments, seen))
+        if self._held is not None:
+            mass = self.guess.on(self.moments.device)[1]
+            self._held.mass.copy_(learned_mass(mass, self.moments))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Weights saved before levels were learned have seen nothing."""

@@ -1,7 +1,9 @@
 """The stages as the engine sees them: examples, losses and what moves between steps."""
 
+import contextlib
 import copy
 import math
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -17,13 +19,14 @@ from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.models.control import RateController
 from unilat.models.latents import fingerprint
+from unilat.models.placing import Placing
 from unilat.models.posterior import Posterior
 from unilat.models.shards import Rows
 from unilat.nets.gaussian import GaussianDenoiser, LatentDenoiser
 from unilat.recipe.config import Stage1Config, Stage2Config
 from unilat.signals import kind_of
 from unilat.signals.stream import Part
-from unilat.training.plan import Batch, Saved, Schedule, Stage
+from unilat.training.plan import Batch, Saved, Schedule, Stage, still
 from unilat.types import UserError
 
 REACH = 0.5
@@ -56,6 +59,7 @@ class AutoencoderStage:
         self.controller = RateController(self.aim, config.control, config.loss_factor)
         self.eval_every = max(1, config.calibrate_every // config.batch)
         self.samples, self.stuck = 0, 0
+        self._factor: Tensor | None = None
         self._averaged = copy.deepcopy(model).eval().requires_grad_(False)
 
     def stage(self) -> Stage:
@@ -73,6 +77,8 @@ class AutoencoderStage:
             calibrate=self.calibrate,
             eval_every=self.eval_every,
             by_epoch=self.cut is not None,
+            hold=self.hold,
+            uncaptured=self.uncaptured(),
             blocks=self.pictures.blocks if isinstance(self.pictures, Part) else None,
         )
 
@@ -88,7 +94,7 @@ class AutoencoderStage:
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
         x = self.kind.to_unit(batch[0])
         terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, rate_share=share)
-        total = terms.total(self.controller.factor) / self.dimensions
+        total = terms.total(self.controller.factor if self._factor is None else self._factor) / self.dimensions
         told = {"bpp": terms.rate.nats().detach() / (LN2 * self.kind.units), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":
             told["prior_levels"] = self.model.rate_levels.observe(
@@ -97,6 +103,25 @@ class AutoencoderStage:
             if terms.decoder_lambda is not None:
                 told["decoder_levels"] = self.model.decoder_levels.observe(terms.decoder_lambda, terms.decoder)
         return total, told
+
+    @contextlib.contextmanager
+    def hold(self, device: torch.device) -> Iterator[Callable[[], object]]:
+        """The loss factor and the tables of levels, in tensors that stay where they are."""
+        self._factor = factor = torch.zeros((), device=device)
+        with held(device, self.model.rate_levels, self.model.decoder_levels):
+            try:
+                yield lambda: factor.fill_(self.controller.factor)
+            finally:
+                self._factor = None
+
+    def uncaptured(self) -> str:
+        """What a captured step could not follow."""
+        if self.config.prior_warmup:
+            return "the rate's share moves while the prior warms up"
+        if isinstance(self.model.prior, GaussianDenoiser):
+            return "the prior's covariance is decomposed between steps"
+        own = self.model.charge != self.model.price.charge
+        return "a charge of your own may ask the host" if own else ""
 
     def observe(self, sums: dict[str, Tensor]) -> None:
         """Place the next step's noise levels by what this one's have shown."""
@@ -214,6 +239,18 @@ class AutoencoderStage:
         self.samples, self.stuck = samples, stuck
 
 
+@contextlib.contextmanager
+def held(device: torch.device, *places: Placing) -> Iterator[None]:
+    """Tables of levels that stay where they are, while the context lasts."""
+    try:
+        for place in places:
+            place.hold(device)
+        yield
+    finally:
+        for place in places:
+            place.release()
+
+
 def mirrored(x: Tensor, draws: Draws) -> Tensor:
     """``x [B, C, H, W]``, each picture mirrored left and right or not, by the toss of a coin."""
     chosen = draws.uniform(len(x)).to(x.device) < 0.5
@@ -231,8 +268,14 @@ def base_stage(model: Base, z: Tensor | Rows, labels: Tensor, levels: Literal["l
         loss, lambda_t = model.losses(batch[0], batch[1], draws)
         return loss / dimensions, {"levels": model.levels.observe(lambda_t, loss)} if levels == "learned" else {}
 
+    @contextlib.contextmanager
+    def hold(device: torch.device) -> Iterator[Callable[[], object]]:
+        with held(device, model.levels):
+            yield lambda: None
+
     return Stage(
         name="stage2",
+        hold=hold,
         model=model,
         count=len(z),
         batch=lambda indices: (z[indices], labels[indices]),
@@ -267,6 +310,8 @@ def prior_stage(
     return Stage(
         name="prior",
         model=model,
+        hold=still,
+        uncaptured="the prior's covariance is decomposed" if isinstance(model, GaussianDenoiser) else "",
         count=len(z),
         batch=lambda indices: (z[indices],),
         losses=losses,

@@ -39,6 +39,7 @@ from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of
 from unilat.signals.stream import Streamed
+from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, arithmetic, compiles, line, resolved
@@ -85,7 +86,7 @@ def train(
             stack.enter_context(lock(folder))
             _claim(config, folder, manifest(str(place)), chosen)
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        how = _How(progress, device, chosen)
+        how = _How(progress, device, chosen, world.size)
         return _train(config, folder, how, world.rank, charge)
 
 
@@ -96,6 +97,7 @@ class _How:
     tell: OnStep
     device: str
     choices: Choices
+    processes: int = 1
 
 
 def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> Results | None:
@@ -254,13 +256,14 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
     files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
+    capture, of_capture = captures(how.choices, stage, plan, flops, place, how.processes)
+    why = f"{of_capture}, {why}" if of_capture else why
     how.tell(Note(f"{stage.name}: networks {line(how.choices, compiled, why, place)}"))
     micro = _micro_batch(stage.name, folder, how, place.type == "cuda")
+    machine = {"device": how.device, "workers": workers, "capture": capture, "noise": how.choices.noise}
     with applied(stage.model, how.choices, compiled, place):
-        place_of, log = files.stage(stage.name), files.log
-        done = fit(
-            stage, plan, place_of, seed, log=log, progress=how.tell, device=how.device, workers=workers, micro=micro
-        )
+        path, log = files.stage(stage.name), files.log
+        done = fit(stage, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
     stage.model.load_state_dict(done.ema)
     return done.samples
 

@@ -48,7 +48,15 @@ class EMA:
     @torch.no_grad()
     def update(self, batch: int, samples: int) -> None:
         """``average ← average + (1 − keep) (live − average)``, all tensors in one call."""
-        new = 1.0 - keep(batch, samples, self.halflife)
-        torch._foreach_lerp_(self._average, self._live, new)  # pyright: ignore[reportPrivateImportUsage]
+        self.move(1.0 - keep(batch, samples, self.halflife))
+
+    @torch.no_grad()
+    def move(self, new: float | Tensor) -> None:
+        """The same by a share ``new`` of the live tensors; a captured step reads it anew from a tensor ``[]``."""
+        if isinstance(new, Tensor):
+            for average, live in zip(self._average, self._live, strict=True):
+                average.lerp_(live, new.to(average.dtype))
+        else:
+            torch._foreach_lerp_(self._average, self._live, new)  # pyright: ignore[reportPrivateImportUsage]
         for copy, live in self._copied:
             copy.copy_(live)

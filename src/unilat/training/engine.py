@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from torch import Tensor
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
 from unilat.training.batches import placed, upcoming
+from unilat.training.capture import Captured, NotFinite
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
@@ -94,7 +95,7 @@ def _losses(
     batch = tuple(tensor.to(state.device, non_blocking=True) for tensor in rows)
     apart = first - world.rows(total)[0]  # each micro-batch has masks of its own
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules") + apart)  # dropout and the like
-    draws = Draws.keyed(state.seed, state.step, first, total, str(state.device))
+    draws = Draws.keyed(state.seed, state.step, first, total, state.noise)
     loss, metrics = stage.losses(batch, draws)
     if loss.shape != (last - first,):
         raise ValueError(f"{stage.name}: losses are [{last - first}], one per example, not {list(loss.shape)}")
@@ -151,6 +152,14 @@ def _step(
     state.ema.update(total, state.samples)
     told = dict(zip(names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
     return told, number or (int(signal.SIGTERM) if stopped else 0)
+
+
+def _replayed(state: State, world: World, captured: Captured, rows: Batch) -> dict[str, float]:
+    """:func:`_step` through buffers that stay where they are (``capture.py``)."""
+    try:
+        return captured.step(rows)
+    except NotFinite as found:
+        _stop(state, world, found.loss, found.norm, MicroBatch())
 
 
 def _stop(state: State, world: World, loss: float, norm: float, micro: MicroBatch) -> NoReturn:
@@ -230,6 +239,7 @@ def _loop(
     progress: Progress | None,
     warn: Warn,
     micro: MicroBatch,
+    captured: Captured | None,
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
     schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
@@ -237,7 +247,10 @@ def _loop(
     with signals.caught():
         while state.step < last:
             start = time.perf_counter()
-            means, caught = _step(state, world, signals.number, next(batches), micro)
+            if captured is None:
+                means, caught = _step(state, world, signals.number, next(batches), micro)
+            else:
+                means, caught = _replayed(state, world, captured, next(batches)), signals.number
             told, calibrated = _after(state, means)
             took = time.perf_counter() - start
             state.seconds += took
@@ -287,12 +300,15 @@ def fit(
     workers: int = 0,
     micro: MicroBatch | None = None,
     warn: Warn = checkpoint.warn_stderr,
+    capture: bool = False,
+    noise: Literal["device", "cpu"] = "device",
 ) -> Fitted:
     """Train ``stage.model`` in place, from the newest checkpoint in ``folder`` if there is one.
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
     batches ahead, 0 for none. ``micro``: rows that are computed at a time, by default all, on a GPU what fits.
+    ``capture``: steps through buffers, on a GPU as CUDA graphs (``capture.py``). ``noise``: where it is drawn.
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
@@ -306,21 +322,20 @@ def fit(
             stack.enter_context(checkpoint.lock(folder))
             checkpoint.sweep(folder)
         world.sum(torch.zeros(1, device=place))  # the others read only after the lock is held
-        state = State(stage, schedule, seed, place, world.size)
+        state = State(stage, schedule, seed, place, world.size, "cpu" if noise == "cpu" else str(place))
         stack.callback(state.release)
         tell: Warn = warn if world.rank == 0 else lambda line: None
         found = checkpoint.load(folder, warn=tell)
         if found:
             state.restore(found, tell)
         world.copy([*state.model.values(), *state.ema.tensors.values()])
-        resumed = state.step
-        if float(world.sum(torch.tensor(float(resumed), dtype=torch.float64, device=place))) != resumed * world.size:
-            raise UserError(f"{folder}: the processes read different checkpoints; it must be on a disk they share")
+        resumed = _agreed(world, place, state.step, folder)
         journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         batches = placed(stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers)), place)
-        told = _loop(state, world, batches, last, folder, journal, progress, warn, micro)
+        captured = Captured(state, stack.enter_context(stage.hold(place)), tell) if capture and stage.hold else None
+        told = _loop(state, world, batches, last, folder, journal, progress, warn, micro, captured)
         return Fitted(
             stage=stage.name,
             step=state.step,
@@ -346,6 +361,13 @@ def _joined(schedule: Schedule, place: torch.device) -> World:
     if schedule.batch < world.size:
         raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
     return world
+
+
+def _agreed(world: World, place: torch.device, step: int, folder: Path) -> int:
+    """``step``, refused where not all processes have read the same checkpoint."""
+    if float(world.sum(torch.tensor(float(step), dtype=torch.float64, device=place))) != step * world.size:
+        raise UserError(f"{folder}: the processes read different checkpoints; it must be on a disk they share")
+    return step
 
 
 def _check(schedule: Schedule, stage: Stage) -> None:

@@ -90,7 +90,7 @@ class Muon(torch.optim.Optimizer):
             for stack in group["params"]:
                 self._move(stack, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _move(self, stack: Tensor, lr: float, momentum: float, decay: float) -> None:
+    def _move(self, stack: Tensor, lr: float | Tensor, momentum: float, decay: float) -> None:
         gradients, kept = stack.grad, self.state[stack]
         assert gradients is not None
         if not kept:
@@ -99,4 +99,8 @@ class Muon(torch.optim.Optimizer):
         steps = orthogonal(gradients.lerp(after, momentum))
         if decay:
             stack.mul_(1 - lr * decay)
-        stack.sub_(steps, alpha=lr * RMS * math.sqrt(max(stack.shape[1:])))
+        rate = lr * RMS * math.sqrt(max(stack.shape[1:]))
+        if isinstance(rate, Tensor):  # a captured step reads it anew
+            stack.addcmul_(steps, rate.to(stack), value=-1)
+        else:
+            stack.sub_(steps, alpha=rate)

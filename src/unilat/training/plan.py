@@ -1,10 +1,12 @@
 """What is trained, and how long and how fast: the two things that ``fit`` is given."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws
@@ -21,6 +23,12 @@ def _unmoved(metrics: dict[str, float], samples: int) -> dict[str, float]:
 
 def _unread(state: Saved) -> None:
     pass
+
+
+@contextmanager
+def still(device: torch.device) -> Iterator[Callable[[], object]]:
+    """``hold`` of a stage in which nothing moves but weights."""
+    yield lambda: None
 
 
 def _unobserved(sums: dict[str, Tensor]) -> None:
@@ -59,6 +67,11 @@ class Stage:
     """Steps between two calibrations."""
     by_epoch: bool = False
     """Whether an example looks another way in each epoch: ``batch`` then gets ``index + count · epoch``."""
+    hold: Callable[[torch.device], AbstractContextManager[Callable[[], object]]] | None = None
+    """For captured steps: while the context lasts ``losses`` and ``observe`` read and write tensors on the device that
+    stay where they are; what it gives is called before each step and writes there what the host has moved."""
+    uncaptured: str = ""
+    """Why its steps cannot be captured; nothing: they can."""
     blocks: Tensor | None = None
     """Number of the block that each example is read in, int64 ``[count]``: an epoch's order keeps blocks together."""
 

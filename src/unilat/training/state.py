@@ -42,6 +42,8 @@ class State:
     seed: int
     device: torch.device
     processes: int
+    noise: str = "cpu"
+    """Device on which noise is drawn."""
     step: int = 0
     """Steps done."""
     seconds: float = 0.0
@@ -88,7 +90,9 @@ class State:
             for names, decay in ((decaying, plan.weight_decay), (others, 0.0)):
                 if names:
                     groups.append({"params": [self._leaf(Flat.run, names)], "weight_decay": decay})
-            adam = torch.optim.AdamW(groups, lr=0.0, betas=plan.betas, eps=plan.epsilon, fused=True)
+            on_gpu = self.device.type == "cuda"
+            settings = {"betas": plan.betas, "eps": plan.epsilon, "fused": True, "capturable": on_gpu}
+            adam = torch.optim.AdamW(groups, lr=0.0, **settings)
             for group, names in zip(groups, [names for names in (decaying, others) if names], strict=True):
                 count = torch.zeros((), device=self.device)
                 adam.state[group["params"][0]] = {
@@ -123,8 +127,9 @@ class State:
                 parameter.grad = mine
         return self.gradients
 
-    def move(self, rate: float) -> None:
-        """One step of the weights along their gradients, at the learning rate ``rate``."""
+    def move(self, rate: float | Tensor) -> None:
+        """One step of the weights along their gradients, at the learning rate ``rate``: a number, or a tensor ``[]``
+        that a captured step reads anew."""
         self.gradient()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
