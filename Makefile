@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-data bench-profile bench-before bench-mutants clean
+.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-profile bench-before bench-mutants clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -78,6 +78,10 @@ bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time a
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)
+
+# On a borrowed machine there may be no package index: whatever Python is at hand, with torch and our dependencies.
+bench-gpu:  ## One GPU: steps of the presets, glyphs, bits in bf16, resuming (eight minutes; needs no network)
+	PYTHONPATH=src:$(PYTHONPATH) $(firstword $(wildcard $(BIN)/python) $(PYTHON)) benchmarks/gpu.py $(ARGS)
 
 bench-data: $(STAMP)  ## Reading what does not fit in memory: speed, index, memory, resuming, lost workers (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/data.py $(ARGS)

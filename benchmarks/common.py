@@ -107,14 +107,14 @@ def interpolated(wanted: float, points: Sequence[tuple[float, float]]) -> float:
     return math.nan
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """The hardware and software a result was made on."""
     from unilat.training.machine import manifest
 
-    return {**dataclasses.asdict(manifest()), "load": list(os.getloadavg())}
+    return {**dataclasses.asdict(manifest(device)), "load": list(os.getloadavg())}
 
 
-def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:
+def write(name: str, protocol: str, rows: list[dict[str, Any]], device: str = "cpu") -> Path:
     """Write ``results/NAME.json`` and the same as ``NAME.md``."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     result = {
@@ -122,7 +122,7 @@ def write(name: str, protocol: str, rows: list[dict[str, Any]]) -> Path:
         "date": datetime.date.today().isoformat(),
         "commit": commit,
         "command": f"make bench-{name.replace('_', '-')}",
-        "machine": machine(),
+        "machine": machine(device),
         "protocol": protocol,
         "rows": rows,
     }
