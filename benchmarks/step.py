@@ -12,6 +12,7 @@ losses. Random pictures.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ class Side:
     """A worker process (``step_worker.py``): steps on request."""
 
     def __init__(self, **spec: Any) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+        threads = str(spec.get("threads", 1))
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment |= {"PYTHONPATH": str(ROOT / "src"), **spec.get("environment", {})}
         command = [sys.executable, str(Path(__file__).with_name("step_worker.py")), json.dumps(spec)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
@@ -222,6 +225,37 @@ def operators(blocks: int) -> Rows:
     return rows
 
 
+def shared(blocks: int) -> Rows:
+    """Two threads with the waiting that `unilat` chooses beside the one that torch comes with, alone on the machine and
+    beside two processes that are always busy; A B B A, and no block dropped beside them."""
+    from unilat.cli import SPINS
+
+    one = {"side": "ours", "stage": 1, "optimizer": "muon", "levels": "learned", "threads": 2}
+    before, ours = Side(**one), Side(**one, environment={"GOMP_SPINCOUNT": SPINS})
+    quiet = ratios(lambda: before.run(3)["seconds"], lambda: ours.run(3)["seconds"], blocks)
+    rows = told("two threads, alone: waiting as torch does / ours", quiet, goal=0.98, at_least=True)
+    with busy(2):
+        times = [(before.run(1)["seconds"], ours.run(3)["seconds"]) for _ in range(blocks)]
+    for side in (before, ours):
+        side.close()
+    slow, fast = (32 / statistics.median(each) for each in zip(*times, strict=True))
+    found = [a / b for a, b in times]
+    rows += told("two threads beside two busy processes: waiting as torch does / ours", found, goal=4.0, at_least=True)
+    return [*rows, row("as torch does, beside them", slow, "pictures/s"), row("ours, beside them", fast, "pictures/s")]
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many processes that compute without end, while the context lasts."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def start(blocks: int) -> Rows:
     """Seconds of a new process, over one that imports torch."""
 
@@ -241,7 +275,7 @@ def start(blocks: int) -> Rows:
 
 PARTS: dict[str, Callable[[int], Rows]] = {
     "steps": steps, "operators": operators, "rates": rates, "memory": memory, "pixels": pixels, "data": data,
-    "start": start,
+    "shared": shared, "start": start,
 }  # fmt: skip
 
 

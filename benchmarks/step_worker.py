@@ -131,7 +131,7 @@ def _resident_mib() -> float:
 def main() -> None:
     """Build the side that the one argument, JSON, asks for, and serve."""
     spec = json.loads(sys.argv[1])
-    torch.set_num_threads(1)
+    torch.set_num_threads(spec.get("threads", 1))
     torch.optim.AdamW([torch.zeros(1)])  # loads what optimisers load, before memory is counted
     before = _resident_mib()
     stage, plan = stage_of(spec)

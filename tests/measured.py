@@ -81,6 +81,7 @@ def fitted(ema: dict[str, Tensor], samples: int = 0, seconds: float = 0.0) -> Fi
 def machine(threads: int = 1, device: str = "cpu") -> Manifest:
     """A machine that is none."""
     nothing = {"unilat": "1", "torch": "2", "python": "3", "cpu": "a processor", "flags": "0" * 16, "capability": ""}
+    nothing["waiting"] = "default"
     return Manifest(**nothing, threads=threads, device=device, date="2026-11-26T12:00:00+00:00", commit=None)
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks of time, levels, calls, files, audits and the paper's tables make of their measures; by hand."""
 
+import contextlib
 import io
 import json
 import math
@@ -79,6 +80,8 @@ class Side:
             seconds *= 1.2 if "checkpointing" in self.spec["choices"] else 0.5
         if self.spec.get("optimizer") == "muon":
             seconds *= 1.1
+        if "threads" in self.spec:
+            seconds = 0.16 if "environment" in self.spec else 0.8
         if self.spec.get("resident"):
             seconds = 0.19
         if "size" in self.spec and self.spec.get("batch") == 16:
@@ -112,6 +115,36 @@ def test_step_tells_plain_over_ours(step: ModuleType, monkeypatch: pytest.Monkey
     assert says(rows[0], math.log(4.2) / math.log(4), None, None, True)
     assert says(found(rows, "64²: a picture"), 1e3 * 0.42 / 16, None, None, None)
     assert says(step.data(4)[0], 0.2 / 0.19, None, 4, False)
+
+
+def test_step_tells_what_waiting_costs_beside_others(step: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.8 s as torch waits, 0.16 s as we do: 5 times, 40 and 200 pictures a second. Kills: ours over torch's, one
+    thread for two, the two sides exchanged, busy processes that outlive the measure or are there while it is quiet."""
+    monkeypatch.setattr(step, "Side", Side)
+    around: list[int] = []
+
+    @contextlib.contextmanager
+    def busy(count: int) -> Any:
+        around.append(count)
+        yield
+        around.append(0)
+
+    monkeypatch.setattr(step, "busy", busy)
+    rows = step.shared(4)
+    assert says(found(rows, "alone"), 5.0, None, 4, True) and says(found(rows, "busy processes"), 5.0, None, 4, True)
+    assert says(found(rows, "as torch does, beside"), 40.0, None, None, None)
+    assert says(found(rows, "ours, beside them"), 200.0, None, None, None) and around == [2, 0]
+
+
+def test_busy_processes_end(step: ModuleType) -> None:
+    """Kills: a neighbour left running after a benchmark that was stopped."""
+    started: list[Any] = []
+    popen = step.subprocess.Popen
+    step.subprocess = SimpleNamespace(Popen=lambda *given: started.append(popen(*given)) or started[-1])
+    with pytest.raises(KeyboardInterrupt), step.busy(2):
+        assert [process.poll() for process in started] == [None, None]
+        raise KeyboardInterrupt
+    assert [process.poll() for process in started] == [-9, -9]
 
 
 def test_step_counts_operators_of_the_step_that_is_trained(

@@ -275,7 +275,7 @@ def test_manifest_says_what_decides_the_bits() -> None:
     """Kills: a field left out, or one that changes between two calls on one machine (the date aside)."""
     told = manifest()
     assert asdict(told).keys() == {
-        *("unilat", "torch", "python", "threads", "cpu", "flags", "capability", "device", "date", "commit"),
+        *("unilat", "torch", "python", "threads", "waiting", "cpu", "flags", "capability", "device", "date", "commit"),
     }
     assert told.torch == torch.__version__
     assert told.threads == torch.get_num_threads()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unilat.training.machine import _commit, peak_memory
+from unilat.training.machine import _commit, manifest, peak_memory
 
 
 def test_peak_memory_is_this_process_own() -> None:
@@ -41,6 +41,17 @@ def test_peak_memory_in_mebibytes_of_a_known_status(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=1024 * usage[who]))
     assert peak_memory() == 3.0
+
+
+def test_a_manifest_says_how_threads_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a setting that changes a run's speed tenfold and stands nowhere."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert manifest().waiting == "default"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    assert manifest().waiting == "GOMP_SPINCOUNT=1000"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert manifest().waiting == "OMP_WAIT_POLICY=PASSIVE, GOMP_SPINCOUNT=1000"
 
 
 def test_the_commit_is_that_of_the_code_and_says_when_files_differ(tmp_path: Path) -> None:

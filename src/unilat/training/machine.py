@@ -30,6 +30,8 @@ class Manifest:
     torch: str
     python: str
     threads: int
+    waiting: str
+    """How OpenMP's threads wait for each other, as the environment says; ``default`` where it says nothing."""
     cpu: str
     flags: str
     """First 16 digits of the SHA-256 of the processor's feature flags."""
@@ -80,6 +82,7 @@ def manifest(device: str = "cpu") -> Manifest:
         torch=str(torch.__version__),
         python=platform.python_version(),
         threads=torch.get_num_threads(),
+        waiting=_waiting(),
         cpu=model,
         flags=hashlib.sha256(flags.encode()).hexdigest()[:16],
         capability=torch.backends.cpu.get_cpu_capability(),
@@ -87,6 +90,11 @@ def manifest(device: str = "cpu") -> Manifest:
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=_commit(Path(__file__).parent),
     )
+
+
+def _waiting() -> str:
+    told = (f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ)
+    return ", ".join(told) or "default"
 
 
 def _version(package: str) -> str:
