@@ -26,6 +26,14 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, this test and the processes that it starts, though there be a GPU: it forks, which CUDA does not
+    survive, counts on a step's speed, or starts more processes than there may be GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 96 grey pictures of 16 × 16 in two classes, bars that lie and bars that stand."""

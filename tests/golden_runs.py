@@ -30,12 +30,15 @@ from unilat.run import train as run
 from unilat.run.distill import DistillConfig, distill
 from unilat.run.evaluate import evaluate
 from unilat.run.records import Note
+from unilat.training.fast import Choices
 from unilat.training.records import Step
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, BATCH = 20, 16
 ELSEWHERE = 2e-3
 """Largest relative difference on another kind of machine; AVX2 in place of AVX-512 makes 1.4e-4 at the most."""
+PLAIN = Choices(precision="float32", compile="off", capture="off", noise="cpu")
+"""On a GPU too the plain path, on the noise that a CPU draws: so that one file serves both."""
 CLOCKS = ("phases", "seconds", "peak_memory_mib")
 
 
@@ -85,7 +88,7 @@ def grey(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     np.savez(folder / "grey.npz", images=images, labels=labels)
     config = _config(folder / "grey.npz")
     measured = replace(config.evaluation, features="efficientnet-lite0@64", classifier_samples=640)
-    return numbers(run.train(replace(config, evaluation=measured), folder / "run", tell))
+    return numbers(run.train(replace(config, evaluation=measured), folder / "run", tell, choices=PLAIN))
 
 
 def colour(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def colour(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
     config = _config(folder / "colour.npz")
     networks = replace(config.autoencoder, covariance_up_to=1024)
     base = replace(config.base, token_dropping=0.25, vit=replace(config.base.vit, blocks=(2, 3)))
-    return numbers(run.train(replace(config, autoencoder=networks, base=base), folder / "run", tell))
+    return numbers(run.train(replace(config, autoencoder=networks, base=base), folder / "run", tell, choices=PLAIN))
 
 
 def variance(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any]:
@@ -104,9 +107,11 @@ def variance(folder: Path, tell: Callable[[Step | Note], None]) -> dict[str, Any
     config = _config(folder / "variance.npz")
     networks = replace(config.autoencoder, learned_variance=True)
     stage2 = replace(config.stage2, levels="learned", optimizer="muon")
-    metrics = numbers(run.train(replace(config, autoencoder=networks, stage2=stage2), folder / "run", tell))
+    metrics = numbers(
+        run.train(replace(config, autoencoder=networks, stage2=stage2), folder / "run", tell, choices=PLAIN)
+    )
     student = DistillConfig(steps=1, teacher_steps=4, samples=STEPS * BATCH, batch=BATCH, seed=5)
-    distill(folder / "run", student, tell)
+    distill(folder / "run", student, tell, choices=PLAIN)
     return metrics | {"fast": evaluate(run.load(folder / "run", decoder="fast")).to_json()}
 
 

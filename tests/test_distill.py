@@ -53,7 +53,10 @@ def test_a_student_is_nearer_to_its_teacher_than_the_full_decoder_is(folder: Pat
     tau = run.config.evaluation.decoder_temperature
     teacher = decoder_teacher(run.autoencoder, pictures.images, grid, tau)
     stage = distill_stage("x", teacher, 2, 1.0, {})
-    batch, draws = stage.batch(torch.arange(64)), Draws.single(torch.Generator().manual_seed(0), 64)
+    batch, draws = (
+        tuple(rows.to(run.device) for rows in stage.batch(torch.arange(64))),
+        Draws.single(torch.Generator().manual_seed(0), 64),
+    )
     assert run.few_decoder is not None
     before = stage.losses(batch, draws)[0].mean()
     stage.model.load_state_dict(run.few_decoder.denoise.state_dict())
@@ -74,8 +77,8 @@ def test_temperature_scales_the_start(folder: Path) -> None:
 
     run.autoencoder.decode = watched  # type: ignore[method-assign]
     run.decode(z_0)
-    assert torch.equal(made[0][0], z_0.z)
-    assert made[0][1].std() == pytest.approx(run.config.evaluation.decoder_temperature, rel=0.05)
+    assert torch.equal(made[0][0].cpu(), z_0.z)
+    assert float(made[0][1].std()) == pytest.approx(run.config.evaluation.decoder_temperature, rel=0.05)
 
 
 def test_evaluate_keeps_both_figures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

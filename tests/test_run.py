@@ -60,11 +60,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("data") / "boxes.npz")
 
 
+EXACT = Choices(deterministic=True)
+"""What gives the same bits twice on a GPU too."""
+
+
 @pytest.fixture(scope="module")
 def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    results = run.train(small(source), folder)
+    results = run.train(small(source), folder, choices=EXACT)
     assert results == run.load(folder).results and (folder / "report.html").is_file()
     return folder
 
@@ -165,10 +169,10 @@ def test_interrupted_in_both_stages_is_bitwise_the_same(whole: Path, source: Pat
 
     for stage, step, done in (("stage1", 2, []), ("stage1", 4, []), ("stage2", 3, ["autoencoder.safetensors"])):
         with pytest.raises(SystemExit) as stopped:
-            run.train(config, folder, stop_at(stage, step))
+            run.train(config, folder, stop_at(stage, step), choices=EXACT)
         assert stopped.value.code == 143
         assert [path.name for path in folder.glob("*.safetensors")] == done
-    run.train(config, folder)
+    run.train(config, folder, choices=EXACT)
     assert_same(folder, whole)
     ours, undisturbed = lines(folder), lines(whole)
     assert {(row["stage"], row["step"]): row for row in undisturbed}.items() <= {
@@ -185,7 +189,7 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
     old = small(source)
     config = replace(old, stage1=replace(old.stage1, settle=512), stage2=replace(old.stage2, samples=0))
     first, second = tmp_path / "first", tmp_path / "second"
-    run.train(config, first)
+    run.train(config, first, choices=EXACT)
     told = lines(first)
     assert [row["stage"] for row in told] == sorted((row["stage"] for row in told), reverse=True)
     assert (told[-1]["stage"], told[-1]["samples"]) == ("prior", 512)
@@ -212,9 +216,9 @@ def test_a_prior_settles_before_the_trim_and_goes_on_where_it_stopped(
 
     monkeypatch.setattr(run, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run.train(config, second)
+        run.train(config, second, choices=EXACT)
     monkeypatch.undo()
-    assert not (second / "autoencoder.safetensors").exists() and run.train(config, second)
+    assert not (second / "autoencoder.safetensors").exists() and run.train(config, second, choices=EXACT)
     again = read_safetensors(second / "autoencoder.safetensors")
     assert again[1] == after[1] and all(torch.equal(again[0][name], after[0][name]) for name in after[0])
 

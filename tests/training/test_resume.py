@@ -111,9 +111,11 @@ def killed(folder: Path, log: Path, after: int, moment: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_killed_again_and_again_the_run_ends_the_same(oracle: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("on_cpu")
+def test_killed_again_and_again_the_run_ends_the_same(tmp_path: Path) -> None:
     """Kills: work lost beyond one interval; a dead trainer's lock; temporaries; lines of the log told twice."""
-    chance, deaths = random.Random(1), 0
+    chance, deaths, oracle = random.Random(1), 0, tmp_path / "oracle"
+    fit(Toy(), schedule(), oracle / "run", SEED, log=oracle / "log.jsonl")
     for trial in range(4):
         run, log = tmp_path / str(trial), tmp_path / f"{trial}.jsonl"
         for moment in ("step", "write", "replace", "step", "fsync"):
@@ -164,6 +166,7 @@ def test_a_signal_during_the_last_save_is_not_forgotten(oracle: Path, tmp_path: 
     assert fingerprint(tmp_path) == fingerprint(oracle / "run")
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_second_signal_forces_the_exit(tmp_path: Path) -> None:
     """Kills: a step that hangs and cannot be interrupted."""
     child = os.fork()
@@ -188,7 +191,7 @@ def test_settings_that_differ_are_all_named_before_anything_moves(tmp_path: Path
         fit(stage, schedule(learning_rate=0.02, save_every=1), tmp_path, SEED + 1)
     assert "save_every" not in str(error.value)
     for name, tensor in stage.model.state_dict().items():
-        assert torch.equal(tensor, weights[name])
+        assert torch.equal(tensor.cpu(), weights[name])
     with pytest.raises(UserError, match=r"its model differ.*into.weight \[5, 3\] float32 → \[9, 3\] float32"):
         fit(Toy(width=9), schedule(), tmp_path, SEED)
     assert fit(Toy(), schedule(), tmp_path, SEED).resumed == 5

@@ -24,6 +24,7 @@ from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.signals import to_unit
 from unilat.training import checkpoint
 from unilat.training.engine import fit
+from unilat.training.machine import pick_device
 from unilat.training.plan import Stage
 from unilat.types import UserError
 
@@ -175,12 +176,15 @@ def test_settling_trains_the_prior_alone_and_nearer(tmp_path: Path) -> None:
     latents of another encoder taken for these, a schedule of stage 1's length."""
     one = stage(replace(CONFIG, settle=6_000, learning_rate=3e-3))
     one.calibration = one.pictures
+    one.model.to(pick_device())  # as stage 1 leaves it
     frozen = {name: value.clone() for name, value in one.model.state_dict().items() if not name.startswith("prior.")}
     z, before = one.latents(one.pictures, 0), one.calibration_rate(one.model, 32, 0)
     settled = one.settled()
     assert isinstance(one.model.prior, GaussianDenoiser)
     torch.testing.assert_close(one.model.prior.mean, z.mean(0))
-    assert settled.state()["lambda_0"] == pytest.approx(6.0) and torch.equal(settled.batch(torch.arange(20))[0], z)
+    assert settled.state()["lambda_0"] == pytest.approx(6.0) and torch.equal(
+        settled.batch(torch.arange(20))[0], z.cpu()
+    )
     done = fit(settled, settling(one.config), tmp_path, 0)
     one.model.prior.load_state_dict(done.ema)
     assert done.samples == 6_016  # whole steps of 64

@@ -30,7 +30,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.seen += 1
-            self.mean.lerp_(x.detach().mean(0) if self.mixing else torch.ones(3), 0.1)
+            self.mean.lerp_(x.detach().mean(0) if self.mixing else torch.ones_like(self.mean), 0.1)
         return self.out(self.dropout(torch.tanh(self.into(x - self.mean))))
 
 

@@ -116,7 +116,14 @@ def distill(
     both = nn.ModuleList([stage.model, teacher.network])
     with lock(run.folder), applied(both, how, how.compile == "on", run.device):
         done = fit(
-            stage, _schedule(config), files.stage(name), config.seed, log=files.log, progress=progress, device=device
+            stage,
+            _schedule(config),
+            files.stage(name),
+            config.seed,
+            log=files.log,
+            progress=progress,
+            device=device,
+            noise=how.noise,
         )
     stage.model.load_state_dict(done.ema)
     path = files.few_steps(config.part)

@@ -87,7 +87,8 @@ def train(
             _claim(config, folder, manifest(str(place)), chosen)
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
         how = _How(progress, device, chosen, world.size)
-        return _train(config, folder, how, world.rank, charge)
+        with arithmetic(chosen, place):
+            return _train(config, folder, how, world.rank, charge)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
                 _stage2(config, folder, latents, run.classes, how)
         if rank > 0:
             return None  # under torchrun the first process measures and reports
-        with _phase(folder, "evaluate"), arithmetic(how.choices, pick_device(device)):
+        with _phase(folder, "evaluate"):
             results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
         page.write(folder)
         return results
