@@ -85,3 +85,15 @@ def test_all_layers_but_the_last_are_in_low_precision() -> None:
     net.posterior(signal(2))
     low, full = torch.bfloat16, torch.float32
     assert seen == {"stem": low, "downs.1": low, "head": full, "spread": full}
+
+
+def test_low_precision_is_that_of_the_convolutions() -> None:
+    """What blocks add to keeps its 24 bits. Kills: a sum rounded to bf16 on either level, which is a percent of the
+    bits; convolutions in float32."""
+    net, seen = shaken(Encoder(EncoderConfig(channels=(32, 64), blocks=(1, 2)), 3, 5)), list[torch.dtype]()
+    for block in (block for level in net.levels for block in level):
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+        block.conv_in.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    net.precision = torch.bfloat16
+    assert net(signal(2)).dtype == torch.float32
+    assert seen == [torch.float32, torch.bfloat16] * 3

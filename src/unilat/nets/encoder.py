@@ -45,8 +45,9 @@ class Encoder(nn.Module):
     """Deterministic: ``x [B, C, *grid] -> z [B, latent_channels, *coarse grid]``.
 
     Every level ends by folding patches into channels and a 1-wide convolution; the last layer is a plain linear map,
-    so that the scale of ``z`` is free and the bits it carries are what the objective makes them. ``precision``: of all
-    layers but the last.
+    so that the scale of ``z`` is free and the bits it carries are what the objective makes them. ``precision``: of the
+    convolutions; the sum that blocks add to, the last norm and the last layer stay float32. What is rounded in ``z`` is
+    noise to the prior, and is paid for: with all in bf16 the bits rose by 0.9 %, so by 0.2 % (LOG.md).
     """
 
     precision: torch.dtype = torch.float32
@@ -80,10 +81,10 @@ class Encoder(nn.Module):
 
     def features(self, x_BCX: Tensor) -> Tensor:
         """What the last layer reads: ``[B, channels[-1], *coarse grid]``."""
-        h_BCX = self.stem(merge_patches(x_BCX, self.config.patch))
+        h_BCX = self.stem(merge_patches(x_BCX, self.config.patch)).float()
         for index, level in enumerate(self.levels):
             if index:
-                h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1]))
+                h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1])).float()
             h_BCX = level(h_BCX)
         return self.norm(h_BCX)
 

@@ -138,8 +138,12 @@ class Positions(nn.Module):
         self.project = Linear(2 * axes * frequencies, width)
 
     def forward(self, grid: tuple[int, ...], like: Tensor) -> Tensor:
-        waves = torch.exp2(torch.linspace(-6, 0, self.frequencies, device=like.device, dtype=like.dtype)) * math.pi
-        places = torch.cartesian_prod(*[torch.arange(size, device=like.device, dtype=like.dtype) for size in grid])
+        exact: Any = {
+            "device": like.device,
+            "dtype": torch.promote_types(like.dtype, torch.float32),
+        }  # bf16 loses places
+        waves = torch.exp2(torch.linspace(-6, 0, self.frequencies, **exact)) * math.pi
+        places = torch.cartesian_prod(*[torch.arange(size, **exact) for size in grid])
         angle = (places.view(-1, len(grid), 1) * waves).flatten(1)
         return self.project(torch.cat([angle.cos(), angle.sin()], dim=1))
 
