@@ -13,6 +13,7 @@ whole length. Where memory ends, half the batch is tried. Without a GPU it says 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -92,6 +93,13 @@ class Place:
             torch.cuda.reset_peak_memory_stats()
 
 
+def torch_device(place: Place) -> Any:
+    """The same as torch has it."""
+    import torch
+
+    return torch.device(place.device)
+
+
 class Done(Exception):
     """Enough steps: ends a fit before it saves."""
 
@@ -165,13 +173,13 @@ def stages(config: Any, place: Place) -> Iterator[tuple[str, Any, Any, float, fl
 
 def steps(stage: Any, plan: Any, whole: float, choices: Any, place: Place) -> dict[str, Any]:
     """Steps of a stage as ``choices`` say: batch, seconds of one and to the end of the first, memory, the choice."""
-    import torch
-
     from unilat.training.capture import captures
     from unilat.training.engine import fit
     from unilat.training.fast import applied, compiles, line, resolved
+    from unilat.training.micro import MicroBatch
+    from unilat.types import UserError
 
-    device = torch.device(place.device)
+    device = torch_device(place)
     choices = resolved(choices, device)
     compiled, why = compiles(choices, whole, device)
     capture, of_capture = captures(choices, stage, plan, whole, device)
@@ -182,13 +190,15 @@ def steps(stage: Any, plan: Any, whole: float, choices: Any, place: Place) -> di
         clock = Clock(place, count)
         try:
             with applied(stage.model, choices, compiled, device), tempfile.TemporaryDirectory() as folder:
-                fit(stage, timed, Path(folder), 0, progress=clock, device=place.device, capture=capture)
+                machine = {"device": place.device, "capture": capture, "micro": MicroBatch()}
+                fit(stage, timed, Path(folder), 0, progress=clock, **machine)
         except Done:
             said = line(choices, compiled, f"{of_capture}, {why}" if of_capture else why, device)
             found = {"batch": batch, "step": clock.step, "first": clock.first, "gib": place.peak(), "line": said}
             print(f"  {stage.name}: {1e3 * clock.step:.1f} ms, {said}", flush=True)
             return found
-        except torch.OutOfMemoryError:
+        except UserError as error:  # memory ends
+            print(f"  {stage.name}: {error}", flush=True)
             if batch == 1:
                 raise
             batch //= 2
@@ -213,9 +223,30 @@ def measure_preset(name: str, place: Place) -> Rows:
     return rows
 
 
-def own_batch(place: Place) -> float | None:
-    """GiB that a step of 1,024 pictures takes in micro-batches."""
-    return None
+def own_batch(place: Place) -> float:
+    """GiB that a step of stage 1 takes at the preset's own batch, in micro-batches that are found to fit."""
+    from unilat.training.engine import fit
+    from unilat.training.fast import Choices, applied
+    from unilat.training.micro import MicroBatch
+
+    _, stage, plan, _, _ = next(stages(place.config("imagenet-512"), place))
+    micro, count = MicroBatch(search=True, found=lambda size: print(f"  micro-batches of {size}", flush=True)), [0]
+
+    def progress(told: object) -> None:
+        count[0] += 1
+        place.wait()
+        if count[0] == 2:
+            raise Done
+        place.forget()  # of the first step, which has tried what fits
+
+    chosen, device = Choices(), torch_device(place)
+    with (
+        contextlib.suppress(Done),
+        applied(stage.model, chosen, False, device),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        fit(stage, plan, Path(folder), 0, progress=progress, device=place.device, micro=micro)
+    return place.peak()
 
 
 def preset_rows(what: str, sides: dict[str, dict[str, Any]], flops: float, rate: float) -> Rows:
@@ -324,13 +355,11 @@ def measure_resume(place: Place) -> Rows:
 
 def resumed(place: Place, choices: Any, stops: list[float | None]) -> Any:
     """The last of some fits on one folder, each up to a share of the steps."""
-    import torch
-
     from unilat.training.capture import captures
     from unilat.training.engine import fit
     from unilat.training.fast import applied, resolved
 
-    device, count = torch.device(place.device), 6 if place.tiny else 40
+    device, count = torch_device(place), 6 if place.tiny else 40
     choices, done = resolved(choices, device), None
     with tempfile.TemporaryDirectory() as folder:
         for stop in stops:

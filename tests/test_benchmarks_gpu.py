@@ -11,6 +11,7 @@ import pytest
 
 from benchmark_samples import Opener, found, opener, says
 from unilat.training.fast import Choices
+from unilat.types import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,14 +112,12 @@ def test_steps_are_timed_after_the_warm_ones_and_end_in_time(gpu: ModuleType, mo
 
 def test_half_the_batch_is_tried_where_memory_ends(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a row of a batch that did not fit, a preset lost for one stage."""
-    import torch
-
     tried: list[int] = []
 
     def fit(stage: Any, plan: Any, folder: Path, seed: int, *, progress: Any, **named: Any) -> None:
         tried.append(plan.batch)
         if plan.batch > 8:
-            raise torch.OutOfMemoryError
+            raise UserError("memory")
         progress.step, progress.first = 0.5, 1.0
         raise gpu.Done
 

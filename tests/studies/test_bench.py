@@ -161,7 +161,7 @@ def test_a_stage_s_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     base = replace(TINY.base, token_dropping=0.5, vit=replace(TINY.base.vit, blocks=(2, 4)))
     config = replace(TINY, base=base, stage2=replace(TINY.stage2, batch=100, samples=1010))
     subject = study._subject(config, 3, CPU, phases.Data(5, 5, 5))
-    monkeypatch.setattr(study, "step_of", lambda stage, plan, place: (2.0, 7))
+    monkeypatch.setattr(study, "step_of", lambda stage, plan, place, capture: (2.0, 7))
     monkeypatch.setattr(study, "peak", lambda place: 123.0)
     stage = study.base_stage(subject.base, torch.randn(4, *subject.shape), subject.labels)
     found, way = study._stage(subject, Choices(), stage, schedule(config.stage2), ["base"])
@@ -291,9 +291,11 @@ def test_calls_of_an_evaluation_are_those_it_makes(
         net.register_forward_hook(lambda net, given, output, name=name: seen.update({name: seen[name] + len(given[0])}))
     judge, learnt = Judge(), list[int]()
     learn = measuring.train_classifier
-    monkeypatch.setattr(measuring, "feature_network", lambda spec: judge)
+    monkeypatch.setattr(measuring, "feature_network", lambda spec, device: judge)
     monkeypatch.setattr(
-        measuring, "train_classifier", lambda *given, samples: learnt.append(samples) or learn(*given, samples=samples)
+        measuring,
+        "train_classifier",
+        lambda *given, samples, device: learnt.append(samples) or learn(*given, samples=samples),
     )
     monkeypatch.setattr(measuring, "OTHER_COUNTS", 5)
     monkeypatch.setattr(phases, "OTHER_COUNTS", 5)

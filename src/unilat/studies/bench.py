@@ -29,6 +29,7 @@ from unilat.run.rate import BATCH
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.studies import phases
 from unilat.studies.timing import forget_peak, matrix_rate, once, peak, seconds, step_of
+from unilat.training.capture import captures
 from unilat.training.fast import Choices, applied, compiles, told
 from unilat.training.machine import Manifest, manifest, pick_device
 from unilat.training.plan import Schedule, Stage
@@ -39,7 +40,7 @@ PICTURES = 512
 """Random pictures and latents to draw batches from."""
 LEARNT = 640
 """Pictures that the classifier is timed on."""
-CHOSEN, PLAIN = Choices(), Choices(compile="off", precision="float32")
+CHOSEN, PLAIN = Choices(), Choices(compile="off", precision="float32", capture="off")
 Say = Callable[[str], None]
 
 
@@ -164,7 +165,7 @@ def bench(
     plain = None if chosen.name == "plain" else _way(subject, PLAIN, lambda line: say(f"{line}, the plain way"))
     say("timing the networks alone")
     parts: dict[str, PartTime] = {}
-    with applied(nn.ModuleList([subject.autoencoder, subject.base]), CHOSEN, False):
+    with applied(nn.ModuleList([subject.autoencoder, subject.base]), CHOSEN, False, subject.place):
         passes = _parts(subject, {name: stage.micro_batch for name, stage in chosen.stages.items()})
     for name, ms in passes.items():
         gflops = subject.counted[name].forward_flops * 3 / 1e9
@@ -226,10 +227,12 @@ def _stage(
     """A stage's steps where ``networks`` train in it, and the way they are computed."""
     place, flops = subject.place, sum(subject.flops(name) for name in networks)
     compiled, _ = compiles(choices, flops * plan.samples, place)
+    capture, _ = captures(choices, stage, plan, flops * plan.samples, place)
     forget_peak(place)
-    with applied(stage.model, choices, compiled):
+    with applied(stage.model, choices, compiled, place):
         ways = [way for way in told(stage.model).split(", ") if way != "products by oneDNN"]
-        step, micro = step_of(stage, plan, place)
+        ways += ["captured"] if capture else []
+        step, micro = step_of(stage, plan, place, capture)
     return StageTime(
         ms=1e3 * step,
         examples_per_second=plan.batch / step,

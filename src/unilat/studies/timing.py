@@ -21,8 +21,10 @@ WARM, TIMED = 3, 8
 """Steps that are not counted, and steps whose median is told."""
 
 
-def step_of(stage: Stage, plan: Schedule, place: torch.device) -> tuple[float, int]:
-    """Seconds of a step, and the examples that are computed at a time in it."""
+def step_of(stage: Stage, plan: Schedule, place: torch.device, capture: bool = False) -> tuple[float, int]:
+    """Seconds of a step, and the examples that are computed at a time in it; ``capture``: replayed as a graph."""
+    if capture:
+        return _steps(stage, plan, place, MicroBatch(), capture=True), plan.batch
     micro = MicroBatch(search=place.type == "cuda")
     if micro.search:
         _steps(stage, plan, place, micro, 1)  # finds what fits
@@ -34,7 +36,14 @@ def step_of(stage: Stage, plan: Schedule, place: torch.device) -> tuple[float, i
     return one + (parts - 1) * (two - one), size
 
 
-def _steps(stage: Stage, plan: Schedule, place: torch.device, micro: MicroBatch, count: int = WARM + TIMED) -> float:
+def _steps(
+    stage: Stage,
+    plan: Schedule,
+    place: torch.device,
+    micro: MicroBatch,
+    count: int = WARM + TIMED,
+    capture: bool = False,
+) -> float:
     """Median seconds of some real steps: gradients, clipping, optimiser, averaging and the log, but no checkpoint."""
     times: list[float] = []
 
@@ -44,7 +53,8 @@ def _steps(stage: Stage, plan: Schedule, place: torch.device, micro: MicroBatch,
 
     timed = replace(plan, samples=plan.batch * (count + 1))
     with tempfile.TemporaryDirectory() as folder:
-        fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, device=place.type, micro=micro)
+        machine = {"device": place.type, "micro": micro, "capture": capture}
+        fit(stage, timed, Path(folder), 0, progress=note, stop_at=count, **machine)
     steps = [after - before for before, after in zip(times[WARM - 1 :], times[WARM:], strict=False)]
     return statistics.median(steps) if steps else 0.0
 
