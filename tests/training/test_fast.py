@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nets.samples import encoder, signal, uvit, vit
 from unilat.cli.configure import parse_train
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
+from unilat.nets.layers import ResidualBlock, TransformerBlock
 from unilat.recipe import presets
 from unilat.run import train as run
 from unilat.run.records import Note
@@ -114,6 +116,59 @@ def test_compiled_blocks_compute_the_same(backend: str, onednn: bool, monkeypatc
     torch._dynamo.reset()
 
 
+@pytest.fixture
+def eight_kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Dynamo as it is, but for a limit that is an error where it would fall back to plain calls in silence."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(fast, "BACKEND", "eager")
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=True):
+        yield
+    torch._dynamo.reset()
+
+
+def blocks_of_ten_widths() -> list[nn.Module]:
+    """Each width once alone and once told of a noise level, twenty kinds of block."""
+    widths = [16 * index for index in range(1, 11)]
+    return [ResidualBlock(2, width, told) for told in (0, 8) for width in widths]
+
+
+def called(block: nn.Module) -> None:
+    """Forward and backward through a block."""
+    assert isinstance(block, ResidualBlock)
+    x = torch.randn(2, block.conv_in.in_channels, 2, 2)
+    block(x, torch.randn(2, 8) if block.modulate is not None else None).sum().backward()
+
+
+def test_no_width_is_one_too_many(eight_kinds: None) -> None:
+    """Twenty kinds of block, one code. Kills: a ninth width that is computed plainly after minutes of compiling."""
+    blocks = blocks_of_ten_widths()
+    fast.compile_each(blocks)
+    for block in (*blocks, *blocks):
+        called(block)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        for block in blocks_of_ten_widths():
+            block.compile(backend="eager", dynamic=False)
+            called(block)
+
+
+def test_the_papers_networks_are_compiled_whole(eight_kinds: None) -> None:
+    """Encoder and decoder of imagenet-512, on a small grid. Kills: the limit hit by its widths, a kind compiled anew
+    for each block that has it."""
+    config = presets.get("imagenet-512").autoencoder
+    with torch.device("meta"):
+        one = Autoencoder(config, 3)
+    blocks = [part for part in one.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
+    kinds = {(type(block), *(weight.shape for weight in block.parameters())) for block in blocks}
+    assert len(blocks) > 25 and 6 <= len(kinds) <= 10
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    with applied(one, Choices(), True), torch.device("meta"):
+        x = torch.randn(2, 3, 32, 32)
+        one.decoder(x, torch.zeros(2), one.encode(x)).sum().backward()
+    assert len(kinds) <= counters["frames"]["ok"] <= 2 * len(kinds)
+
+
 def test_everything_is_plain_again_after_a_failure() -> None:
     """Kills: evaluation in bf16 after a training that was stopped."""
     one = model()
@@ -199,6 +254,25 @@ def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatc
     assert sum("networks in bf16, not compiled: it would not pay back" in note for note in notes) == 2
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["precision"], manifest["checkpointing"], manifest["compile"]) == ("bf16", True, "auto")
+
+
+def test_a_run_tells_what_compiling_took(
+    tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eight_kinds: None
+) -> None:
+    """Kills: the seconds of the stage before counted again, minutes of silence that nobody explains."""
+    clock = iter([3.0, 10.0])
+    monkeypatch.setattr(run, "seconds_of_compiling", lambda: next(clock))
+    monkeypatch.setattr(fast, "_compiler", lambda device: True)
+    config = presets.get("tiny")
+    config = replace(
+        config,
+        data=replace(config.data, source=str(tiny_source)),
+        stage1=replace(config.stage1, samples=64),
+        stage2=replace(config.stage2, samples=0),
+    )
+    said: list[Step | Note] = []
+    run.train(config, tmp_path / "run", said.append, choices=Choices(compile="on"))
+    assert "stage1: compiling took 7 s of it" in [one.text for one in said if isinstance(one, Note)]
 
 
 def test_every_kind_of_denoiser_changes_its_precision() -> None:

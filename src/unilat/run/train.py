@@ -42,7 +42,7 @@ from unilat.signals.stream import Streamed
 from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
-from unilat.training.fast import Choices, applied, arithmetic, compiles, line, resolved
+from unilat.training.fast import Choices, applied, arithmetic, compiles, line, resolved, seconds_of_compiling
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import join
@@ -262,9 +262,12 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     how.tell(Note(f"{stage.name}: networks {line(how.choices, compiled, why, place)}"))
     micro = _micro_batch(stage.name, folder, how, place.type == "cuda")
     machine = {"device": how.device, "workers": workers, "capture": capture, "noise": how.choices.noise}
+    before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
         path, log = files.stage(stage.name), files.log
         done = fit(stage, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
+        if compiled:
+            how.tell(Note(f"{stage.name}: compiling took {seconds_of_compiling() - before:.0f} s of it"))
     stage.model.load_state_dict(done.ema)
     return done.samples
 

@@ -8,7 +8,8 @@ import contextlib
 import ctypes
 import os
 import shutil
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -135,14 +136,42 @@ def applied(model: nn.Module, choices: Choices, compiled: bool, device: torch.de
     set_parts(model, low, choices.checkpointing, _channels_last(choices, compiled, device))
     blocks = [part for part in model.modules() if isinstance(part, ResidualBlock | TransformerBlock)]
     try:
-        for block in blocks if compiled else ():
-            block.compile(backend=BACKEND, dynamic=False)
+        if compiled:
+            compile_each(blocks)
         with arithmetic(choices, device):
             yield
     finally:
         set_parts(model, torch.float32, False)
         for block in blocks:
             block._compiled_call_impl = None
+
+
+def compile_each(blocks: Sequence[nn.Module]) -> None:
+    """Compile ``blocks`` when they are first called, those of equal weights' shapes together.
+
+    Dynamo keeps what it has compiled by code object and gives one up after eight kinds of input, while one ``forward``
+    meets the widths of all levels. So each kind of block gets a ``forward`` of its own, equal but in name.
+    """
+    copies: dict[tuple[object, ...], types.FunctionType] = {}
+    for block in blocks:
+        kind = (type(block), *(tuple(weight.shape) for weight in block.parameters()))
+        if kind not in copies:
+            copies[kind] = _renamed(type(block).forward, f"forward_{len(copies)}")
+        forward = types.MethodType(copies[kind], block)
+        block._compiled_call_impl = torch.compile(forward, backend=BACKEND, dynamic=False)
+
+
+def _renamed(function: Any, name: str) -> types.FunctionType:
+    """A function of the same code under another name."""
+    code = function.__code__.replace(co_name=name)
+    return types.FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
+
+
+def seconds_of_compiling() -> float:
+    """Seconds that this process has compiled so far."""
+    from torch._dynamo import utils
+
+    return utils.calculate_time_spent().get("total_wall_time", 0.0)
 
 
 @contextlib.contextmanager
