@@ -26,6 +26,7 @@ from unilat.run.parts import read_pictures
 from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage
 from unilat.signals import Pictures
+from unilat.training.fast import Choices
 from unilat.training.records import Step
 from unilat.types import UserError
 
