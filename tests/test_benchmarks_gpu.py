@@ -35,7 +35,7 @@ def test_rehearsed_on_a_cpu_every_row_is_there_and_none_is_measured(gpu: ModuleT
     """Kills: a call that the engine no longer takes, a goal without its row, a rehearsal's figure told as a GPU's."""
     rows = gpu.rehearse()
     names = [row["what"] for row in rows]
-    assert len(names) == len(set(names)) and all(name.endswith(": not measured") for name in names)
+    assert len(names) == len(set(names)) and all(": not measured" in name for name in names)
     assert {row["value"] for row in rows} == {row["n"] for row in rows} == {row["holds"] for row in rows} == {None}
     assert {name.removesuffix(": not measured") for name in names} >= gpu.GOALS.keys()
     for preset in ("small", "photo-64", "photo-128", "photo-256", "imagenet-512"):
