@@ -61,7 +61,7 @@ class Table:
     """Increasing bin borders, ``[K + 1]``, float64."""
     mass: Float[Tensor, " k"]
     """Probability of each bin, ``[K]``, float64, adds up to one."""
-    _there: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, repr=False, default_factory=dict)
+    _there: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.edges.numel() != self.mass.numel() + 1:
@@ -94,14 +94,20 @@ class Table:
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Edges and mass on ``device``, brought there once."""
+        return self._on(device)[:2]
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Edges, mass and the mass up to each edge, added up where the table is: a GPU adds up in any order."""
+        if device == self.mass.device:
+            return self.edges, self.mass, torch.cumsum(self.mass, 0)
         if device not in self._there:
-            self._there[device] = self.edges.to(device), self.mass.to(device)
+            kept = self.edges, self.mass, torch.cumsum(self.mass, 0)
+            self._there[device] = kept[0].to(device), kept[1].to(device), kept[2].to(device)
         return self._there[device]
 
     def sample(self, strata: Float[Tensor, " b"]) -> Levels:
         """Levels at the quantiles ``strata`` (in [0, 1)): ``[B]``, in strata's dtype and on its device."""
-        edges, mass = self.on(strata.device)
-        upto = torch.cumsum(mass, 0)
+        edges, mass, upto = self._on(strata.device)
         upto = upto / upto[-1]
         quantile = strata.to(mass.dtype).clamp(0.0, BELOW_ONE)
         bin_index = torch.searchsorted(upto, quantile, right=True)

@@ -42,7 +42,7 @@ from unilat.signals.stream import Streamed
 from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
-from unilat.training.fast import Choices, applied, arithmetic, compiles, line, resolved, seconds_of_compiling
+from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import join
@@ -87,8 +87,7 @@ def train(
             _claim(config, folder, manifest(str(place)), chosen)
         world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
         how = _How(progress, device, chosen, world.size)
-        with arithmetic(chosen, place):
-            return _train(config, folder, how, world.rank, charge)
+        return _train(config, folder, how, world.rank, charge)
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,18 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices)
     with _unreadable_told(folder, pictures, tell, rank):
-        with _phase(folder, "stage 1"):
-            if config.stage1.autoencoder is None:
-                _stage1(config, folder, pictures, indices, how, charge)
-            else:
-                _take_over(config, folder, pictures)
-        if config.stage2.samples > 0:
-            run = load(folder, device)
-            with _phase(folder, "encode"):
-                latents = _latents(run, pictures, indices[0], tell)
-            with _phase(folder, "stage 2"):
-                _stage2(config, folder, latents, run.classes, how)
+        with same_twice(how.choices, pick_device(device)):
+            with _phase(folder, "stage 1"):
+                if config.stage1.autoencoder is None:
+                    _stage1(config, folder, pictures, indices, how, charge)
+                else:
+                    _take_over(config, folder, pictures)
+            if config.stage2.samples > 0:
+                run = load(folder, device)
+                with _phase(folder, "encode"):
+                    latents = _latents(run, pictures, indices[0], tell)
+                with _phase(folder, "stage 2"):
+                    _stage2(config, folder, latents, run.classes, how)
         if rank > 0:
             return None  # under torchrun the first process measures and reports
         with _phase(folder, "evaluate"):

@@ -177,32 +177,39 @@ def seconds_of_compiling() -> float:
 @contextlib.contextmanager
 def arithmetic(choices: Choices, device: torch.device) -> Iterator[None]:
     """How a GPU rounds float32 products, and whether it gives the same bits twice, while the context lasts."""
-    if device.type != "cuda":
+    cudnn = cast(Any, torch.backends.cudnn)
+    products, rounded = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    rounds = _rounds(resolved(choices, device), device)
+    try:
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high" if rounds else "highest")
+            cudnn.allow_tf32 = rounds
+        with same_twice(choices, device):
+            yield
+    finally:
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision(products)
+            cudnn.allow_tf32 = rounded
+
+
+@contextlib.contextmanager
+def same_twice(choices: Choices, device: torch.device) -> Iterator[None]:
+    """A GPU gives the same bits twice where ``choices`` ask for it, while the context lasts."""
+    if device.type != "cuda" or not choices.deterministic:
         yield
         return
     cuda, cudnn = torch.backends.cuda, cast(Any, torch.backends.cudnn)
-    products, rounded, same, efficient = (
-        torch.get_float32_matmul_precision(),
-        cudnn.allow_tf32,
-        cudnn.deterministic,
-        cuda.mem_efficient_sdp_enabled(),
-    )
-    strict = torch.are_deterministic_algorithms_enabled()
-    rounds = _rounds(resolved(choices, device), device)
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cuda.mem_efficient_sdp_enabled()
     try:
-        torch.set_float32_matmul_precision("high" if rounds else "highest")
-        cudnn.allow_tf32 = rounds
-        if choices.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
-            torch.use_deterministic_algorithms(True)
-            cudnn.deterministic = True
-            cuda.enable_mem_efficient_sdp(False)  # its backward pass adds up in any order
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS begins
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic = True
+        cuda.enable_mem_efficient_sdp(False)  # its backward pass adds up in any order
         yield
     finally:
-        torch.set_float32_matmul_precision(products)
-        cudnn.allow_tf32, cudnn.deterministic = rounded, same
-        cuda.enable_mem_efficient_sdp(efficient)
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic = before[1]
+        cuda.enable_mem_efficient_sdp(before[2])
 
 
 def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool, channels_last: bool = False) -> None:
