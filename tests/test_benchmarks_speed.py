@@ -171,7 +171,8 @@ def test_step_tells_the_median_share(step: ModuleType, monkeypatch: pytest.Monke
         share = next(shares)
         parts = {part: bench.PartTime(ms=1.0, gflops=1.0, share=share + extra) for part, extra in
                  (("encoder", 0.0), ("prior", 0.01), ("decoder", -0.1), ("base", 0.1))}  # fmt: skip
-        return bench.Timing(machine=machine(), matrix_gflops=100 * share, parts=parts, stages={}, peak_mib=1.0)
+        whole: Any = {"product": "float32", "trained": 1, "chosen": None, "plain": None}
+        return bench.Timing(machine=machine(), matrix_gflops=100 * share, parts=parts, **whole)
 
     monkeypatch.setattr(bench, "bench", measured)
     rows = step.rates(9)
