@@ -85,7 +85,7 @@ def plain(stage: Stage, plan: Schedule) -> Callable[[], float]:
 
 def ours(stage: Stage, plan: Schedule) -> Iterator[float]:
     """The engine's steps, without the log and without checkpoints."""
-    state = State(stage, plan, 0, torch.device("cpu"), 1)
+    state = State(stage, plan, 0, torch.device("cpu"))
     world = engine.World(0, 1)
     while True:
         told, _ = engine._step(state, world, 0)
@@ -97,7 +97,7 @@ def events(spec: dict[str, Any]) -> int:
     from torch.profiler import ProfilerActivity, profile
 
     stage, plan = stage_of(spec)
-    state, world = State(stage, plan, 0, torch.device("cpu"), 1), engine.World(0, 1)
+    state, world = State(stage, plan, 0, torch.device("cpu")), engine.World(0, 1)
     for _ in range(WARM):
         engine._step(state, world, 0)
     with profile(activities=[ProfilerActivity.CPU]) as seen:

@@ -304,8 +304,8 @@ def test_a_stage_may_ask_for_epochs(tmp_path: Path) -> None:
     for stop_at in (5, 10):
         engine.fit(stage, schedule(), tmp_path, SEED, stop_at=stop_at)
     assert seen == wanted.tolist() and max(seen) >= 46
-    state = engine.State(stage, schedule(), SEED, torch.device("cpu"), 1)
+    state = engine.State(stage, schedule(), SEED, torch.device("cpu"))
     state.step = 4
     assert engine._numbers_of(state, 4).tolist() == wanted[24:30].tolist()
     plain = replace(stage, by_epoch=False)
-    assert max(engine._numbers_of(engine.State(plain, schedule(), SEED, torch.device("cpu"), 1), 9).tolist()) < 23
+    assert max(engine._numbers_of(engine.State(plain, schedule(), SEED, torch.device("cpu")), 9).tolist()) < 23

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -193,6 +194,49 @@ def test_no_payload_runs_and_no_path_leaves_the_folder(tmp_path: Path) -> None:
         reseal(files)  # type: ignore[arg-type]
         assert load(tmp_path / "run")[0] == 3
     assert not canary.exists()
+
+
+def test_rows_of_two_processes_are_joined_and_missing_ones_noticed(tmp_path: Path) -> None:
+    """Kills: rows in the order of the files, rows that are believed to be all there are."""
+
+    def file(place: Path, rank: int, first: int, rows: Tensor) -> None:
+        told = json.dumps({"model/w": {"saved_offsets": [first, 0]}, "model/n": {"saved_offsets": []}})
+        held = {"model/w": rows} | ({"model/n": torch.tensor(3)} if rank == 1 else {})
+        safetensors.torch.save_file(held, place / checkpoint.ROWS.format(f"{rank:05}"), {"DCP_SHARDING_INFO": told})
+
+    whole = torch.arange(10.0).reshape(5, 2)
+    for name, lost in (("all", 0), ("few", 1)):
+        folder = tmp_path / name
+
+        def rows(folder: Path = folder, lost: int = lost) -> dict[str, dict[str, object]]:
+            place = checkpoint.temporary(folder, 4, os.getpid())
+            file(place, 1, 3, whole[3:])
+            file(place, 2, lost, whole[lost:3])
+            return {path.name: checkpoint.entry(path) for path in place.iterdir()}
+
+        checkpoint.save(folder, 4, {}, {}, rows=rows)
+    found = checkpoint.load(tmp_path / "all")
+    assert found is not None and torch.equal(found.tensors["model"]["w"], whole)
+    assert int(found.tensors["model"]["n"]) == 3
+    told = list[str]()
+    with pytest.raises(UserError, match="no checkpoint can be read"):
+        checkpoint.load(tmp_path / "few", warn=told.append)
+    assert "rows of model/w are missing" in told[0]
+
+
+def test_a_newer_checkpoint_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Kills: a run of a newer version taken for damage, or thrown back to an older checkpoint without a word."""
+    save(tmp_path, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 3)
+        save(tmp_path, 4)
+    told = list[str]()
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(tmp_path, warn=told.append)
+    assert str(caught.value) == (
+        f"{tmp_path / 'step-0000000004'} was written by a newer unilat (format 3, this one reads up to 2): update it"
+    )
+    assert not told
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, call: str, turn: int, fail: Callable[..., object]) -> list[int]:

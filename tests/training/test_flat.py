@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unilat.training.flat import ROW, Flat, zeros
+from unilat.training.flat import ROW, Flat
 from unilat.training.state import State
 
 from .toy import Toy, fit, schedule
@@ -30,7 +30,7 @@ def test_parts_runs_and_stacks_are_views_of_the_whole() -> None:
     assert torch.equal(flat.parts["d"], tensors["d"] + 1) and torch.equal(flat.parts["c"], tensors["c"])
     assert torch.equal(flat.parts["a"], 2 * tensors["a"]) and torch.equal(flat.parts["b"], 2 * tensors["b"])
     assert float(flat.whole.sum()) == pytest.approx(sum(float(part.sum()) for part in flat.parts.values()), abs=1e-3)
-    assert list(zeros(flat, ["e", "a"]).parts) == ["e", "a"] and not zeros(flat, ["e"]).whole.any()
+    assert list(flat.zeros(["e", "a"]).parts) == ["e", "a"] and not flat.zeros(["e"]).whole.any()
     with pytest.raises(ValueError, match="one dtype and device"):
         Flat({"a": torch.zeros(1), "b": torch.zeros(1, dtype=torch.float64)})
 
@@ -44,7 +44,7 @@ def test_the_norm_is_that_of_all_parts() -> None:
 
 def test_gradients_laid_elsewhere_are_taken_in() -> None:
     """Kills: a gradient that somebody set and nobody moves by; an old one for a weight that has none."""
-    state = State(Toy().stage(), schedule(), 0, torch.device("cpu"), 1)
+    state = State(Toy().stage(), schedule(), 0, torch.device("cpu"))
     state.gradients.whole.fill_(5.0)
     first, second = state.trained[0], state.trained[1]
     first.grad, second.grad = torch.full_like(first, 3.0), None

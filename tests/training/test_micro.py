@@ -90,7 +90,7 @@ def one_step(
     observe = stage.observe
     stage = replace(stage, observe=lambda sums: (seen.update(sums), observe(sums))[1])
     plan = Schedule(batch=ROWS, samples=400, learning_rate=1e-3, optimizer="adamw", clip=math.inf)
-    state = State(stage, plan, SEED, torch.device("cpu"), 1)
+    state = State(stage, plan, SEED, torch.device("cpu"))
     rows = stage.batch(batch_indices(stage.count, ROWS, SEED, 0))
     told, _ = engine._step(state, ALONE, 0, rows, micro)
     return told, state.gradients.whole.clone(), state.weights.whole.clone(), seen
@@ -147,7 +147,7 @@ def test_each_part_draws_dropout_of_its_own() -> None:
     toy = Toy(width=40, dropout=0.5)
     toy.model.dropout.register_forward_hook(lambda module, inputs, output: masks.append(output.detach() == 0))
     for size in (3, 0):
-        state = State(toy.stage(), schedule(), SEED, torch.device("cpu"), 1)
+        state = State(toy.stage(), schedule(), SEED, torch.device("cpu"))
         engine._step(state, ALONE, 0, None, MicroBatch(size))
     assert [len(mask) for mask in masks] == [3, 3, 6]
     assert not torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2][:3])

@@ -1,14 +1,17 @@
 """Muon against the singular value decomposition, and a run with both optimisers stopped and resumed."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from unilat.training import checkpoint
-from unilat.training.muon import RMS, Muon, _each, _together, is_inner, orthogonal
+from unilat.training import checkpoint, muon
+from unilat.training.muon import RMS, Muon, _each, _together, flops, is_inner, orthogonal, shares
+from unilat.training.parallel import ALONE, World
 from unilat.training.state import State
 
 from .toy import Toy, fit, schedule
@@ -117,7 +120,7 @@ def test_resumed_at_every_step_with_both_optimisers(tmp_path: Path) -> None:
 def test_each_weight_has_one_optimiser() -> None:
     """Kills: a weight that both move, or neither; Muon where it was not asked for."""
     for name, counts in (("muon", {"AdamW": 5, "Muon": 1}), ("adamw", {"AdamW": 6})):
-        state = State(Wide().stage(), schedule(optimizer=name), 0, torch.device("cpu"), 1)
+        state = State(Wide().stage(), schedule(optimizer=name), 0, torch.device("cpu"))
         moved = dict.fromkeys(counts, 0)
         for optimizer in state.optimizers:
             before = {name: part.clone() for name, part in state.weights.parts.items()}
@@ -135,7 +138,7 @@ def test_a_step_of_both_optimisers_by_hand() -> None:
 
     Kills: Muon without decay or at a rate of its own, another ρ, another momentum.
     """
-    state = State(Wide().stage(), schedule(optimizer="muon"), 0, torch.device("cpu"), 1)
+    state = State(Wide().stage(), schedule(optimizer="muon"), 0, torch.device("cpu"))
     named = dict(state.stage.model.named_parameters())
     inner, other = named["out.0.weight"], named["into.weight"]
     first, second = matrices(2, 64, 64)
@@ -150,3 +153,61 @@ def test_a_step_of_both_optimisers_by_hand() -> None:
         state.move(0.03)
     torch.testing.assert_close(inner.detach(), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other.detach(), before * (1 - 0.03 * 0.1) - 0.03, rtol=1e-4, atol=1e-5)
+
+
+def test_matrices_are_shared_out_by_their_cost() -> None:
+    """By hand: a matrix of 2 × 2 costs 6 · 4 · 6 = 144 FLOPs, one of 1 × 4 costs 6 · 9 = 54. Four and five of them on
+    three processes: the large ones 2, 1, 1, the small ones 0, 3, 2, that is 288, 306 and 252.
+
+    Kills: as many matrices each, FLOPs by the larger side, matrices that are nobody's or of two.
+    """
+    assert flops(2, 2) == 144.0 and flops(1, 4) == flops(4, 1) == 54.0
+    assert shares([(5, 1, 4), (4, 2, 2)], 3) == [[0, 0, 3, 5], [0, 2, 3, 4]]
+    assert shares([(5, 1, 4), (4, 2, 2)], 1) == [[0, 5], [0, 4]]
+    assert shares([(1, 2, 2)], 3) == [[0, 1, 1, 1]]
+
+
+class Linked(World):
+    """One of ``size`` processes that are threads here."""
+
+    def __init__(self, rank: int, given: list[Tensor | None], meet: threading.Barrier) -> None:
+        super().__init__(rank, len(given))
+        object.__setattr__(self, "given", given)
+        object.__setattr__(self, "meet", meet)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        given: list[Tensor] = self.__dict__["given"]
+        given[self.rank] = tensor
+        self.__dict__["meet"].wait(20)
+        every = torch.stack(given)
+        self.__dict__["meet"].wait(20)
+        return every
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_that_share_the_matrices_take_the_steps_of_one(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Kills: another's steps on a matrix, padding taken for steps, momentum of the own matrices alone, all by all."""
+    torch.manual_seed(5)
+    shapes, made = ((3, 4, 6), (2, 5, 3), (1, 7, 7)), list[int]()
+    starts, gradients = [torch.randn(shape) for shape in shapes], [[torch.randn(s) for s in shapes] for _ in range(3)]
+    monkeypatch.setattr(muon, "orthogonal", lambda given: (made.append(len(given)), orthogonal(given))[1])
+
+    def moved(world: World) -> list[Tensor]:
+        stacks = [nn.Parameter(start.clone()) for start in starts]
+        optimizer = Muon(stacks, lr=0.1, momentum=0.8, weight_decay=0.5, world=world)
+        for step in gradients:
+            for stack, gradient in zip(stacks, step, strict=True):
+                stack.grad = gradient.clone()
+            optimizer.step()
+        return [*(stack.detach() for stack in stacks), *(optimizer.state[stack]["momentum_buffer"] for stack in stacks)]
+
+    alone = moved(ALONE)
+    assert sum(made) == 6 * 3
+    made.clear()
+    given, meet = list[Tensor | None]([None] * size), threading.Barrier(size)
+    with ThreadPoolExecutor(size) as pool:
+        every = [*pool.map(moved, [Linked(rank, given, meet) for rank in range(size)])]
+    assert sum(made) == 6 * 3
+    for one in every:
+        for mine, expected in zip(one, alone, strict=True):
+            torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-5)

@@ -23,7 +23,7 @@ SEED = 7
 
 
 def state_of(stage: Toy, **changed: Any) -> State:
-    return State(stage.stage(), schedule(**changed), SEED, torch.device("cpu"), 1)
+    return State(stage.stage(), schedule(**changed), SEED, torch.device("cpu"))
 
 
 def test_dropout_is_drawn_anew_each_step_and_by_each_process(tmp_path: Path) -> None:

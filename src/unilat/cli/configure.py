@@ -91,6 +91,7 @@ class ConfiguredTrain:
             checkpointing=options.checkpointing,
             workers=options.workers,
             micro_batch=options.micro_batch,
+            shard=options.shard,
         )
 
     def execute(self) -> None:

@@ -71,6 +71,7 @@ class AutoencoderStage:
             batch=self.batch,
             losses=self.losses,
             after_step=self.after_step,
+            reads_model=isinstance(self.model.prior, GaussianDenoiser),
             observe=self.observe,
             state=self.state,
             load_state=self.load_state,

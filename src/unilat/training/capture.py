@@ -173,8 +173,8 @@ class Captured:
     def _move(self) -> None:
         """Weights, what the stage observes, and averages, by one step."""
         state, clip = self.state, self.state.schedule.clip
-        norm, gradients = self.told[-1], state.gradient().whole
-        gradients.mul_(torch.where(norm > clip, clip / norm, 1.0).to(gradients))
+        norm = self.told[-1]
+        state.gradient().scale(torch.where(norm > clip, clip / norm, 1.0))
         state.move(self.rate)
         if self.sums:
             state.stage.observe(self.sums)

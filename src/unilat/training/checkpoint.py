@@ -4,6 +4,9 @@ A checkpoint is the folder ``step-0000000042`` with one safetensors file per gro
 ``manifest.json``, which holds the size and SHA-256 of the others and of itself. It is written under another name,
 synced, and renamed: whatever kills the process, a name that starts with ``step-`` stands for a complete checkpoint.
 Reading hashes every byte before it is believed, and goes back to an older checkpoint when the newest fails.
+
+Of a sharded run each process writes its rows of every tensor into a file of its own (``training/sharded.py``); read,
+they are whole tensors like any others, for whatever number of processes.
 """
 
 import contextlib
@@ -22,11 +25,17 @@ from typing import Any
 import filelock
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from unilat.types import UserError
 
 FORMAT = 1
+ROWS_FORMAT = 2
+"""Of checkpoints that several processes wrote together."""
+ROWS = "shard-{}-model-00001-of-00001.safetensors"
+"""The file of a process, counted from 00001, as torch's writer names it."""
+_FILE = re.compile(rf"[a-z0-9_]+\.safetensors|state\.json|{ROWS.format('[0-9]{5}')}")
 _NAME = re.compile(r"step-(\d{10})(?:\.(\d+))?")
 _TEMPORARY = ".tmp-"
 _MANIFEST = "manifest.json"
@@ -71,6 +80,10 @@ class _Invalid(Exception):
     """Why a checkpoint cannot be believed."""
 
 
+class _Newer(Exception):
+    """The format of a checkpoint that is whole, and that this version cannot read."""
+
+
 def save(
     folder: Path,
     step: int,
@@ -79,38 +92,46 @@ def save(
     *,
     keep: int = 2,
     warn: Warn = warn_stderr,
+    rows: Callable[[], Mapping[str, Mapping[str, int | str]]] | None = None,
 ) -> Path:
     """Write a checkpoint and return its path; afterwards the ``keep`` newest up to ``step`` remain.
 
+    ``rows`` writes the processes' files into :func:`temporary` and returns what :func:`entry` says of each.
     Checkpoints beyond ``step`` are what a rewound run left behind and go too. Any failure of the file system becomes a
     ``UserError``, with the older checkpoints untouched and nothing temporary left.
     """
     if any(not re.fullmatch(r"[a-z0-9_]+", group) for group in tensors):
         raise ValueError(f"names of groups are file names, a-z, 0-9 and _ only: {sorted(tensors)}")
-    temporary = folder / f"{_TEMPORARY}{step}-{os.getpid()}"
+    place = temporary(folder, step, os.getpid())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
-        os.mkdir(temporary)
-        files: dict[str, dict[str, int | str]] = {}
+        os.mkdir(place)
+        files: dict[str, Mapping[str, int | str]] = {}
         for group in sorted(tensors):
-            files[f"{group}.safetensors"] = _write(temporary / f"{group}.safetensors", _pack(tensors[group]))
-        files[_STATE] = _write(temporary / _STATE, _json(state))
-        manifest = {"format": FORMAT, "step": step, "files": files}
+            files[f"{group}.safetensors"] = _write(place / f"{group}.safetensors", _pack(tensors[group]))
+        files |= rows() if rows else {}
+        files[_STATE] = _write(place / _STATE, _json(state))
+        manifest = {"format": ROWS_FORMAT if rows else FORMAT, "step": step, "files": files}
         manifest["sha256"] = hashlib.sha256(_json(manifest)).hexdigest()
-        _write(temporary / _MANIFEST, _json(manifest))
-        _sync(temporary)
+        _write(place / _MANIFEST, _json(manifest))
+        _sync(place)
         final = _free_name(folder, step)
-        os.replace(temporary, final)
+        os.replace(place, final)
         _sync(folder)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(_trouble(folder, step, error)) from error
+        shutil.rmtree(place, ignore_errors=True)
+        raise UserError(trouble(folder, step, error)) from error
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
     _rotate(folder, final, keep, warn)
     return final
+
+
+def temporary(folder: Path, step: int, process: int) -> Path:
+    """Where the checkpoint of a step lies until it is whole; ``process`` is the number of the one that seals it."""
+    return folder / f"{_TEMPORARY}{step}-{process}"
 
 
 def load(folder: Path, *, warn: Warn = warn_stderr) -> Checkpoint | None:
@@ -123,6 +144,10 @@ def load(folder: Path, *, warn: Warn = warn_stderr) -> Checkpoint | None:
     for path in found:
         try:
             checkpoint = _read(path)
+        except _Newer as error:
+            raise UserError(
+                f"{path} was written by a newer unilat (format {error}, this one reads up to {ROWS_FORMAT}): update it"
+            ) from error
         except (_Invalid, OSError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
             warn(f"{path} is damaged ({error}); trying an older checkpoint")
             continue
@@ -251,31 +276,62 @@ def _read(path: Path) -> Checkpoint:
     sealed = {key: value for key, value in manifest.items() if key != "sha256"}
     if content != _json(sealed | {"sha256": hashlib.sha256(_json(sealed)).hexdigest()}):
         raise _Invalid(f"{_MANIFEST} has changed")
-    if manifest.get("format") != FORMAT:
-        raise _Invalid(f"format {manifest.get('format')}, this version reads {FORMAT}")
+    if manifest.get("format") not in (FORMAT, ROWS_FORMAT):
+        raise _Newer(manifest.get("format"))
     if manifest["step"] != _key(path)[0]:
         raise _Invalid(f"it holds step {manifest['step']}")
-    tensors, state = {}, None
-    for name, entry in manifest["files"].items():
-        if not re.fullmatch(r"[a-z0-9_]+\.safetensors|state\.json", name):
+    tensors, state, pieces = {}, None, dict[str, list[tuple[int, Tensor]]]()
+    for name, said in manifest["files"].items():
+        if not _FILE.fullmatch(name):
             raise _Invalid(f"unexpected file {name!r}")
-        content = _verified(path / name, entry)
+        content = _verified(path / name, said)
         if name == _STATE:
             state = _parse(content, name)
+        elif manifest["format"] == ROWS_FORMAT:
+            for key, first, rows in _rows(content):
+                pieces.setdefault(key, []).append((first, rows))
         else:
             tensors[name.removesuffix(".safetensors")] = safetensors.torch.load(content)
     if state is None:
         raise _Invalid(f"{_STATE} is not listed")
+    for key in [*pieces]:
+        group, _, name = key.partition("/")
+        tensors.setdefault(group, {})[name] = _joined(key, pieces.pop(key))
     return Checkpoint(path=path, step=manifest["step"], tensors=tensors, state=state)
 
 
-def _verified(path: Path, entry: Mapping[str, Any]) -> bytes:
+def _rows(content: bytes) -> Iterator[tuple[str, int, Tensor]]:
+    """Name, first row and rows of each tensor in one process's file, as torch's writer makes it."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])["__metadata__"]
+    places = json.loads(header["DCP_SHARDING_INFO"])
+    for key, rows in safetensors.torch.load(content).items():
+        yield key, (places[key]["saved_offsets"] or [0])[0], rows
+
+
+def _joined(key: str, pieces: list[tuple[int, Tensor]]) -> Tensor:
+    """The tensor of these rows; those of a number are the number."""
+    pieces.sort(key=lambda piece: piece[0])
+    ends = [first + (len(rows) if rows.dim() else 0) for first, rows in pieces]
+    if [first for first, _ in pieces] != [0, *ends[:-1]]:
+        raise _Invalid(f"rows of {key} are missing")
+    return torch.cat([rows for _, rows in pieces]) if len(pieces) > 1 else pieces[0][1]
+
+
+def entry(path: Path) -> dict[str, int | str]:
+    """What the manifest says of a file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256}
+
+
+def _verified(path: Path, said: Mapping[str, Any]) -> bytes:
     if not path.is_file():
         raise _Invalid(f"{path.name} is missing")
-    if path.stat().st_size != entry["bytes"]:
-        raise _Invalid(f"{path.name} has {path.stat().st_size} bytes instead of {entry['bytes']}")
+    if path.stat().st_size != said["bytes"]:
+        raise _Invalid(f"{path.name} has {path.stat().st_size} bytes instead of {said['bytes']}")
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+    if hashlib.sha256(content).hexdigest() != said["sha256"]:
         raise _Invalid(f"{path.name} has changed")
     return content
 
@@ -290,7 +346,8 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     return value
 
 
-def _trouble(folder: Path, step: int, error: OSError) -> str:
+def trouble(folder: Path, step: int, error: OSError) -> str:
+    """Why a step could not be saved, and what to do."""
     way_out = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk and its rights"
     try:
         older = _list(folder)

@@ -12,14 +12,11 @@ Exit codes after a signal, with the step finished and saved: SIGINT 130, SIGUSR1
 """
 
 import math
-import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Literal, NoReturn
 
 import torch
@@ -29,46 +26,20 @@ from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
 from unilat.training.batches import placed, upcoming
 from unilat.training.capture import Captured, NotFinite
+from unilat.training.flat import Whole
 from unilat.training.journal import Journal
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
 from unilat.training.order import batch_indices, epochs_of
 from unilat.training.parallel import World, join
-from unilat.training.plan import Batch, Schedule, Stage
+from unilat.training.plan import Batch, Losses, Schedule, Stage
 from unilat.training.records import Fitted, Progress, Step
 from unilat.training.state import State
+from unilat.training.stopping import Signals
 from unilat.types import UserError
 
 Told = dict[str, float]
 Warn = checkpoint.Warn
-
-
-class _Signals:
-    """SIGTERM, SIGINT and SIGUSR1 wait for the end of the step; a second one ends the process at once.
-
-    ``grace``: seconds in which a second one counts as the same: ``torchrun`` repeats to its processes what they heard.
-    """
-
-    def __init__(self, grace: float) -> None:
-        self.number, self.grace, self._since = 0, grace, 0.0
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number and time.monotonic() - self._since >= self.grace:
-            os._exit(128 + number)
-        if not self.number:
-            self.number, self._since = number, time.monotonic()
-
-    @contextmanager
-    def caught(self) -> Iterator[None]:
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        old = {}
-        if threading.current_thread() is threading.main_thread():
-            old = {number: signal.signal(number, self._note) for number in caught}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
 
 
 def _order_of(state: State, step: int) -> Tensor:
@@ -83,11 +54,12 @@ def _numbers_of(state: State, step: int) -> Tensor:
 
 
 def _losses(
-    state: State, world: World, first: int, last: int, rows: Batch | None = None
+    state: State, world: World, first: int, last: int, rows: Batch | None = None, losses: Losses | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Batch]:
     """Forward pass of rows ``first..last`` of the next step; the same whenever it is called between two steps.
 
-    ``rows``: these examples, where they have been made already.
+    ``rows``: these examples, where they have been made already. ``losses``: the stage's, but for a step of several
+    processes.
     """
     stage, total = state.stage, state.schedule.batch
     if rows is None:
@@ -96,15 +68,31 @@ def _losses(
     apart = first - world.rows(total)[0]  # each micro-batch has masks of its own
     torch.manual_seed(key(state.seed, state.step, world.rank, "modules") + apart)  # dropout and the like
     draws = Draws.keyed(state.seed, state.step, first, total, state.noise)
-    loss, metrics = stage.losses(batch, draws)
+    loss, metrics = (losses or stage.losses)(batch, draws)
     if loss.shape != (last - first,):
         raise ValueError(f"{stage.name}: losses are [{last - first}], one per example, not {list(loss.shape)}")
     return loss, metrics, batch
 
 
-def _passes(
-    state: State, world: World, micro: MicroBatch, rows: Batch | None
-) -> tuple[list[str], Tensor, dict[str, Tensor]]:
+Passed = tuple[list[str], Tensor, dict[str, Tensor]]
+
+
+def _fitted(state: State, world: World, micro: MicroBatch, rows: Batch | None) -> Passed:
+    """:func:`_passes` in micro-batches that fit. Several processes try them before they exchange anything, and go by
+    the one that has least room."""
+    name, most = state.stage.name, -(-state.schedule.batch // world.size)
+    if world.size == 1:
+        return micro.fitted(name, most, lambda: _passes(state, world, micro, rows))
+    if micro.search and isinstance(state.laid, Whole):
+        micro.fitted(name, most, lambda: _passes(state, world, micro, rows, alone=True))
+        least, own = int(world.gather(torch.tensor([micro.size or most])).min()), micro.size
+        micro.size, micro.search = least if least < most else 0, False
+        if micro.size != own:
+            micro.found(micro.size)
+    return _passes(state, world, micro, rows)
+
+
+def _passes(state: State, world: World, micro: MicroBatch, rows: Batch | None, alone: bool = False) -> Passed:
     """Forward and backward passes of this process's rows, one micro-batch after the other.
 
     Leaves their gradients in ``state``; returns the names and sums over the rows of the loss and of what is logged
@@ -116,8 +104,9 @@ def _passes(
     names, totals, sums = ["loss"], torch.zeros(()), {}
     for begin, end in micro.parts(first, last, most):
         some = rows if rows is None else tuple(part[begin - first : end - first] for part in rows)
-        loss, metrics, _ = _losses(state, world, begin, end, some)
-        (loss.sum() / total).backward()
+        losses = state.laid.exchanged(micro.size > 0) if end == last and not alone else state.laid.part_losses
+        loss, metrics, _ = _losses(state, world, begin, end, some, losses)
+        (loss.sum() / (total / world.size)).backward()  # of several, the mean over the processes is taken as it goes
         vectors = {name: metrics.pop(name) for name in [*metrics] if metrics[name].dim() > 1}
         names = ["loss", *metrics]
         own = torch.stack([one.detach() for one in (loss, *metrics.values())]).sum(1, dtype=torch.float64)
@@ -133,17 +122,15 @@ def _step(
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
     stop for: this process's or another's."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
-    first, last = world.rows(total)
-    names, totals, sums = micro.fitted(state.stage.name, last - first, lambda: _passes(state, world, micro, rows))
+    names, totals, sums = _fitted(state, world, micro, rows)
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
-    world.sum(gradient.whole)
     # the one time in a step that anything is fetched from the device
     *means, norm, stopped = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
     if not (math.isfinite(means[0]) and math.isfinite(norm)):
         _stop(state, world, means[0], norm, micro)
     if norm > schedule.clip:
-        gradient.whole.mul_(schedule.clip / norm)
+        gradient.scale(schedule.clip / norm)
     rate = schedule.rate(state.samples + total)
     state.move(rate)
     state.step += 1
@@ -193,7 +180,8 @@ def _stop(state: State, world: World, loss: float, norm: float, micro: MicroBatc
 
 def _finite_parts(state: State, world: World, first: int, last: int) -> tuple[Tensor, Tensor]:
     """Whether the data and the loss of each row are finite, of the same rows as in the step once more."""
-    own, _, batch = _losses(state, world, first, last)
+    with torch.no_grad():
+        own, _, batch = _losses(state, world, first, last, losses=state.laid.part_losses)
     return torch.stack([_finite_rows(part) for part in batch]).all(0), _finite_rows(own)
 
 
@@ -205,6 +193,8 @@ def _finite_gradients(state: State, world: World) -> Tensor:
     """Whether the gradient of each own example, computed alone, is finite; all True if the model needs company."""
     first, last = world.rows(state.schedule.batch)
     finite = torch.ones(last - first, dtype=torch.bool, device=state.device)
+    if not isinstance(state.laid, Whole):
+        return finite  # none can be computed alone
     try:
         for row in range(first, last):
             loss = _losses(state, world, row, row + 1)[0].sum()
@@ -217,14 +207,14 @@ def _finite_gradients(state: State, world: World) -> Tensor:
 
 def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool]:
     """Let the stage move; returns all numbers of the step, and whether a calibration is among them."""
-    told |= state.stage.after_step(dict(told), state.samples)
+    told |= state.between(state.stage.after_step, dict(told), state.samples)
     calibrate, every = state.stage.calibrate, state.stage.eval_every
     if calibrate is None or not every or state.step % every:
         return told, False
     torch.manual_seed(key(state.seed, state.step, "calibrate"))
     state.stage.model.eval()
     with torch.no_grad():
-        told |= calibrate(state.ema.tensors, state.step)
+        told |= calibrate(state.average(), state.step)
     state.stage.model.train()
     return told, True
 
@@ -243,9 +233,10 @@ def _loop(
 ) -> Told:
     """Steps up to ``last``, each logged, shown and saved when due."""
     schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
-    signals = _Signals(1.0 if world.size > 1 else 0.0)
-    with signals.caught():
+    signals = Signals(1.0 if world.size > 1 else 0.0)
+    with signals.caught(), world.watched() as beat:
         while state.step < last:
+            beat()
             start = time.perf_counter()
             if captured is None:
                 means, caught = _step(state, world, signals.number, next(batches), micro)
@@ -261,7 +252,7 @@ def _loop(
             if progress and world.rank == 0 and progress(_record(state, told, pace)) is False:  # as a signal would
                 signals.number = signals.number or int(signal.SIGUSR1)
             caught = signals.number if world.size == 1 else caught  # several must stop at the same step
-            if world.rank == 0 and (caught or state.step == last or state.step % schedule.save_every == 0):
+            if caught or (state.step == last or state.step % schedule.save_every == 0):
                 journal.sync()
                 state.save(folder, warn)
             if caught:
@@ -299,6 +290,7 @@ def fit(
     device: str = "auto",
     workers: int = 0,
     micro: MicroBatch | None = None,
+    shard: bool = False,
     warn: Warn = checkpoint.warn_stderr,
     capture: bool = False,
     noise: Literal["device", "cpu"] = "device",
@@ -309,26 +301,26 @@ def fit(
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
     batches ahead, 0 for none. ``micro``: rows that are computed at a time, by default all, on a GPU what fits.
     ``capture``: steps through buffers, on a GPU as CUDA graphs (``capture.py``). ``noise``: where it is drawn.
+    ``shard``: several processes have the state between them, each its rows.
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
-    _check(schedule, stage)
     place = pick_device(device)
-    world, micro = _joined(schedule, place), micro or MicroBatch(search=place.type == "cuda")
+    micro = micro or MicroBatch(search=place.type == "cuda")
+    world = _joined(stage, schedule, place, shard and micro.size > 0)
     with ExitStack() as stack, one_line_where_memory_ends(stage, schedule.batch, micro):
         stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
         if world.rank == 0:
             stack.enter_context(checkpoint.lock(folder))
             checkpoint.sweep(folder)
-        world.sum(torch.zeros(1, device=place))  # the others read only after the lock is held
-        state = State(stage, schedule, seed, place, world.size, "cpu" if noise == "cpu" else str(place))
-        stack.callback(state.release)
+        world.meet()  # the others read only after the lock is held
+        world.copy([*stage.model.state_dict().values()])  # process 0 has the say
+        state = State(stage, schedule, seed, place, world, shard, "cpu" if noise == "cpu" else str(place))
+        stack.push(lambda kind, *_: state.release(kind is None))
         tell: Warn = warn if world.rank == 0 else lambda line: None
-        found = checkpoint.load(folder, warn=tell)
-        if found:
+        if found := checkpoint.load(folder, warn=tell):
             state.restore(found, tell)
-        world.copy([*state.model.values(), *state.ema.tensors.values()])
         resumed = _agreed(world, place, state.step, folder)
         journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
         stack.callback(journal.close)
@@ -344,7 +336,7 @@ def fit(
             seconds=state.seconds,
             resumed=resumed,
             metrics=told,
-            ema={name: tensor.clone() for name, tensor in state.ema.tensors.items()},
+            ema={name: tensor.clone() for name, tensor in state.average().items()},
         )
 
 
@@ -355,11 +347,16 @@ def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
         yield _numbers_of(state, step)[first:end]
 
 
-def _joined(schedule: Schedule, place: torch.device) -> World:
-    """The processes of the run, each of which gets a part of every batch."""
+def _joined(stage: Stage, schedule: Schedule, place: torch.device, evenly: bool) -> World:
+    """The processes of the run, each of which gets a part of every batch; ``evenly``: as many rows as the others."""
     world = join(place)
     if schedule.batch < world.size:
         raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
+    if evenly and schedule.batch % world.size:
+        raise UserError(
+            f"batch {schedule.batch} is no multiple of the {world.size} processes that share the model, which "
+            "micro-batches need: change it"
+        )
     return world
 
 

@@ -50,6 +50,8 @@ class Choices:
     """Processes that make batches ahead of the step; 0: each is made when it is needed, right for data in memory."""
     micro_batch: int = 0
     """Examples computed at a time, of a process's share of the batch; 0: all, or on a GPU what is found to fit."""
+    shard: bool = False
+    """Whether several processes have one copy of weights, moments and averages between them (training/sharded.py)."""
 
 
 def resolved(choices: Choices, device: torch.device) -> Choices:

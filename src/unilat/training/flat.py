@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from unilat.training.muon import Muon
+from unilat.training.parallel import World, replicas
+from unilat.training.plan import Losses, Stage
+
 LINE = 16
 """Each tensor begins at a multiple of so many numbers: where a processor's cache line of float32 begins."""
 ROW = 1024
@@ -44,11 +48,93 @@ class Flat:
         columns = math.prod(shape[1:])
         return self.whole.as_strided((len(names), shape[0], columns), (end - first, columns, 1), first)
 
+    def runs(self, names: Sequence[str]) -> list[Tensor]:
+        """:meth:`run`, as the one of its kind."""
+        return [self.run(names)]
+
     def norm(self) -> Tensor:
         """The square root of the sum of all squares, ``[]``; row by row, so that few are added one after the other."""
         return torch.linalg.vector_norm(torch.linalg.vector_norm(self.whole.view(-1, ROW), dim=1))
 
+    def scale(self, factor: float | Tensor) -> None:
+        """Multiply all by ``factor``, in place."""
+        self.whole.mul_(factor.to(self.whole) if isinstance(factor, Tensor) else factor)
 
-def zeros(weights: Flat, names: Iterable[str]) -> Flat:
-    """Zeros in the shapes of ``names`` of ``weights``."""
-    return Flat({name: torch.zeros_like(weights.parts[name]) for name in names})
+    def zeros(self, names: Iterable[str]) -> "Flat":
+        """Zeros in the shapes of ``names``."""
+        return Flat({name: torch.zeros_like(self.parts[name]) for name in names})
+
+
+class Whole:
+    """The parameters of ``stage.model``, all of which this process has: the trained ones are views of ``weights`` while
+    the run lasts, their gradients of ``gradients``. ``order``: names of the trained ones, as they shall lie."""
+
+    def __init__(self, stage: Stage, order: Sequence[str], device: torch.device, world: World):
+        module, self._world = stage.model.to(device), world
+        self.parts: dict[str, Tensor] = dict(module.named_parameters())
+        self._trained = {name: parameter for name, parameter in self.parts.items() if parameter.requires_grad}
+        self.weights = Flat({name: self.parts[name] for name in order})
+        self.gradients = self.weights.zeros(order)
+        for name, parameter in self._trained.items():
+            parameter.data, parameter.grad = self.weights.parts[name], self.gradients.parts[name]
+        self.part_losses = stage.losses
+        """For all micro-batches but the last, after whose backward pass the gradients are exchanged."""
+        self._stage = stage
+        self._exchanged: Losses | None = None
+
+    def exchanged(self, in_parts: bool) -> Losses:
+        """The stage's losses, after whose backward pass the gradients are the mean over the processes; ``in_parts``:
+        the same all the run, whether such a pass may be the last of several."""
+        if self._exchanged is None:
+            self._exchanged = replicas(self._stage, self._world, in_parts)
+        return self._exchanged
+
+    def gradient(self) -> Flat:
+        """The gradients as they stand, also those that were laid elsewhere; of weights without any, zeros."""
+        for name, parameter in self._trained.items():
+            mine = self.gradients.parts[name]
+            if parameter.grad is not mine:
+                mine.zero_() if parameter.grad is None else mine.copy_(parameter.grad)
+                parameter.grad = mine
+        return self.gradients
+
+    def forget_gradients(self) -> None:
+        """Zero in all gradients."""
+        self.gradient().whole.zero_()
+
+    def run(self, names: Sequence[str]) -> list[Tensor]:
+        """The weights ``names``, which follow each other, as an optimiser wants them: here as one."""
+        return [_leaf(self.weights.run(names), self.gradients.run(names))]
+
+    def muon(self, stacks: Sequence[Sequence[str]], decay: float) -> tuple[Muon, Flat]:
+        """Muon for the weights named in ``stacks``, each of one shape, and its momenta."""
+        kept = self.weights.zeros(name for names in stacks for name in names)
+        leaves = [_leaf(self.weights.stack(names), self.gradients.stack(names)) for names in stacks]
+        muon = Muon(leaves, lr=0.0, weight_decay=decay, world=self._world)
+        for leaf, names in zip(leaves, stacks, strict=True):
+            muon.state[leaf]["momentum_buffer"] = kept.stack(names)
+        return muon, kept
+
+    def whole(self, name: str, part: Tensor) -> Tensor:
+        """All of what lies as the weight ``name`` does, of which ``part`` is here."""
+        return part
+
+    def mine(self, key: str, whole: Tensor) -> Tensor:
+        """What is here of ``whole``, which a checkpoint has under ``key``."""
+        return whole
+
+    def outline(self, key: str, part: Tensor) -> Tensor:
+        """Something of the shape that a checkpoint has of ``part``."""
+        return part
+
+    def release(self) -> None:
+        """Give every weight memory of its own again, and drop the gradients."""
+        for parameter in self._trained.values():
+            parameter.data, parameter.grad = parameter.data.clone(), None
+
+
+def _leaf(weights: Tensor, gradients: Tensor) -> Tensor:
+    """A view of some weights as an optimiser wants it, with the same view of their gradients."""
+    leaf = weights.detach().requires_grad_()
+    leaf.grad = gradients
+    return leaf

@@ -54,7 +54,12 @@ def pick_device(device: str = "auto") -> torch.device:
             raise UserError(
                 "device cuda: this machine has none, or this torch cannot use it; give device='cpu', or leave it out"
             )
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if mine >= there:
+            raise UserError(
+                f"process {mine + 1} of this machine has no GPU of its own: start {there}, as there are GPUs"
+            )
+        device = f"cuda:{mine}"
         torch.cuda.set_device(device)
     return torch.device(device)
 

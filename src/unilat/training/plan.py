@@ -13,6 +13,9 @@ from unilat.maths.seeds import Draws
 
 Batch = tuple[Tensor, ...]
 """Examples, row i of each tensor of one and the same example."""
+Losses = Callable[[Batch, Draws], tuple[Tensor, dict[str, Tensor]]]
+"""The loss ``[b]`` to be minimised, what is logged beside it, each ``[b]``, and what ``observe`` gets, each
+``[b, k]``."""
 Saved = dict[str, object]
 """What a stage keeps in a checkpoint beside its tensors, as JSON."""
 
@@ -48,12 +51,13 @@ class Stage:
     batch: Callable[[Tensor], Batch]
     """``indices [b]`` int64 -> the examples there, in memory; the engine moves them to the device. It touches data
     alone, since it may run in another process."""
-    losses: Callable[[Batch, Draws], tuple[Tensor, dict[str, Tensor]]]
-    """The loss ``[b]`` to be minimised, what is logged beside it, each ``[b]``, and what ``observe`` gets, each
-    ``[b, k]``."""
+    losses: Losses
+    """What is minimised."""
     after_step: Callable[[dict[str, float], int], dict[str, float]] = _unmoved
     """``(means over the global batch, samples seen)``, ``"loss"`` among the means: a controller moves here. Returns
     more to log."""
+    reads_model: bool = False
+    """Whether ``after_step`` calls the model: where its weights are shared out they are whole for it."""
     observe: Callable[[dict[str, Tensor]], None] = _unobserved
     """Gets each step's sums over the global batch of what ``losses`` returned as ``[b, k]``."""
     state: Callable[[], Saved] = dict

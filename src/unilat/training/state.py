@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,10 +12,14 @@ from torch import Tensor
 from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
-from unilat.training.flat import Flat, zeros
-from unilat.training.muon import Muon, is_inner
+from unilat.training.flat import Flat, Whole
+from unilat.training.muon import is_inner
+from unilat.training.parallel import ALONE, World
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
+
+if TYPE_CHECKING:
+    from unilat.training.sharded import Pieces, Sharded
 
 _FREE = ("log_every", "save_every", "keep")
 
@@ -41,7 +46,9 @@ class State:
     schedule: Schedule
     seed: int
     device: torch.device
-    processes: int
+    world: World = ALONE
+    shard: bool = False
+    """Whether several processes have one copy of all that follows between them (``training/sharded.py``)."""
     noise: str = "cpu"
     """Device on which noise is drawn."""
     step: int = 0
@@ -54,78 +61,72 @@ class State:
     """Parameters and persistent buffers, each once (tied ones under their first name)."""
     trained: list[Tensor] = field(init=False)
     names: list[str] = field(init=False)
-    weights: Flat = field(init=False)
-    """The trained parameters, which are views of it while the run lasts."""
-    gradients: Flat = field(init=False)
+    laid: "Whole | Sharded" = field(init=False)
+    """Where the parameters and their gradients lie while the run lasts."""
     ema: EMA = field(init=False)
     optimizers: list[torch.optim.Optimizer] = field(init=False)
-    moments: dict[str, Flat] = field(init=False)
+    moments: "dict[str, Flat | Pieces]" = field(init=False)
     """What the optimisers keep of each weight, by kind."""
 
     def __post_init__(self) -> None:
-        module = self.stage.model.to(self.device).train()
+        module = self.stage.model.train()
         kept = module.state_dict().keys()
-        self.model = {name: t for name, t in (*module.named_parameters(), *module.named_buffers()) if name in kept}
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not trained:
             raise ValueError(f"{self.stage.name}: the model has no parameters to train")
         self.names, self.trained = list(trained), list(trained.values())
         decaying, others, stacks = _groups(trained, self.schedule.optimizer)
         order = [*decaying, *others, *(name for names in stacks for name in names)]
-        self.weights = Flat({name: trained[name] for name in order})
-        self.gradients = zeros(self.weights, order)
-        for name, parameter in trained.items():
-            parameter.data, parameter.grad = self.weights.parts[name], self.gradients.parts[name]
-        self.ema = EMA(self.model, self.schedule.ema_halflife, self.weights)
+        if self.shard and self.world.size > 1:
+            from unilat.training.sharded import Sharded  # takes a second to import
+
+            self.laid = Sharded(self.stage, order, self.device, self.world)
+        else:
+            self.laid = Whole(self.stage, order, self.device, self.world)
+        self.model = {name: t for name, t in (*self.laid.parts.items(), *module.named_buffers()) if name in kept}
+        flat = self.laid.weights if isinstance(self.laid, Whole) else None
+        self.ema = EMA(self.model, self.schedule.ema_halflife, flat)
         self._make_optimizers(decaying, others, stacks)
 
+    @property
+    def weights(self) -> "Flat | Pieces":
+        """The trained parameters, which are views of it while the run lasts."""
+        return self.laid.weights
+
+    @property
+    def gradients(self) -> "Flat | Pieces":
+        """As they stood when they were last asked for."""
+        return self.laid.gradients
+
     def _make_optimizers(self, decaying: list[str], others: list[str], stacks: list[list[str]]) -> None:
-        """AdamW for two runs of weights, Muon for stacks of matrices, each with its moments; none for nothing."""
-        plan, inner = self.schedule, [name for names in stacks for name in names]
+        """AdamW for the weights that decay and those that do not, Muon for stacks of matrices; none for nothing."""
+        plan = self.schedule
         self.optimizers, self.moments = [], {}
         if decaying or others:
-            first, second = (zeros(self.weights, [*decaying, *others]) for _ in range(2))
+            first, second = (self.weights.zeros([*decaying, *others]) for _ in range(2))
             self.moments |= {"exp_avg": first, "exp_avg_sq": second}
-            groups = []
-            for names, decay in ((decaying, plan.weight_decay), (others, 0.0)):
-                if names:
-                    groups.append({"params": [self._leaf(Flat.run, names)], "weight_decay": decay})
+            parts = [(names, decay) for names, decay in ((decaying, plan.weight_decay), (others, 0.0)) if names]
+            groups = [{"params": self.laid.run(names), "weight_decay": decay} for names, decay in parts]
             on_gpu = self.device.type == "cuda"
             settings = {"betas": plan.betas, "eps": plan.epsilon, "fused": True, "capturable": on_gpu}
             adam = torch.optim.AdamW(groups, lr=0.0, **settings)
-            for group, names in zip(groups, [names for names in (decaying, others) if names], strict=True):
-                count = torch.zeros((), device=self.device)
-                adam.state[group["params"][0]] = {
-                    "step": count, "exp_avg": first.run(names), "exp_avg_sq": second.run(names)
-                }  # fmt: skip
+            for group, (names, _) in zip(groups, parts, strict=True):
+                for leaf, one, two in zip(group["params"], first.runs(names), second.runs(names), strict=True):
+                    count = torch.zeros((), device=self.device)
+                    adam.state[leaf] = {"step": count, "exp_avg": one, "exp_avg_sq": two}
             self.optimizers.append(adam)
-        if inner:
-            self.moments["momentum_buffer"] = kept = zeros(self.weights, inner)
-            leaves = [self._leaf(Flat.stack, names) for names in stacks]
-            muon = Muon(leaves, lr=0.0, weight_decay=plan.weight_decay)
-            for leaf, names in zip(leaves, stacks, strict=True):
-                muon.state[leaf]["momentum_buffer"] = kept.stack(names)
+        if stacks:
+            muon, self.moments["momentum_buffer"] = self.laid.muon(stacks, plan.weight_decay)
             self.optimizers.append(muon)
-
-    def _leaf(self, view: Callable[[Flat, list[str]], Tensor], names: list[str]) -> Tensor:
-        """A view of some weights as an optimiser wants it, with the same view of their gradients."""
-        leaf = view(self.weights, names).detach().requires_grad_()
-        leaf.grad = view(self.gradients, names)
-        return leaf
 
     @property
     def samples(self) -> int:
         """Samples seen."""
         return self.step * self.schedule.batch
 
-    def gradient(self) -> Flat:
-        """The gradients as they stand, also those that were laid elsewhere; of weights without any, zeros."""
-        for name, parameter in zip(self.names, self.trained, strict=True):
-            mine = self.gradients.parts[name]
-            if parameter.grad is not mine:
-                mine.zero_() if parameter.grad is None else mine.copy_(parameter.grad)
-                parameter.grad = mine
-        return self.gradients
+    def gradient(self) -> "Flat | Pieces":
+        """The gradients as they stand; of weights without any, zeros."""
+        return self.laid.gradient()
 
     def move(self, rate: float | Tensor) -> None:
         """One step of the weights along their gradients, at the learning rate ``rate``: a number, or a tensor ``[]``
@@ -137,13 +138,25 @@ class State:
             optimizer.step()
 
     def forget_gradients(self) -> None:
-        """Zero in all gradients."""
-        self.gradient().whole.zero_()
+        """No gradients."""
+        self.laid.forget_gradients()
 
-    def release(self) -> None:
-        """Give every weight memory of its own again, and drop the gradients."""
-        for parameter in self.trained:
-            parameter.data, parameter.grad = parameter.data.clone(), None
+    def release(self, whole: bool = True) -> None:
+        """Give every weight memory of its own again, and drop the gradients; ``whole``: all processes have come so far
+        as to give each other their rows of a shared model."""
+        if whole or isinstance(self.laid, Whole):
+            self.laid.release()
+
+    def between(self, function: Callable[..., dict[str, float]], *inputs: object) -> dict[str, float]:
+        """``function(*inputs)`` of the stage, which may read the model between two steps."""
+        if isinstance(self.laid, Whole) or not self.stage.reads_model:
+            return function(*inputs)
+        return self.laid.call(function, *inputs)
+
+    def average(self) -> dict[str, Tensor]:
+        """The averaged tensors of the whole model."""
+        parts = self.laid.parts
+        return {name: self.laid.whole(name, t) if name in parts else t for name, t in self.ema.tensors.items()}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors by group. Adam's step count is not among them: it is the run's own."""
@@ -166,19 +179,22 @@ class State:
         return Machine(
             torch=str(torch.__version__),
             threads=torch.get_num_threads(),
-            processes=self.processes,
+            processes=self.world.size,
             device=self.device.type,
             networks=told(self.stage.model),
         )
 
     def save(self, folder: Path, warn: checkpoint.Warn) -> None:
-        """Write a checkpoint of this step."""
+        """Write a checkpoint of this step; all processes call it."""
         state = {
             "settings": self.settings(),
             "stage": self.stage.state(),
             "clock": {"seconds": self.seconds, "machine": dataclasses.asdict(self.machine())},
         }
-        checkpoint.save(folder, self.step, self.tensors(), state, keep=self.schedule.keep, warn=warn)
+        if not isinstance(self.laid, Whole):
+            self.laid.save(folder, self.step, self.tensors(), state, self.schedule.keep, warn)
+        elif self.world.rank == 0:
+            checkpoint.save(folder, self.step, self.tensors(), state, keep=self.schedule.keep, warn=warn)
         self.saved = self.step
 
     def restore(self, found: checkpoint.Checkpoint, warn: Callable[[str], None]) -> None:
@@ -187,11 +203,12 @@ class State:
         _refuse(found.path, "settings", found.part("settings"), self.settings())
         mine = self.tensors()
         for group in ("model", "optimizer", "ema"):
-            _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(mine[group]))
+            whole = {name: self.laid.outline(name, tensor) for name, tensor in mine[group].items()}
+            _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(whole))
         with torch.no_grad():
             for group in ("model", "optimizer", "ema"):
                 for name, tensor in mine[group].items():
-                    tensor.copy_(found.tensors[group][name])
+                    tensor.copy_(self.laid.mine(name, found.tensors[group][name]))
             for optimizer in self.optimizers:
                 for kept in optimizer.state.values():
                     if "step" in kept:
