@@ -27,6 +27,7 @@ from unilat.run.given import PictureSet
 from unilat.run.trained import Run
 from unilat.signals import Image, Pictures
 from unilat.signals.pictures import pack
+from unilat.training.parallel import ALONE
 
 CLASSES = ("red", "green", "blue")
 
@@ -191,6 +192,7 @@ class PlantedRun:
     """What ``evaluate`` asks of a run, with answers made by hand: each estimate of the rate, picture and sample."""
 
     few_decoder = few_base = None
+    world = ALONE
     distilled, device, kind = False, torch.device("cpu"), Image(height=16, width=16, channels=3)
 
     def __init__(self, config: RunConfig, pictures: Pictures, folder: Path, *, learned: bool = False, base: Any = None):

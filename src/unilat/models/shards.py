@@ -131,9 +131,17 @@ class LatentShards:
         return self.seal.encoder_sha256
 
 
-def write_shards(folder: Path, seal: Seal, make: Callable[[int, int], LatentSet], shard: int = SHARD) -> LatentShards:
+def write_shards(
+    folder: Path,
+    seal: Seal,
+    make: Callable[[int, int], LatentSet],
+    shard: int = SHARD,
+    writes: bool = True,
+    wait: Callable[[], None] = lambda: None,
+) -> LatentShards:
     """Encode what is missing, shard by shard, and open the whole; ``make(first, last)`` encodes those rows.
 
+    Of several processes that encode together one ``writes``; all ``wait`` for each other before they open the whole.
     Raises :class:`UserError` where the folder holds latents of another encoder, noise or data, or damaged ones.
     """
     shards: tuple[Shard, ...] = ()
@@ -142,16 +150,19 @@ def write_shards(folder: Path, seal: Seal, make: Callable[[int, int], LatentSet]
         index = _read(folder)
         _refuse_other(folder, index, seal)
         shards, per_shard = index.shards, index.per_shard
-    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+    for part in folder.glob(".*.part") if writes else ():  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     for first in range(sum(one.count for one in shards), seal.count, per_shard):
         latents = make(first, min(first + per_shard, seal.count))
+        if not writes:
+            continue
         name = f"train-{len(shards):05}.safetensors"
         latents.save(folder / name)
         sha256 = digest({"z": latents.z, "bits": latents.bits, "labels": latents.labels})
         mean, std = tuple(latents.mean.tolist()), tuple(latents.std.tolist())
         shards = (*shards, Shard(name=name, count=len(latents), sha256=sha256, mean=mean, std=std))
         _write(folder, seal, shards, per_shard, math.prod(latents.z.shape[2:]))
+    wait()
     whole = open_shards(folder, seal)
     assert whole is not None
     return whole

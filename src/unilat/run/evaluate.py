@@ -42,7 +42,8 @@ def evaluate(
     ``pictures``: what the run was trained from, where it is at hand already.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
-    where a network is distilled, ``metrics-fast.json`` alone.
+    where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
+    computes its part of the pictures, and process 0 alone asks the classifier and writes.
     """
     begun = time.perf_counter()
     if source is None and pictures is None:
@@ -55,7 +56,7 @@ def evaluate(
     test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     features = feature_network(run.config.evaluation.features, run.device)
-    real = features(test) if features else None
+    real = _features(run, features, test) if features else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     bits = _bits(run, test, arrays)
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
@@ -80,6 +81,8 @@ def evaluate(
         costs=_costs(run, begun),
     )
     files = RunFolder(run.folder)
+    if run.world.rank > 0:
+        return found
     if source is None and run.distilled:
         results.write(files.metrics_fast, found)
     elif source is None:
@@ -150,7 +153,8 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     z, entropy = run.encoded(test)
     table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
     cond = base.unlabelled(len(z)) if labels is None else base.condition(labels)
-    found = measure_rate(z, base.denoise, table, base.lambda_min, levels=count, seed=1, device=run.device, cond=cond)
+    least, device, world = base.lambda_min, run.device, run.world
+    found = measure_rate(z, base.denoise, table, least, levels=count, seed=1, device=device, cond=cond, world=world)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
     return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", _bound(run, "under the base model"))
 
@@ -166,7 +170,7 @@ def _reconstructions(
         made, distance = run.reconstruct(test, steps=steps).images, None
         if features is not None and real is not None:
             some = made if steps == chosen else made[:OTHER_COUNTS]
-            distance = compare(real, features(some), protocol=features.protocol)
+            distance = compare(real, _features(run, features, some), protocol=features.protocol)
         rows[steps] = Reconstruction(
             steps=steps,
             **qualities(run.kind, test, made),
@@ -184,7 +188,13 @@ def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: T
     calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
     start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
     protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
-    return compare(real, features(made), protocol=protocol)
+    return compare(real, _features(run, features, made), protocol=protocol)
+
+
+def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
+    """Features of uint8 ``images``, of which each process computes its part."""
+    (found,) = run.world.by_rows(len(images), lambda first, last: [network(images[first:last])])
+    return found
 
 
 def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Streamed | None) -> Classifier | None:
@@ -194,7 +204,7 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
     """
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1
-    if pictures is None or not named or seen <= 0:
+    if pictures is None or not named or seen <= 0 or run.world.rank > 0:
         return None
     train, _, test = run.split(pictures)
     test = chosen(test, run.config.evaluation.pictures)

@@ -45,7 +45,7 @@ from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
-from unilat.training.parallel import join
+from unilat.training.parallel import ALONE, World, join
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
 
@@ -85,9 +85,9 @@ def train(
         if world.rank == 0:
             stack.enter_context(lock(folder))
             _claim(config, folder, manifest(str(place)), chosen)
-        world.sum(torch.zeros(1, device=place))  # the others begin when the folder is claimed
-        how = _How(progress, device, chosen, world.size)
-        return _train(config, folder, how, world.rank, charge)
+        world.meet()  # the others begin when the folder is claimed
+        how = _How(progress if world.rank == 0 else ignore, device, chosen, world)
+        return _train(config, folder, how, charge)
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class _How:
     tell: OnStep
     device: str
     choices: Choices
-    processes: int = 1
+    world: World = ALONE
 
 
-def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge | None) -> Results | None:
-    tell, device = how.tell, how.device
-    _phase = functools.partial(phase, rank=rank)
+def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) -> Results | None:
+    tell, device, world = how.tell, how.device, how.world
+    _phase = functools.partial(phase, rank=world.rank)
     with _phase(folder, "read pictures"):
         tell(Note(f"reading {config.data.source}"))
         before = read_json(files.data) if (files := RunFolder(folder)).data.is_file() else {}
@@ -113,24 +113,29 @@ def _train(config: RunConfig, folder: Path, how: _How, rank: int, charge: Charge
         for note in pictures.notes:
             tell(Note(note))
         indices = split_pictures(config, pictures)
-        _remember(folder, pictures, indices)
-    with _unreadable_told(folder, pictures, tell, rank):
+        _remember(folder, pictures, indices, world)
+    with _unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
                 if config.stage1.autoencoder is None:
                     _stage1(config, folder, pictures, indices, how, charge)
                 else:
-                    _take_over(config, folder, pictures)
+                    _take_over(config, folder, pictures, world)
+            world.meet()  # the first has written
             if config.stage2.samples > 0:
                 run = load(folder, device)
+                run.world = world
                 with _phase(folder, "encode"):
                     latents = _latents(run, pictures, indices[0], tell)
                 with _phase(folder, "stage 2"):
                     _stage2(config, folder, latents, run.classes, how)
-        if rank > 0:
-            return None  # under torchrun the first process measures and reports
+            world.meet()
+        run = load(folder, device)
+        run.world = world
         with _phase(folder, "evaluate"):
-            results = evaluate(load(folder, device), say=lambda text: tell(Note(text)), pictures=pictures)
+            results = evaluate(run, say=lambda text: tell(Note(text)), pictures=pictures)
+        if world.rank > 0:
+            return None  # the first process reports
         page.write(folder)
         return results
 
@@ -176,7 +181,9 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
             write_json(RunFolder(folder).data, replace(known, unreadable={**known.unreadable, **lost}).to_json())
 
 
-def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor]) -> None:
+def _remember(
+    folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], world: World = ALONE
+) -> None:
     """What was read, or a refusal where it is not what this run began with."""
     facts = Facts(
         source=pictures.source,
@@ -199,7 +206,9 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
     known = before.get("unreadable") if isinstance(before, dict) else None
-    write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
+    world.meet()  # all have read what was there
+    if world.rank == 0:
+        write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
 
 
 def _stage1(
@@ -237,10 +246,11 @@ def _stage1(
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
-    write_safetensors(path, model.state_dict(), header)
+    if how.world.rank == 0:
+        write_safetensors(path, model.state_dict(), header)
 
 
-def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed) -> None:
+def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed, world: World = ALONE) -> None:
     """Another run's autoencoder as it is; refused where its networks or pictures are of another kind."""
     other = load(Path(config.stage1.autoencoder or ""), "cpu")
     differs = configuration.differences(replace(config, autoencoder=other.config.autoencoder), config)
@@ -249,7 +259,7 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed) -
     if differs:
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder
-    if not path.is_file():
+    if world.rank == 0 and not path.is_file():
         write_safetensors(path, *read_safetensors(other.files.autoencoder))
 
 
@@ -257,11 +267,12 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     """Train a stage in its part of the run folder, leave the averaged weights in its model, return the samples seen."""
     files, place, workers = RunFolder(folder), pick_device(how.device), how.choices.workers or workers
     compiled, why = compiles(how.choices, flops, place)
-    capture, of_capture = captures(how.choices, stage, plan, flops, place, how.processes)
+    capture, of_capture = captures(how.choices, stage, plan, flops, place, how.world.size)
     why = f"{of_capture}, {why}" if of_capture else why
     how.tell(Note(f"{stage.name}: networks {line(how.choices, compiled, why, place)}"))
     micro = _micro_batch(stage.name, folder, how, place.type == "cuda")
     machine = {"device": how.device, "workers": workers, "capture": capture, "noise": how.choices.noise}
+    machine |= {"shard": how.choices.shard}
     before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
         path, log = files.stage(stage.name), files.log
@@ -297,8 +308,10 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
         count=len(train_indices),
     )
     folder, other = RunFolder(run.folder).latents, run.config.stage1.autoencoder
-    if other is not None and take_shards(RunFolder(Path(other)).latents, folder, seal):
+    first = run.world.rank == 0
+    if other is not None and first and take_shards(RunFolder(Path(other)).latents, folder, seal):
         tell(Note(f"the latents of {other} are of these pictures and this encoder: taken from there"))
+    run.world.meet()
     if (there := open_shards(folder, seal)) is not None:
         return there
 
@@ -311,7 +324,7 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
         origin = (seal.lambda_0, seal.encoder_sha256, seal.pixels)
         return LatentSet(z, bits, pictures.labels[rows], *origin, names=names, classes=pictures.classes)
 
-    return write_shards(folder, seal, make)
+    return write_shards(folder, seal, make, writes=first, wait=run.world.meet)
 
 
 def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, classes: list[str], how: _How) -> None:
@@ -326,7 +339,8 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
-    write_safetensors(path, model.state_dict(), header)
+    if how.world.rank == 0:
+        write_safetensors(path, model.state_dict(), header)
 
 
 @contextlib.contextmanager

@@ -35,10 +35,11 @@ from unilat.run import facts
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
-from unilat.run.rate import BATCH, encode_images, generators, measure_rate, noise_of
+from unilat.run.rate import encode_images, generators, in_batches, measure_rate, noise_of
 from unilat.signals import Image, Pictures, held_out_fit
 from unilat.signals.stream import Streamed
 from unilat.training.machine import pick_device
+from unilat.training.parallel import ALONE
 from unilat.types import UserError
 
 Source = str | Path | Tensor | np.ndarray | Sequence[Any] | PictureSet
@@ -49,8 +50,11 @@ Speed = Literal["full", "fast"]
 class Run:
     """A trained autoencoder and, where stage 2 is done, its base model. Pictures are uint8 ``[N, C, H, W]``.
 
-    ``decoder`` and ``base``: the networks as they were trained, or those that `unilat distill` made of them.
+    ``decoder`` and ``base``: the networks as they were trained, or those that `unilat distill` made of them. Where
+    ``world`` has several processes, all call the same, and each encodes, measures or makes its part.
     """
+
+    world = ALONE
 
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
@@ -154,7 +158,9 @@ class Run:
         ``start``: number of the first picture in its set, on which draws depend.
         """
         ae = self.config.autoencoder
-        return encode_images(self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed, start=start)
+        return encode_images(
+            self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed, start=start, world=self.world
+        )
 
     def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
         """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.
@@ -162,7 +168,8 @@ class Run:
         ``entropy``: of latents with a learned variance, as :meth:`encoded` returns it.
         """
         table, lambda_min = self.autoencoder.rate_levels.table, self.config.autoencoder.lambda_min
-        found = measure_rate(z, self.autoencoder.prior, table, lambda_min, levels=levels, seed=seed, device=self.device)
+        prior, device, world = self.autoencoder.prior, self.device, self.world
+        found = measure_rate(z, prior, table, lambda_min, levels=levels, seed=seed, device=device, world=world)
         return [terms.less(entropy) for terms in found]
 
     def encode(self, source: Source, seed: int = 0) -> LatentSet:
@@ -197,9 +204,9 @@ class Run:
         evaluation, steps = self.config.evaluation, _positive(self.decoder_steps if steps is None else steps, "steps")
         if self.few_decoder and steps != self.few_decoder.calls:
             raise UserError(f"the fast decoder was distilled for `steps` {self.few_decoder.calls}, not {steps}")
-        made = []
-        for first in range(0, len(latents), BATCH):
-            z = latents.z[first : first + BATCH]
+
+        def some(first: int, last: int) -> list[Tensor]:
+            z = latents.z[first:last]
             makers = generators(seed, "decode", first, len(z))
             if not latents.noisy:
                 z = self.autoencoder.corrupt(z, noise_of(makers, z.shape[1:]))
@@ -210,10 +217,10 @@ class Run:
             else:
                 x_1 = evaluation.decoder_temperature * x_1
                 x = self.autoencoder.decode(z_0, x_1, steps, evaluation.decoder_range)
-            made.append(self.kind.from_unit(x.cpu()))
-        return PictureSet(
-            images=torch.cat(made), labels=latents.labels, classes=tuple(self.classes), names=latents.names
-        )
+            return [self.kind.from_unit(x.cpu())]
+
+        (images,) = self.world.by_rows(len(latents), lambda first, last: in_batches(first, last, some))
+        return PictureSet(images=images, labels=latents.labels, classes=tuple(self.classes), names=latents.names)
 
     def reconstruct(self, source: Source, steps: int | None = None, seed: int = 0) -> PictureSet:
         """Pictures through the latent and back; :meth:`read` takes the source."""
@@ -245,19 +252,18 @@ class Run:
         if not math.isfinite(guidance):
             raise UserError(f"`guidance` must be a number, not {guidance}")
         steps = _positive(self.base_steps if steps is None else steps, "steps")
-        made = []
-        for first in range(0, count, BATCH):
-            here = labels[first : first + BATCH]
-            makers = generators(seed, "sample", first, len(here))
-            z_1 = noise_of(makers, self.latent_shape).to(self.device)
-            here = here.to(self.device)
+        base = self.base
+
+        def some(first: int, last: int) -> list[Tensor]:
+            here = labels[first:last].to(self.device)
+            z_1 = noise_of(generators(seed, "sample", first, last - first), self.latent_shape).to(self.device)
             if self.few_base:
-                z_0 = self.few_base.sample(z_1, self.base.condition(here))
-            else:
-                z_0 = self.base.sample(z_1, here, steps, guidance)
-            made.append(z_0.cpu())
+                return [self.few_base.sample(z_1, base.condition(here)).cpu()]
+            return [base.sample(z_1, here, steps, guidance).cpu()]
+
+        (z_0,) = self.world.by_rows(count, lambda first, last: in_batches(first, last, some))
         blank = PictureSet(images=labels, labels=labels, classes=tuple(self.classes))
-        return replace(self._latents(torch.cat(made), _unmeasured(count), blank), noisy=True)
+        return replace(self._latents(z_0, _unmeasured(count), blank), noisy=True)
 
     def sample(
         self,
