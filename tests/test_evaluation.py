@@ -103,7 +103,7 @@ def test_sample_i_depends_on_its_seed_only(run: Run, monkeypatch: pytest.MonkeyP
     assert (five.z[0] - five.z[2]).abs().max() > 0.1
     made, again = run.decode(five, seed=3).images, run.decode(replace(three, z=five.z[:3]), seed=3).images
     assert (made[:3].int() - again.int()).abs().max() <= 1
-    monkeypatch.setattr(trained, "BATCH", 2)
+    monkeypatch.setattr(rate, "BATCH", 2)
     torch.testing.assert_close(run.sample_latents(5, seed=3).z, five.z, rtol=1e-4, atol=1e-4)
     assert (run.decode(five, seed=3).images.int() - made.int()).abs().max() <= 1
     sampled = run.sample(3, seed=3)

@@ -36,14 +36,14 @@ def test_the_slurm_example_queues_itself_and_goes_on(tiny_source: Path, tmp_path
     that is queued again when it has finished."""
     run, again = tmp_path / "run", tmp_path / "again"
     files = RunFolder(run)
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+    python = '#!/bin/bash\nexec {python} "$@"\n'
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("python", python)):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.format(python=sys.executable, log=str(files.log), again=str(again)))
         path.chmod(0o755)
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
     environment = os.environ | {
-        "PATH": f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(Path(unilat.__file__).parents[1]),
         "OMP_NUM_THREADS": "1",
         "SLURM_JOB_ID": str(os.getpid()),

@@ -162,7 +162,7 @@ def test_decoding_by_hand(run: Run, images: Tensor, monkeypatch: pytest.MonkeyPa
     wanted = ((means + 1) * 127.5).round().clamp(0, 255)
     assert made.dtype == torch.uint8 and (made.int() - wanted.int()).abs().max() <= 1
     assert (made != wanted.to(torch.uint8)).double().mean() < 1e-3
-    monkeypatch.setattr(trained, "BATCH", 7)
+    monkeypatch.setattr(rate, "BATCH", 7)
     assert (run.decode(latents).images.int() - made.int()).abs().max() <= 1
     assert run.decode(replace(latents, noisy=True), steps=7, seed=2).images.shape == made.shape
     z_0, x_1, steps, _ = run.autoencoder.decoded[-1]
@@ -234,7 +234,7 @@ def test_samples_are_drawn_as_configured(run: Run, monkeypatch: pytest.MonkeyPat
     assert labels.tolist() == latents.labels.tolist() == [0, 1, 2, 0, 1, 2, 0] and (steps, guidance) == (5, 2.5)
     assert z_1.shape == (7, 3, 4, 4) and latents.noisy and latents.lambda_0 == 4.0 and latents.pixels == 256
     torch.testing.assert_close(latents.z, z_1 + 10 * labels[:, None, None, None])
-    monkeypatch.setattr(trained, "BATCH", 4)
+    monkeypatch.setattr(rate, "BATCH", 4)
     torch.testing.assert_close(run.sample_latents(7, seed=3).z, latents.z)
     run.sample_latents(2, label="blue", guidance=0.0, steps=9)
     (_, labels, steps, guidance), _ = asked[-1]
