@@ -17,7 +17,7 @@ def common(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """``benchmarks/common.py``, writing into the test's folder."""
     script = opener(monkeypatch, tmp_path)("common")
     monkeypatch.setattr(script, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(script, "machine", lambda: {"cpu": "one", "load": [0.5]})
+    monkeypatch.setattr(script, "machine", lambda *_: {"cpu": "one", "load": [0.5]})
     return script
 
 

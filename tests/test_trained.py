@@ -281,7 +281,14 @@ def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: 
     assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop"})
     assert asked[1] == (
         ("here",),
-        {"size": (24, 24), "channels": 1, "fit": "crop", "limit": 11, "memory_budget": sys.maxsize},
+        {
+            "size": (24, 24),
+            "channels": 1,
+            "fit": "crop",
+            "limit": 11,
+            "memory_budget": sys.maxsize,
+            "unreadable_share": 0.05,
+        },
     )
 
 

@@ -306,6 +306,7 @@ def fit(
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
+    _check(schedule, stage)
     place = pick_device(device)
     micro = micro or MicroBatch(search=place.type == "cuda")
     world = _joined(stage, schedule, place, shard and micro.size > 0)
