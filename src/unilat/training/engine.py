@@ -299,9 +299,8 @@ def fit(
 
     ``log``: lines are appended here. ``progress``: told each step's numbers, on process 0; where it returns False the
     run stops as after SIGUSR1. ``stop_at``: save and return after this many steps. ``workers``: processes that make
-    batches ahead, 0 for none. ``micro``: rows that are computed at a time, by default all, on a GPU what fits.
-    ``capture``: steps through buffers, on a GPU as CUDA graphs (``capture.py``). ``noise``: where it is drawn.
-    ``shard``: several processes have the state between them, each its rows.
+    batches ahead. ``micro``: rows computed at a time, by default all, on a GPU what fits. ``shard``: each process has
+    its rows of the state. ``capture``: steps through buffers, on a GPU as CUDA graphs. ``noise``: drawn where.
 
     Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
     a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
