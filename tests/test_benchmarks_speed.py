@@ -130,10 +130,11 @@ def test_step_tells_what_waiting_costs_beside_others(step: ModuleType, monkeypat
         around.append(0)
 
     monkeypatch.setattr(step, "busy", busy)
+    monkeypatch.setattr("unilat.cli.waiting.chosen", lambda: {"GOMP_SPINCOUNT": "1000"})
     rows = step.shared(4)
     assert says(found(rows, "alone"), 5.0, None, 4, True) and says(found(rows, "busy processes"), 5.0, None, 4, True)
     assert says(found(rows, "as torch does, beside"), 40.0, None, None, None)
-    assert says(found(rows, "ours, beside them"), 200.0, None, None, None) and around == [2, 0]
+    assert says(found(rows, "as chosen, beside them"), 200.0, None, None, None) and around == [2, 0]
 
 
 def test_busy_processes_end(step: ModuleType) -> None:

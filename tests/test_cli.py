@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,24 +127,6 @@ def test_child_processes_stay_off_standard_output():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == '{\n  "a": 1\n}\nafter\n'
     assert sorted(done.stderr.split()) == ["child", "python"]
-
-
-@pytest.mark.parametrize(
-    ("told", "before", "after"),
-    [
-        ({}, "", "None 1000"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "", "ACTIVE None"),
-        ({"GOMP_SPINCOUNT": "7"}, "", "None 7"),
-        ({}, "import torch;", "None None"),
-    ],
-)
-def test_threads_wait_without_spinning_unless_told_otherwise(told: dict[str, str], before: str, after: str):
-    """Kills: a choice that comes after torch's threads have begun, or that wins over the user's."""
-    code = f"{before}import os; from unilat.cli import main; main(['--version']); "
-    code += "print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
-    clean = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    run = subprocess.run([sys.executable, "-c", code], env=clean | told, capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == after
 
 
 def test_dry_run_prints_and_stops(run: FakeRun, capsys: pytest.CaptureFixture[str]):

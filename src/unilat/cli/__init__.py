@@ -13,24 +13,18 @@ import os
 import sys
 from collections.abc import Sequence
 
+from unilat.cli import waiting
 from unilat.cli.parse import parse, root_help, version
-
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-"""What says how OpenMP's threads wait for each other."""
-SPINS = "1000"
-"""How often a thread looks whether the others are there before it sleeps. Left alone it looks 300,000 times, some
-milliseconds in which it takes the processor from the thread that it waits for, where others use the machine too."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
-    if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
-        os.environ["GOMP_SPINCOUNT"] = SPINS  # torch's threads read it when they are loaded
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if not words or words[0] in ("-h", "--help", "help", "--version"):
             print(version() if words and words[0] == "--version" else root_help(), flush=True)
             return 0 if words else 2
+        waiting.choose()
         command = parse(words)
         command.execute()
     except SystemExit as stop:  # tyro after a message of its own; training after it has saved
