@@ -25,6 +25,7 @@ from unilat.training import checkpoint, engine, parallel
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import World
+from unilat.training.sharded import Pieces
 from unilat.types import UserError
 
 from . import blocks
@@ -298,6 +299,7 @@ def test_rows_made_by_several_are_the_rows_of_one(count: int, size: int) -> None
 
     def make(first: int, last: int) -> tuple[Tensor, Tensor]:
         made.append((first, last))
+        assert last > first or not count  # a model cannot tell the shape of nothing
         rows = torch.arange(first, last)
         return rows[:, None] * torch.ones(1, 2), rows.to(torch.uint8)
 
@@ -309,6 +311,13 @@ def test_rows_made_by_several_are_the_rows_of_one(count: int, size: int) -> None
         for mine, whole in zip(one, make(0, count), strict=True):
             assert torch.equal(mine, whole) and mine.dtype == whole.dtype
     assert all(last - first <= -(-count // size) for first, last in made[:-size])
+
+
+def test_all_pieces_of_a_gradient_are_clipped() -> None:
+    """Kills: one left as it was."""
+    pieces = Pieces({"a": torch.ones(2), "b": torch.full((3, 1), 4.0)}, World(rank=0, size=1))
+    pieces.scale(0.5)
+    assert pieces.parts["a"].tolist() == [0.5, 0.5] and pieces.parts["b"].tolist() == [[2.0]] * 3
 
 
 def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
