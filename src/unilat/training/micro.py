@@ -22,6 +22,9 @@ from unilat.training.plan import Stage
 from unilat.types import UserError
 
 Result = TypeVar("Result")
+ROOM = 0.9
+"""The share of a GPU's memory that a micro-batch which is found may take: the rest is for fragments, for what compiled
+blocks take more than plain ones, and for evaluation."""
 
 
 def _unheard(size: int) -> None:
@@ -66,7 +69,7 @@ class MicroBatch:
         Raises :class:`UserError` where it is a smaller one and nobody asked to search, or where not one row fits.
         """
         asked, given = min(self.size or rows, rows), self.size
-        while (done := _within_memory(attempt)) is None:
+        while (done := _within_memory(attempt, ROOM if self.seeking else 1.0)) is None:
             tried = min(self.size or rows, rows)
             if tried == 1:
                 raise UserError(
@@ -85,10 +88,20 @@ class MicroBatch:
         return done[0]
 
 
-def _within_memory(attempt: Callable[[], Result]) -> tuple[Result] | None:
-    """What ``attempt`` returns, or None where memory ran out, with all that it held given back."""
+def _within_memory(attempt: Callable[[], Result], room: float = 1.0) -> tuple[Result] | None:
+    """What ``attempt`` returns, or None where memory ran out, with all that it held given back.
+
+    ``room``: the share of a GPU's memory that it may take.
+    """
     try:
-        return (attempt(),)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        done = attempt()
+        if room == 1.0 or not torch.cuda.is_available():
+            return (done,)
+        if torch.cuda.max_memory_allocated() <= room * torch.cuda.mem_get_info()[1]:
+            return (done,)
+        del done
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
