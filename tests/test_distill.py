@@ -125,6 +125,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Path) -> None:
         stage.load_state({"truth": 0.0})
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_machines_choices_change_how_it_is_computed_and_not_what(tiny_run: Path, tmp_path: Path) -> None:
     """Kills: choices that are not applied, or that reach the student alone; a second trainer in the same folder."""
     made = {}

@@ -14,7 +14,6 @@ import unilat
 from unilat.files import read_safetensors
 from unilat.run.folder import RunFolder
 
-
 ONE_GPU = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes of a run need two GPUs, or none")
 
 

@@ -54,7 +54,8 @@ def stage() -> Stage:
 
     def after_step(metrics: dict[str, float], samples: int) -> dict[str, float]:
         with torch.no_grad():
-            return {"looked": float(model(data[:2].to(model.seen.device)).square().mean())} if samples % (10 * BATCH) == 0 else {}
+            seen = data[:2].to(model.seen.device)
+            return {"looked": float(model(seen).square().mean())} if samples % (10 * BATCH) == 0 else {}
 
     def calibrate(ema: dict[str, Tensor], step: int) -> dict[str, float]:
         return {"calibration": float(sum(tensor.double().square().sum() for tensor in ema.values()))}

@@ -33,7 +33,6 @@ from .test_muon import Linked
 from .test_resume import lines
 from .toy import Toy, fit, schedule, written
 
-
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",

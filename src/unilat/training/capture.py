@@ -11,7 +11,7 @@ plain one (``engine.py``), bit by bit. The first :data:`WARM` steps are real one
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -142,6 +142,14 @@ class Captured:
         self._graphed = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self._graphed else None
 
+    @classmethod
+    @contextlib.contextmanager
+    def holding(cls, state: State, tell: Callable[[str], None]) -> Iterator["Captured | None"]:
+        """The steps of ``state``, whose stage holds what moves while the context lasts; None where it cannot."""
+        hold = state.stage.hold
+        with contextlib.ExitStack() as stack:
+            yield hold and cls(state, stack.enter_context(hold(state.device)), stack.close, tell)
+
     def step(self, rows: Batch) -> dict[str, float]:
         """One step on ``rows``; the means over the batch, as the plain step tells them.
 
@@ -191,7 +199,7 @@ class Captured:
     def _losses(self) -> None:
         """Gradients, and in ``told`` the means over the batch and the gradient's norm."""
         state, total = self.state, self.state.schedule.batch
-        state.forget_gradients()
+        state.drop_gradients()
         loss, metrics = state.stage.losses(self.batch, self.draws)
         self.draws.end()
         if loss.shape != (total,):

@@ -333,9 +333,7 @@ def fit(
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         batches = placed(stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers)), place)
-        hold = stack.enter_context(ExitStack())  # ends with the run, or with the last captured step
-        moving = hold.enter_context(stage.hold(place)) if capture and stage.hold else None
-        captured = None if moving is None else Captured(state, moving, hold.close, tell)
+        captured = stack.enter_context(Captured.holding(state, tell)) if capture else None
         told = _loop(state, world, batches, last, folder, journal, progress, warn, micro, captured)
         return Fitted(
             stage=stage.name,
