@@ -44,6 +44,8 @@ AHEAD = (
     tuple(("photo-256", stage) for stage in STAGES),
 )
 """What three processes compile side by side before the first of these is measured: together they fit into 75 GiB."""
+TIMED = ("small", "glyphs")
+"""What nothing may be compiled beside; bits and resuming are as they are beside others."""
 AHEAD_LIMIT, COMPILERS = 140.0, 5
 """Seconds that this may take, and processes that compile in each."""
 GOALS: dict[str, dict[str, Any]] = {
@@ -286,14 +288,21 @@ def environment(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])} | more
 
 
-def compile_ahead(parts: Sequence[str], limit: float) -> None:
-    """What the ``parts`` need compiled, several processes side by side, for so many seconds at the most."""
-    begun = time.perf_counter()
+def compile_ahead(parts: Sequence[str]) -> "list[subprocess.Popen[bytes]]":
+    """Processes that compile what the ``parts`` need, side by side."""
     running: list[subprocess.Popen[bytes]] = []
+    for name in BATCHES:
+        (WORK / f"first-{name}.json").unlink(missing_ok=True)
     for place, group in enumerate(AHEAD):
         if any(part in parts for part, _ in group):
             words = [*WORKER, "ahead", "--ahead", str(place), *parts]
             running.append(subprocess.Popen(words, env=environment(TORCHINDUCTOR_COMPILE_THREADS=str(COMPILERS))))
+    return running
+
+
+def ended(running: "Sequence[subprocess.Popen[bytes]]", limit: float) -> None:
+    """Wait for them, for so many seconds at the most."""
+    begun = time.perf_counter()
     for process in running:
         try:
             process.wait(max(1.0, limit - (time.perf_counter() - begun)))
@@ -350,13 +359,15 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("there is no GPU here, or this torch cannot use it: nothing was measured, nothing is written")
         return
-    begun, parts, compiled = time.perf_counter(), options.part or [*LIMITS], False
+    begun, parts, compiling = time.perf_counter(), options.part or [*LIMITS], None
     for part in parts:
         left = options.seconds - (time.perf_counter() - begun)
-        if part in BATCHES and not compiled:
-            print(f"compiling: at most {min(AHEAD_LIMIT, 0.5 * left):.0f} s", flush=True)
-            compile_ahead(parts, min(AHEAD_LIMIT, 0.5 * left))
-            left, compiled = options.seconds - (time.perf_counter() - begun), True
+        if compiling is None and part not in TIMED:
+            compiling = compile_ahead(parts)
+        if compiling and part in BATCHES:
+            print(f"compiling: at most {min(AHEAD_LIMIT, 0.5 * left):.0f} s more", flush=True)
+            ended(compiling, min(AHEAD_LIMIT, 0.5 * left))
+            left, compiling = options.seconds - (time.perf_counter() - begun), []
         print(f"{part}: at most {min(LIMITS[part], left):.0f} s", flush=True)
         for one in run_part(part, min(LIMITS[part], max(1.0, left))):
             print("  ", one["what"], one["value"], one["unit"], one["goal"] or "", one["holds"], flush=True)

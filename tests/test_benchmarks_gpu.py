@@ -104,7 +104,7 @@ def test_what_is_compiled_ahead_fits_into_its_time(gpu: ModuleType, monkeypatch:
             killed.append("one")
 
     monkeypatch.setattr(gpu.subprocess, "Popen", Process)
-    gpu.compile_ahead(["photo-64", "imagenet-512"], 30.0)
+    gpu.ended(gpu.compile_ahead(["photo-64", "imagenet-512"]), 30.0)
     assert begun == [["0", "photo-64", "imagenet-512"], ["1", "photo-64", "imagenet-512"]]
     assert killed == ["one", "one"] and all(1.0 <= wait <= 30.0 for wait in waits)
 

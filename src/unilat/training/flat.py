@@ -96,7 +96,8 @@ class Whole:
         if nothing := [mine for mine, grad in others.values() if grad is None]:
             torch._foreach_zero_(nothing)  # pyright: ignore[reportPrivateImportUsage]
         if elsewhere := [(mine, grad) for mine, grad in others.values() if grad is not None]:
-            torch._foreach_copy_(*zip(*elsewhere, strict=True))  # pyright: ignore[reportPrivateImportUsage]
+            into, grads = zip(*elsewhere, strict=True)
+            torch._foreach_copy_(into, grads)  # pyright: ignore[reportPrivateImportUsage]
         for name, (mine, _) in others.items():
             self._trained[name].grad = mine
         return self.gradients
