@@ -39,6 +39,13 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.fixture
+def in_a_child(on_cpu: None) -> None:
+    """The same for a test that computes gradients in a child."""
+    if torch.cuda.is_initialized():
+        pytest.skip("torch's autograd does not survive a fork once it has used a GPU: run this file alone")
+
+
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 96 grey pictures of 16 × 16 in two classes, bars that lie and bars that stand."""
