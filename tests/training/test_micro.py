@@ -350,3 +350,28 @@ def test_what_fits_is_sought_by_plain_blocks(tmp_path: Path) -> None:
         toy.losses = watched  # type: ignore[method-assign]
         fit(toy, schedule(), tmp_path / f"{search}{size}", SEED, stop_at=2, micro=MicroBatch(size, search))
         assert [*dict.fromkeys(calls)] == seen and block._compiled_call_impl is not None
+
+
+def test_what_is_found_leaves_a_tenth_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 bytes a row takes 11: 8 rows take 88, 9 would fit and leave too little. What was asked for may take all.
+
+    Kills: a GPU that is filled to the last byte, one that is filled half, a peak that an earlier try has left.
+    """
+    toy = Narrow(9)
+
+    def peak() -> int:
+        return 11 * max(toy.sizes, default=0)
+
+    for name, call in {
+        "is_available": lambda: True,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": toy.sizes.clear,
+        "max_memory_allocated": peak,
+        "mem_get_info": lambda: (1, 100),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, call)
+    for batch, search, size in ((9, True, 5), (8, True, 0), (9, False, 0)):
+        micro = MicroBatch(search=search)
+        plan = schedule(batch=batch, samples=2 * batch)
+        fit(toy, plan, tmp_path / f"{batch}{search}", SEED, micro=micro, device="cpu")
+        assert micro.size == size
