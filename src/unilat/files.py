@@ -1,12 +1,15 @@
 """Files written whole or not at all, all of the library's by :func:`whole`; safetensors and JSON read without trust."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unilat.types import UserError
+
+MOST = 2**28
+"""Bytes of the largest file that is read whole where nobody says how many."""
+Place = Callable[[Path], AbstractContextManager[Path]]
+"""Gives for a file a place to write it to, as :func:`whole` does."""
 
 
 @contextlib.contextmanager
@@ -37,22 +45,50 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+def durable(path: Path) -> AbstractContextManager[Path]:
+    """:func:`whole`, with the bytes on the disk before the name is."""
+    return whole(path, sync=True)
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str], place: Place = whole) -> None:
     """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda part: save_file(plain, part, metadata=header | {"sha256": digest(plain)}))
+    _replace(path, lambda part: save_file(plain, part, metadata=header | {"sha256": digest(plain)}), place)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, place: Place = whole) -> None:
     """Write readable JSON atomically, by the same rule; NaN and infinity become null, as JSON knows neither."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
-    _replace(path, lambda part: part.write_text(text, "utf-8"))
+    content = json_bytes(value)
+    _replace(path, lambda part: part.write_bytes(content), place)
+
+
+def json_bytes(value: Any) -> bytes:
+    """What :func:`write_json` writes."""
+    return (json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+    """All bytes of a regular file; ``OSError`` for a pipe or a device, which may have no end, and beyond ``most``."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, where {most:,} are the most")
+        return file.read()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes; ``OSError`` for anything else, and without waiting for it."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises :class:`UserError` where it is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_bytes(path).decode())
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -67,9 +103,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def _replace(path: Path, write: Callable[[Path], Any], place: Place = whole) -> None:
     try:
-        with whole(path) as part:
+        with place(path) as part:
             write(part)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None

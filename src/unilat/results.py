@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from unilat.files import read_json, write_json
+from unilat.files import Place, read_json, whole, write_json
 from unilat.types import UserError
 
 FORMAT = "unilat results 1"
@@ -184,9 +184,9 @@ class Results:
             raise UserError(f"{name} is damaged or of another unilat ({problem}): {out}") from None
 
 
-def write(path: Path, results: Results) -> None:
+def write(path: Path, results: Results, place: Place = whole) -> None:
     """Write ``results`` as JSON, whole or not at all; raises :class:`UserError` where that fails."""
-    write_json(path, results.to_json())
+    write_json(path, results.to_json(), place)
 
 
 def read(path: Path) -> Results:
@@ -194,6 +194,16 @@ def read(path: Path) -> Results:
     if not path.is_file():
         raise UserError(f"{path} is not there: measure the run with `unilat evaluate {path.parent}`")
     return Results.from_json(read_json(path), str(path), path.parent)
+
+
+def read_phases(path: Path) -> list[Phase]:
+    """What ``phases.json`` holds, nothing where it is not there; raises :class:`UserError` where it does not fit."""
+    if not path.exists():
+        return []
+    try:
+        return list(_built(tuple[Phase, ...], read_json(path), ""))
+    except _Unfit as problem:
+        raise UserError(f"{path} is damaged ({problem}): delete it and go on without these times") from None
 
 
 class _Unfit(Exception):

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unilat import results
-from unilat.files import read_json, write_safetensors
+from unilat.files import write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
@@ -19,6 +18,7 @@ from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Rec
 from unilat.run.folder import RunFolder
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
+from unilat.run.seal import check, sealed
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -84,10 +84,10 @@ def evaluate(
     if run.world.rank > 0:
         return found
     if source is None and run.distilled:
-        results.write(files.metrics_fast, found)
+        results.write(files.metrics_fast, found, sealed)
     elif source is None:
-        write_safetensors(files.evaluation, arrays, {})
-        results.write(files.metrics, found)
+        write_safetensors(files.evaluation, arrays, {}, sealed)
+        results.write(files.metrics, found, sealed)
     return found
 
 
@@ -221,7 +221,9 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
     parts = describe(run.config, run.data.channels, len(run.classes)).parts
-    phases = {phase.name: phase for phase in _phases(RunFolder(run.folder).phases)}
+    path = RunFolder(run.folder).phases
+    check(path)
+    phases = {phase.name: phase for phase in results.read_phases(path)}
     seconds = round(time.perf_counter() - begun, 2)
     phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
     return Costs(
@@ -229,11 +231,3 @@ def _costs(run: Run, begun: float) -> Costs:
         training_flops={name: part.training_flops for name, part in parts.items()},
         phases=tuple(phases.values()),
     )
-
-
-def _phases(path: Path) -> list[Phase]:
-    """What training has timed."""
-    try:
-        return [Phase(**row) for row in read_json(path)] if path.is_file() else []
-    except TypeError:
-        raise UserError(f"{path} is damaged: delete it, and evaluate again") from None

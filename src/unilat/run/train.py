@@ -28,14 +28,16 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
-from unilat.results import Results
+from unilat.results import Phase, Results, read_phases
+from unilat.run.claim import origin, ready, refuse_other
 from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.records import Note, OnStep, ignore
-from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
+from unilat.run.seal import grown, remark, sealed
+from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of
 from unilat.signals.stream import Streamed
@@ -43,6 +45,7 @@ from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
+from unilat.training.journal import Log
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import ALONE, World, join
@@ -85,6 +88,8 @@ def train(
         if world.rank == 0:
             stack.enter_context(lock(folder))
             _claim(config, folder, manifest(str(place)), chosen)
+            if unsealed := remark(folder):
+                progress(Note(unsealed))
         world.meet()  # the others begin when the folder is claimed
         how = _How(progress if world.rank == 0 else ignore, device, chosen, world)
         return _train(config, folder, how, charge)
@@ -98,6 +103,8 @@ class _How:
     device: str
     choices: Choices
     world: World = ALONE
+    origin: str = ""
+    """What the run's checkpoints are of."""
 
 
 def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) -> Results | None:
@@ -114,6 +121,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
             tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices, world)
+        how = replace(how, origin=origin(config, pictures.sha256))
     with _unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
@@ -143,26 +151,24 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
 def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices) -> None:
     """Make the run folder, or refuse one of another configuration, naming what differs.
 
-    A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
-    the mended one may take it.
+    A folder in which no pictures were read yet has nothing to lose: after a mistake in the first command the mended one
+    may take it.
     """
-    files = RunFolder(folder)
+    files, begun = RunFolder(folder), ready(config, folder)
     if files.config.is_file():
         found = read_config(folder)
         share = config.data.unreadable_share
         lengthened = replace(found, evaluation=config.evaluation, data=replace(found.data, unreadable_share=share))
-        if lengthened != config and files.data.is_file():
+        if lengthened != config and begun:
             differs = "; ".join(configuration.differences(lengthened, config))
             raise UserError(
                 f"{folder} holds a run of another configuration ({differs}): choose another `out`, or delete it"
             )
-    elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no run folder: choose another `out`")
-    write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
+    write_json(files.config, configuration.to_dict(config), sealed)  # first: it makes the folder a run folder
     for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     if not files.manifest.is_file():
-        write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices))
+        write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices), sealed)
 
 
 @contextlib.contextmanager
@@ -178,7 +184,8 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
             count = f"{len(lost)} of {len(pictures)} pictures could not be read"
             tell(Note(f"{count}, others took their place: {first}{more}"))
             known = read_facts(RunFolder(folder).data)
-            write_json(RunFolder(folder).data, replace(known, unreadable={**known.unreadable, **lost}).to_json())
+            found = replace(known, unreadable={**known.unreadable, **lost})
+            write_json(RunFolder(folder).data, found.to_json(), sealed)
 
 
 def _remember(
@@ -206,9 +213,11 @@ def _remember(
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
     known = before.get("unreadable") if isinstance(before, dict) else None
+    facts = replace(facts, unreadable=known if isinstance(known, dict) else {})
+    refuse_other(path, facts)
     world.meet()  # all have read what was there
     if world.rank == 0:
-        write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
+        write_json(path, facts.to_json(), sealed)
 
 
 def _stage1(
@@ -247,7 +256,7 @@ def _stage1(
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     if how.world.rank == 0:
-        write_safetensors(path, model.state_dict(), header)
+        write_safetensors(path, model.state_dict(), header, sealed)
 
 
 def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed, world: World = ALONE) -> None:
@@ -260,7 +269,7 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed, w
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder
     if world.rank == 0 and not path.is_file():
-        write_safetensors(path, *read_safetensors(other.files.autoencoder))
+        write_safetensors(path, *read_safetensors(other.files.autoencoder), sealed)
 
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float, workers: int = 0) -> int:
@@ -275,8 +284,9 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     machine |= {"shard": how.choices.shard}
     before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
-        path, log = files.stage(stage.name), files.log
-        done = fit(stage, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
+        path, log = files.stage(stage.name), Log(files.log, sealed, grown)
+        ours = owned(stage, how.origin) if how.origin else stage
+        done = fit(ours, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
         if compiled:
             how.tell(Note(f"{stage.name}: compiling took {seconds_of_compiling() - before:.0f} s of it"))
     stage.model.load_state_dict(done.ema)
@@ -286,13 +296,15 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
 def _micro_batch(stage: str, folder: Path, how: _How, search: bool) -> MicroBatch:
     """What is computed at a time: as asked, else as the manifest remembers it, else on a GPU what is found to fit."""
     path = RunFolder(folder).manifest
-    kept = read_json(path).get("micro_batches", {}) if path.is_file() else {}
+    tree = read_json(path) if path.is_file() else {}
+    tree = tree if isinstance(tree, dict) else {}
+    there = tree.get("micro_batches")
+    kept = {name: size for name, size in there.items() if type(size) is int} if isinstance(there, dict) else {}
 
     def found(size: int) -> None:
         how.tell(Note(f"{stage}: in micro-batches of {size}, which fit into memory"))
         if os.environ.get("RANK", "0") == "0":
-            known = read_json(path)
-            write_json(path, known | {"micro_batches": known.get("micro_batches", {}) | {stage: size}})
+            write_json(path, tree | {"micro_batches": kept | {stage: size}}, sealed)
 
     asked = how.choices.micro_batch
     return MicroBatch(asked or kept.get(stage, 0), search and not asked, found)
@@ -340,7 +352,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     if how.world.rank == 0:
-        write_safetensors(path, model.state_dict(), header)
+        write_safetensors(path, model.state_dict(), header, sealed)
 
 
 @contextlib.contextmanager
@@ -354,9 +366,9 @@ def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
         yield
     finally:
         path = RunFolder(folder).phases
-        rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
-        row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
-        row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
-        row["peak_memory_mib"] = max(row["peak_memory_mib"], round(peak_memory()))
+        rows = {row.name: row for row in read_phases(path)}
+        row = rows.get(name, Phase(name=name, seconds=0.0, peak_memory_mib=0))
+        seconds, memory = row.seconds + time.perf_counter() - start, max(row.peak_memory_mib, round(peak_memory()))
+        rows[name] = replace(row, seconds=round(seconds, 2), peak_memory_mib=memory)
         with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
-            write_json(path, list(rows.values()))
+            write_json(path, [dataclasses.asdict(row) for row in rows.values()], sealed)

@@ -31,7 +31,7 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig
 from unilat.results import Results
 from unilat.results import read as read_results
-from unilat.run import facts
+from unilat.run import facts, seal
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
@@ -59,6 +59,7 @@ class Run:
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
         self.config, files = read_config(self.folder), self.files
+        seal.check(files.data, files.autoencoder, files.base)
         self.data = facts.read(files.data)
         tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
         self.autoencoder = build_autoencoder(self.config, self.data.channels)
@@ -85,7 +86,9 @@ class Run:
         self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
 
     def _few(self, part: str, teacher: torch.nn.Module) -> FewSteps:
-        return FewSteps.load(self.files.few_steps(part), teacher)
+        path = self.files.few_steps(part)
+        seal.check(path)
+        return FewSteps.load(path, teacher)
 
     @property
     def files(self) -> RunFolder:
@@ -116,6 +119,7 @@ class Run:
     @property
     def results(self) -> Results:
         """What the run was measured to be worth, from ``metrics.json``; UserError where it was not measured yet."""
+        seal.check(self.files.metrics)
         return read_results(self.files.metrics)
 
     @functools.cached_property
@@ -308,9 +312,10 @@ def load(folder: str | Path, device: str = "auto", decoder: Speed = "full", base
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run folder; raises :class:`UserError` where it is none."""
     path = RunFolder(folder).config
+    seal.check(path)
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train`")
-    return configuration.from_json(path.read_text("utf-8", "replace"))
+    return configuration.read(path)
 
 
 def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

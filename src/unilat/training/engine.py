@@ -28,7 +28,7 @@ from unilat.training.batches import placed, upcoming
 from unilat.training.capture import Captured, NoRoom, NotFinite
 from unilat.training.fast import uncompiled
 from unilat.training.flat import Whole
-from unilat.training.journal import Journal
+from unilat.training.journal import Journal, Log
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
 from unilat.training.order import batch_indices, epochs_of
@@ -291,7 +291,7 @@ def fit(
     folder: Path,
     seed: int,
     *,
-    log: Path | None = None,
+    log: Path | Log | None = None,
     progress: Progress | None = None,
     stop_at: int | None = None,
     device: str = "auto",
