@@ -1,15 +1,18 @@
 """Files written whole or not at all, all of the library's by :func:`whole`; safetensors and JSON read without trust."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
+import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -93,6 +96,42 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not there") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no whole JSON file ({error})") from None
+
+
+class Unfit(Exception):
+    """A key, and what is wrong with it."""
+
+
+def built(kind: Any, tree: object, key: str) -> Any:
+    """``tree``, as JSON has it, as an object of the annotation ``kind``; raises :class:`Unfit` with the first ``key``
+    that is not one."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(tree, dict):
+            raise Unfit(f"{key or 'the file'} must be an object")
+        inside = f"{key}." if key else ""
+        hints = get_type_hints(kind)
+        for name in (*hints, *tree):
+            if name not in tree or name not in hints:
+                raise Unfit(f"{inside}{name} is {'missing' if name in hints else 'not known'}")
+        return kind(**{name: built(hint, tree[name], f"{inside}{name}") for name, hint in hints.items()})  # pyright: ignore[reportCallIssue]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return None if tree is None else built(inner[0], tree, key)
+    if origin is tuple and isinstance(tree, list):
+        return tuple(built(inner[0], value, f"{key}[{index}]") for index, value in enumerate(tree))
+    if origin is dict and isinstance(tree, dict):
+        return {str(name): built(inner[1], value, f"{key}.{name}") for name, value in tree.items()}
+    if kind is float and tree is None:
+        return math.nan
+    if isinstance(tree, int) and tree.bit_length() > 1000:
+        raise Unfit(f"{key} is larger than any number")
+    fits = int | float if kind is float else origin or kind
+    if isinstance(tree, bool) or not isinstance(tree, fits):
+        word = {float: "a number", int: "a whole number", str: "a text", tuple: "a list"}.get(
+            origin or kind, "an object"
+        )
+        raise Unfit(f"{key} must be {word}")
+    return tree
 
 
 def _finite(value: Any) -> Any:

@@ -21,7 +21,7 @@ from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
-from unilat.recipe.config import RunConfig, check, from_json, to_json
+from unilat.recipe.config import RunConfig, check, read, to_json
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ class ConfiguredTrain:
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
             with TrainingProgress(output.console) as progress:
-                run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
+                named = {"choices": self.choices(), "features": self.options.features}
+                run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)
             if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
                 report = str(RunFolder(self.folder).report)
                 output.result(run.results.to_json() | {"report": report}, metrics_table(run.results, self.folder))
@@ -162,10 +163,7 @@ def _start(options: Train) -> RunConfig:
     if options.config is not None and options.preset is not None:
         raise UserError("--config and --preset both name a starting configuration: give one of them")
     if options.config is not None:
-        try:
-            config = from_json(options.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {options.config} cannot be read: {error}") from None
+        config = read(options.config)
         if options.size is not None:
             config = replace(config, data=replace(config.data, size=as_size(options.size)))
     else:

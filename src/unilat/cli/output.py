@@ -52,6 +52,16 @@ class Output:
         """A line for people, on standard error."""
         self.console.print(arguments_named(line), markup=False)
 
+    def unsealed(self, *folders: Path) -> None:
+        """A line for each run whose files nothing checks, and one for each file that is not what its run wrote."""
+        from unilat.run import seal
+
+        for folder in folders:
+            if folder.is_dir():
+                lines = (f"{path} {seal.problem(path)}: {seal.way_out(path)}" for path in seal.wrong(folder))
+                for line in filter(None, (seal.remark(folder), *lines)):
+                    self.say(line)
+
     def result(self, values: Mapping[str, object], text: str) -> None:
         """The command's one answer: ``values`` as JSON, or ``text``. Closes the output."""
         self._exit.close()

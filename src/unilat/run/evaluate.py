@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from unilat.files import write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
-from unilat.metrics.features import FeatureNetwork, feature_network
+from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
 from unilat.metrics.quality import average, qualities
 from unilat.recipe.build import describe
+from unilat.recipe.config import RunConfig
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
 from unilat.run.parts import read_pictures, rows_of
@@ -35,11 +37,16 @@ Say = Callable[[str], object]
 
 
 def evaluate(
-    run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | Streamed | None = None
+    run: Run,
+    source: Source | None = None,
+    say: Say = lambda line: None,
+    pictures: Pictures | Streamed | None = None,
+    features: str | Path | None = None,
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
-    ``pictures``: what the run was trained from, where it is at hand already.
+    ``pictures``: what the run was trained from, where it is at hand already. ``features``: the feature network, in
+    place of the configuration's; only here it may be a TorchScript file, which is a program.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
@@ -55,23 +62,25 @@ def evaluate(
     wanted = run.config.evaluation.pictures
     test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
-    features = feature_network(run.config.evaluation.features, run.device)
-    real = _features(run, features, test) if features else None
+    network = features_of(run.config, features, run.device)
+    real = _features(run, network, test) if network else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     bits = _bits(run, test, arrays)
+    if run.base is None and run.config.stage2.samples:
+        say("stage 2 is not finished: there is no base model to measure or to sample from")
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
-    reconstruction, other_steps = _reconstructions(run, test, features, real, arrays)
+    reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
     generation, classifier = None, None
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
         sampled = run.sample(run.config.evaluation.samples)
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
-        generation = _generation(run, sampled.images, features, real)
+        generation = _generation(run, sampled.images, network, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
     measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
     found = Results(
         pictures=measured,
-        features=features.protocol if features else None,
+        features=network.protocol if network else None,
         bits=bits,
         base_bits=base_bits,
         reconstruction=reconstruction,
@@ -89,6 +98,15 @@ def evaluate(
         write_safetensors(files.evaluation, arrays, {}, sealed)
         results.write(files.metrics, found, sealed)
     return found
+
+
+def features_of(
+    config: RunConfig, named: str | Path | None, device: torch.device | str = "cpu"
+) -> FeatureNetwork | None:
+    """The network that was ``named`` by whoever measures, or else the configuration's, which may be no program."""
+    if named is None:
+        refuse_program(config.evaluation.features)
+    return feature_network(config.evaluation.features if named is None else named, device)
 
 
 def own_pictures(run: Run) -> Pictures | Streamed:

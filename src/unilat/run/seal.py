@@ -97,6 +97,11 @@ def check(*paths: Path) -> None:
             raise UserError(f"{path} {found}: {way_out(path)}")
 
 
+def wrong(folder: Path) -> list[Path]:
+    """The files of a sealed run that are not what the run wrote."""
+    return [path for name in WAYS_OUT if problem(path := folder / name)]
+
+
 def way_out(path: Path) -> str:
     """What to do where a file of a run is not what it was."""
     return WAYS_OUT[path.name].format(folder=path.parent)

@@ -20,7 +20,6 @@ from torch import Tensor
 from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
-from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
 from unilat.models.shards import LatentShards, Seal, of_data, open_shards, take_shards, write_shards
@@ -30,7 +29,7 @@ from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.results import Phase, Results, read_phases
 from unilat.run.claim import origin, ready, refuse_other
-from unilat.run.evaluate import evaluate
+from unilat.run.evaluate import evaluate, features_of
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
@@ -67,18 +66,19 @@ def train(
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
+    features: str | Path | None = None,
 ) -> Results | None:
     """Run the main job in ``folder`` and return its results, also in ``metrics.json``; None from torchrun's others.
 
     ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
-    machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
-    holds a run of another configuration.
+    machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
+    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
     """
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
-    feature_network(config.evaluation.features)  # a mistake in its name is told now, not after the training
+    features_of(config, features)  # a mistake in its name is told now, not after the training
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
@@ -91,7 +91,7 @@ def train(
             if unsealed := remark(folder):
                 progress(Note(unsealed))
         world.meet()  # the others begin when the folder is claimed
-        how = _How(progress if world.rank == 0 else ignore, device, chosen, world)
+        how = _How(progress if world.rank == 0 else ignore, device, chosen, world, features=features)
         return _train(config, folder, how, charge)
 
 
@@ -105,6 +105,8 @@ class _How:
     world: World = ALONE
     origin: str = ""
     """What the run's checkpoints are of."""
+    features: str | Path | None = None
+    """Network behind the distances, in place of the configuration's."""
 
 
 def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) -> Results | None:
@@ -141,7 +143,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         run = load(folder, device)
         run.world = world
         with _phase(folder, "evaluate"):
-            results = evaluate(run, say=lambda text: tell(Note(text)), pictures=pictures)
+            results = evaluate(run, say=lambda text: tell(Note(text)), pictures=pictures, features=how.features)
         if world.rank > 0:
             return None  # the first process reports
         page.write(folder)
