@@ -98,6 +98,10 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is no whole JSON file ({error})") from None
 
 
+class Damaged(UserError):
+    """A file that is not what was written; in one line, with the way out."""
+
+
 class Unfit(Exception):
     """A key, and what is wrong with it."""
 

@@ -333,7 +333,7 @@ class Report:
         from unilat.report import page
 
         with Output(self.json) as output:
-            output.unsealed(self.run)
+            output.changed(self.run)
             path = page.write(self.run)
             output.result({"report": str(path)}, f"report: {path}")
 

@@ -21,7 +21,7 @@ from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
-from unilat.recipe.config import RunConfig, check, read, to_json
+from unilat.recipe.config import RunConfig, check, to_json
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def _start(options: Train) -> RunConfig:
     if options.config is not None and options.preset is not None:
         raise UserError("--config and --preset both name a starting configuration: give one of them")
     if options.config is not None:
-        config = read(options.config)
+        from unilat.run.trained import read_config_file
+
+        config = read_config_file(options.config)
         if options.size is not None:
             config = replace(config, data=replace(config.data, size=as_size(options.size)))
     else:

@@ -150,7 +150,7 @@ class Compare:
         from unilat.studies.compare import compare
 
         with Output(self.json) as output:
-            output.unsealed(*self.runs)
+            output.changed(*self.runs)
             table = compare(self.runs, self.out)
             output.result(table.to_json(), comparison_table(table))
 
@@ -288,10 +288,9 @@ class Bench:
     def _settings(self) -> "tuple[RunConfig, int, int | Data]":
         """The configuration, the channels of its pictures and how many there are."""
         from unilat.recipe import presets
-        from unilat.recipe.config import read as read_file
         from unilat.run.facts import read
         from unilat.run.folder import RunFolder
-        from unilat.run.trained import read_config
+        from unilat.run.trained import read_config, read_config_file
         from unilat.studies.phases import Data
         from unilat.types import UserError
 
@@ -301,7 +300,7 @@ class Bench:
             return config, config.data.channels or self.channels, self.pictures
         if self.size is not None:
             raise UserError(f"--size goes with a preset; {path} has a size of its own")
-        config = read_config(path) if path.is_dir() else read_file(path)
+        config = read_config(path) if path.is_dir() else read_config_file(path)
         data = RunFolder(path).data
         if not data.is_file():
             return config, config.data.channels or self.channels, self.pictures

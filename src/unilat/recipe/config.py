@@ -7,20 +7,16 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from unilat.fields import FieldError, spelled
-from unilat.files import read_bytes
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.models.base import BaseConfig
 from unilat.recipe.parts import DataConfig, EvaluationConfig, Stage1Config, Stage2Config
 from unilat.types import UserError
 
-LONGEST = 2**20
-"""Bytes that a configuration may have."""
 FRAMES = 16
 """Length of the clips that a configuration of three axes is counted for."""
 SETTLED = 0.8
@@ -73,15 +69,6 @@ def from_json(text: str) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"configuration: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def read(path: Path) -> RunConfig:
-    """Read a configuration file, by the same rule."""
-    try:
-        text = read_bytes(path, LONGEST).decode("utf-8", "replace")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    return from_json(text)
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:

@@ -89,15 +89,19 @@ def evaluate(
         classifier=classifier,
         costs=_costs(run, begun),
     )
+    if source is None and run.world.rank == 0:
+        _keep(run, found, arrays)
+    return found
+
+
+def _keep(run: Run, found: Results, arrays: dict[str, Tensor]) -> None:
+    """Write what was found on the run's own pictures into its folder."""
     files = RunFolder(run.folder)
-    if run.world.rank > 0:
-        return found
-    if source is None and run.distilled:
+    if run.distilled:
         results.write(files.metrics_fast, found, sealed)
-    elif source is None:
+    else:
         write_safetensors(files.evaluation, arrays, {}, sealed)
         results.write(files.metrics, found, sealed)
-    return found
 
 
 def features_of(

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import filelock
 
-from unilat.files import durable, open_regular, read_bytes, write_json
+from unilat.files import Damaged, durable, open_regular, read_bytes, write_json
 from unilat.run.folder import RunFolder
-from unilat.types import UserError
 
 FORMAT = "unilat seal 1"
 State = tuple[int, str] | None
@@ -58,7 +57,7 @@ def begin(folder: Path) -> None:
 
 
 def read(folder: Path) -> Files | None:
-    """The seal of a run folder, or None where it has none; raises :class:`UserError` where it is damaged."""
+    """The seal of a run folder, or None where it has none; raises :class:`~unilat.files.Damaged` for a bad one."""
     path = RunFolder(folder).seal
     try:
         tree = json.loads(read_bytes(path))
@@ -72,7 +71,7 @@ def read(folder: Path) -> Files | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise UserError(
+        raise Damaged(
             f"{path} is damaged ({error}), so nothing of the run can be checked: bring it back, or delete it and the "
             "run is read unsealed"
         ) from None
@@ -91,10 +90,10 @@ def problem(path: Path) -> str:
 
 
 def check(*paths: Path) -> None:
-    """Raise :class:`UserError` with the way out for the first file of a run that is not what the run wrote."""
+    """Raise :class:`~unilat.files.Damaged`, with the way out, for the first file that is not what the run wrote."""
     for path in paths:
         if found := problem(path):
-            raise UserError(f"{path} {found}: {way_out(path)}")
+            raise Damaged(f"{path} {found}: {way_out(path)}")
 
 
 def wrong(folder: Path) -> list[Path]:

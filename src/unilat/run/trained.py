@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unilat.fields import FieldError
-from unilat.files import read_safetensors
+from unilat.files import read_bytes, read_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
@@ -45,6 +45,8 @@ from unilat.types import UserError
 Source = str | Path | Tensor | np.ndarray | Sequence[Any] | PictureSet
 """Whatever :meth:`Run.read` takes."""
 Speed = Literal["full", "fast"]
+LONGEST = 2**20
+"""Bytes that a configuration may have."""
 
 
 class Run:
@@ -315,7 +317,18 @@ def read_config(folder: Path) -> RunConfig:
     seal.check(path)
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train`")
-    return configuration.read(path)
+    return read_config_file(path)
+
+
+def read_config_file(path: Path) -> RunConfig:
+    """The configuration in a file; of a run's own only if it is what the run wrote. Raises :class:`UserError`."""
+    if path.name == RunFolder(path.parent).config.name:
+        seal.check(path)
+    try:
+        text = read_bytes(path, LONGEST).decode("utf-8", "replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    return configuration.from_json(text)
 
 
 def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -17,6 +17,7 @@ from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
 from unilat.run import facts, seal
 from unilat.run.folder import RunFolder
+from unilat.run.trained import read_config_file
 from unilat.training import checkpoint
 from unilat.types import UserError
 
@@ -102,7 +103,7 @@ def _sealed(folder: Path) -> Iterator[Finding]:
 
 def _configured(folder: Path) -> Iterator[Finding]:
     def checked(path: Path) -> RunConfig:
-        config = configuration.read(path)
+        config = read_config_file(path)
         configuration.check(config)
         return config
 
@@ -224,7 +225,7 @@ def _left(folder: Path) -> Iterator[Finding]:
 def _unfinished(folder: Path) -> Iterator[Finding]:
     files = RunFolder(folder)
     try:
-        stage2 = configuration.read(files.config).stage2.samples > 0
+        stage2 = read_config_file(files.config).stage2.samples > 0
     except UserError:
         return
     wanted = [(files.autoencoder, "stage 1 is not finished", "`unilat train`")]
