@@ -87,11 +87,12 @@ def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -
     """Kills: a KeyError for a file that lost its keys, and a text that is taken for the number of channels."""
     folder = tmp_path / "damaged"
     shutil.copytree(tiny_run, folder)
+    (folder / "seal.json").unlink()
     facts = read_json(folder / "data.json")
     del facts["classes"]
     (folder / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): delete it"):
+    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): bring it back"):
         run.load(folder)
     (folder / "data.json").write_text(json.dumps({**facts, "channels": "3"}))
-    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): delete it"):
+    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): bring it back"):
         run.load(folder)

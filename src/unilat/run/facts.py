@@ -51,7 +51,7 @@ def read(path: Path) -> Facts:
     if missing or amiss:
         told = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(amiss)} of another kind"] * bool(amiss)
         raise UserError(
-            f"{path} is damaged ({'; '.join(told)}): delete it and go on with `unilat train`, which writes it again"
+            f"{path} is damaged ({'; '.join(told)}): bring it back, or begin the run anew in another folder"
         )
     size, converted, unreadable = tree.get("size"), tree.get("converted"), tree.get("unreadable")
     counts = {name: tree[name] for name in ("count", "train", "calibration", "test", "skipped") if name in tree}

@@ -28,9 +28,9 @@ Files = Mapping[str, tuple[State, ...]]
 """The states that each file may be in, by its name: one, or two while it is written."""
 
 _NAMES = RunFolder(Path())
-_AGAIN = "bring it back, or delete it and give the `unilat train` command that began the run, which writes it as it was"
-_MADE = "bring it back, or delete it and go on with `unilat train`, which makes it again"
-_LOST = "bring it back, or delete it and go on without what it held"
+_AGAIN = "bring it back, or {delete}give the `unilat train` command that began the run, which writes it as it was"
+_MADE = "bring it back, or {delete}go on with `unilat train`, which makes it again"
+_LOST = "bring it back, or {delete}go on without what it held"
 _MEASURED = "measure again with `unilat evaluate {folder}`"
 WAYS_OUT = {
     _NAMES.config.name: _AGAIN,
@@ -65,7 +65,7 @@ def read(folder: Path) -> Files | None:
         if (body["format"], tree["sha256"]) != (FORMAT, _checksum(body)):
             raise ValueError("its content does not match its checksum")
         return {
-            str(name): tuple(None if state is None else (int(state[0]), str(state[1])) for state in states)
+            str(name): tuple(None if state is None else (_size(state[0]), str(state[1])) for state in states)
             for name, states in body["files"].items()
         }
     except (FileNotFoundError, NotADirectoryError):
@@ -103,7 +103,7 @@ def wrong(folder: Path) -> list[Path]:
 
 def way_out(path: Path) -> str:
     """What to do where a file of a run is not what it was."""
-    return WAYS_OUT[path.name].format(folder=path.parent)
+    return WAYS_OUT[path.name].format(folder=path.parent, delete="delete it and " if path.exists() else "")
 
 
 @contextlib.contextmanager
@@ -183,6 +183,12 @@ def _state(path: Path, size: int | None = None) -> tuple[int, str]:
             found.update(part)
             count += len(part)
     return count, found.hexdigest()
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value} is no number of bytes")
+    return value
 
 
 def _write(folder: Path, files: Files) -> None:

@@ -11,10 +11,10 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from unilat.types import UserError
 
 Source = str | Path | Tensor | np.ndarray | Sequence[Any] | PictureSet
 """Whatever :meth:`Run.read` takes."""
+Model = TypeVar("Model", bound=torch.nn.Module)
 Speed = Literal["full", "fast"]
 LONGEST = 2**20
 """Bytes that a configuration may have."""
@@ -61,11 +62,12 @@ class Run:
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
         self.config, files = read_config(self.folder), self.files
+        configuration.check(self.config)
         seal.check(files.data, files.autoencoder, files.base)
         self.data = facts.read(files.data)
         tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
-        self.autoencoder = build_autoencoder(self.config, self.data.channels)
-        _fill(self.autoencoder, tensors, files.autoencoder)
+        build = functools.partial(build_autoencoder, self.config, self.data.channels)
+        self.autoencoder = _filled(build, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)
         self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
         self.base: Base | None = None
@@ -75,8 +77,7 @@ class Run:
                 raise UserError(
                     f"{folder}: {files.base.name} was trained on another encoder's latents; train stage 2 again"
                 )
-            self.base = build_base(self.config, self.classes)
-            _fill(self.base, tensors, files.base)
+            self.base = _filled(functools.partial(build_base, self.config, self.classes), tensors, files.base)
             self.base.eval().requires_grad_(False).to(self.device)
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()
@@ -331,10 +332,19 @@ def read_config_file(path: Path) -> RunConfig:
     return configuration.from_json(text)
 
 
-def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load weights, all of them and no others; raises :class:`UserError` where they are not this model's."""
+def _filled(build: Callable[[], Model], tensors: dict[str, Tensor], path: Path) -> Model:
+    """The model with these weights, all of them and no others; raises :class:`UserError` where they are another's.
+
+    Whether they are is seen before memory is taken for what a configuration asks for.
+    """
     try:
+        with torch.device("meta"):
+            outline = build().state_dict()
+        if any(name not in outline or outline[name].shape != tensor.shape for name, tensor in tensors.items()):
+            raise RuntimeError("other names or shapes")
+        model = build()
         model.load_state_dict(tensors)
+        return model
     except RuntimeError:
         raise UserError(
             f"{path} does not hold this configuration's weights: delete it and run `unilat train` again"
