@@ -160,6 +160,7 @@ def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: 
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     (folder / "base.safetensors").unlink()
+    (folder / "seal.json").unlink()
     with pytest.raises(UserError, match="no base model"):
         distill(folder, DEFAULTS["base"])
     with pytest.raises(UserError, match="no base model"):

@@ -78,6 +78,7 @@ def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
     run._claim(small(source), tmp_path / "run", machine(), Choices())
     with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
         run.load(tmp_path / "run")
+    (tmp_path / "run" / "seal.json").unlink()
     (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not JSON"):
         run.load(tmp_path / "run")

@@ -79,7 +79,7 @@ def read(folder: Path) -> Files | None:
 
 def remark(folder: Path) -> str:
     """The line to tell of a run that is not sealed; empty for one that is."""
-    if RunFolder(folder).seal.exists():
+    if RunFolder(folder).seal.exists() or not RunFolder(folder).config.exists():
         return ""
     return f"{folder} is not sealed (it is of before, or its seal.json is gone): its files are read as they stand"
 
