@@ -160,7 +160,7 @@ class Doctor:
     """Tell what is whole of a run folder or of pictures, what is not, and what to do. Changes nothing.
 
         unilat doctor runs/photos
-        unilat doctor photos/
+        unilat doctor photos/ --size 128
 
     Of a run: whether every file is as the run wrote it (its seal, and the checksums of weights, latents
     and checkpoints), whether all fit together, what is missing, and what killed processes left behind.
@@ -170,6 +170,8 @@ class Doctor:
 
     source: Positional[Annotated[str, arg(metavar="RUN|DATA")]]
     """Run folder, or pictures as for `unilat train`."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128. By default the source's own; a run has its size."""
     json: Json = False
 
     def execute(self) -> None:
@@ -179,7 +181,7 @@ class Doctor:
         from unilat.studies.doctor import examine
 
         with Output(self.json) as output:
-            found = examine(self.source, output.note)
+            found = examine(self.source, self.size, output.note)
             output.result(found.to_json(), doctor_table(found))
         if not found.whole:
             raise SystemExit(1)

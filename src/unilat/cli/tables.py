@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.cli.naming import options_named
 from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
@@ -203,7 +204,7 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
 def doctor_table(found: Diagnosis) -> str:
     """One line for each thing that was looked at, and what to do; the last line says whether all is whole."""
     lines = [
-        f"{one.state:<5}  {one.what}: {one.said}" + (f"; to do: {one.todo}" if one.todo else "")
+        f"{one.state:<5}  {one.what}: {options_named(one.said)}" + (f"; to do: {one.todo}" if one.todo else "")
         for one in found.findings
     ]
     wrong = sum(one.state == "wrong" for one in found.findings)

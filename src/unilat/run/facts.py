@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unilat.files import read_json
+from unilat.run.seal import check
 from unilat.types import UserError
 
 
@@ -42,7 +43,8 @@ class Facts:
 
 
 def read(path: Path) -> Facts:
-    """The facts of a run folder; raises :class:`UserError` where what a run cannot do without is missing or amiss."""
+    """The facts of a run folder; raises :class:`UserError` where they are not what the run wrote, or some are amiss."""
+    check(path)
     found = read_json(path)
     tree = found if isinstance(found, dict) else {}
     needed = {"channels": int, "classes": list, "sha256": str, "source": str}

@@ -63,7 +63,7 @@ class Run:
         self.folder, self.device = Path(folder), pick_device(device)
         self.config, files = read_config(self.folder), self.files
         configuration.check(self.config)
-        seal.check(files.data, files.autoencoder, files.base)
+        seal.check(files.autoencoder, files.base)
         self.data = facts.read(files.data)
         tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
         build = functools.partial(build_autoencoder, self.config, self.data.channels)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from unilat import __version__, results, signals
-from unilat.files import read_bytes, read_json, read_safetensors
+from unilat.fields import Size
+from unilat.files import Damaged, read_bytes, read_json, read_safetensors
 from unilat.models.shards import open_shards
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
@@ -59,14 +60,14 @@ class Diagnosis:
         return {**dataclasses.asdict(self), "whole": self.whole}
 
 
-def examine(source: str, progress: signals.Progress | None = None) -> Diagnosis:
-    """Look at a run folder, or at pictures as `unilat train` takes them; raises :class:`UserError` where neither is."""
+def examine(source: str, size: int | str | Size | None = None, progress: signals.Progress | None = None) -> Diagnosis:
+    """Look at a run folder, or at pictures as `unilat train` takes them, in that ``size``."""
     folder = Path(source)
     if source not in signals.CATALOGUE and _is_run(folder):
         parts = (_sealed, _configured, _told, _weights, _encoded, _checkpoints, _left, _unfinished)
         found = [one for part in parts for one in part(folder)]
         return Diagnosis(source=source, kind="run", findings=tuple(found))
-    return Diagnosis(source=source, kind="data", findings=tuple(_pictures(source, progress)))
+    return Diagnosis(source=source, kind="data", findings=tuple(_pictures(source, size, progress)))
 
 
 def _is_run(folder: Path) -> bool:
@@ -76,11 +77,21 @@ def _is_run(folder: Path) -> bool:
 def _read(path: Path, read: Callable[[Path], object], todo: str) -> Iterator[Finding]:
     """That a file can be read, if it is there; one that the seal knows to be another is told already."""
     try:
-        if path.exists() and not seal.problem(path):
+        if path.exists() and not _changed(path):
             read(path)
+    except Damaged:  # by the seal, which has told it
+        return
     except UserError as error:
         said = str(error).removeprefix(f"{path} ").removeprefix(f"{path}: ")
         yield Finding(what=path.name, state="wrong", said=said, todo=todo)
+
+
+def _changed(path: Path) -> str:
+    """What the seal says against a file; nothing where the seal itself is damaged, which is told by itself."""
+    try:
+        return seal.problem(path)
+    except Damaged:
+        return ""
 
 
 def _sealed(folder: Path) -> Iterator[Finding]:
@@ -109,11 +120,11 @@ def _configured(folder: Path) -> Iterator[Finding]:
 
     files = RunFolder(folder)
     again = "bring it back, or begin the run anew in another folder"
-    if not files.config.exists() and not seal.problem(files.config):
+    if not files.config.exists() and not _changed(files.config):
         yield Finding(what=files.config.name, state="wrong", said="is gone", todo=again)
     yield from _read(files.config, checked, again)
     yield from _read(files.data, facts.read, again)
-    if not files.data.exists() and files.autoencoder.exists() and not seal.problem(files.data):
+    if not files.data.exists() and files.autoencoder.exists() and not _changed(files.data):
         yield Finding(
             what=files.data.name, state="wrong", said="is gone, and the weights are of its pictures", todo=again
         )
@@ -232,7 +243,7 @@ def _unfinished(folder: Path) -> Iterator[Finding]:
     wanted += [(files.base, "stage 2 is not finished", "`unilat train`")] * stage2
     wanted += [(files.metrics, "the run is not measured", f"`unilat evaluate {folder}`")]
     for path, said, command in wanted:
-        if not path.exists() and not seal.problem(path):
+        if not path.exists() and not _changed(path):
             yield Finding(what=path.name, state="note", said=said, todo=f"go on with {command}")
             return
     if not files.report.exists():
@@ -240,9 +251,9 @@ def _unfinished(folder: Path) -> Iterator[Finding]:
         yield Finding(what=files.report.name, state="note", said="there is no report", todo=todo)
 
 
-def _pictures(source: str, progress: signals.Progress | None) -> Iterator[Finding]:
+def _pictures(source: str, size: int | str | Size | None, progress: signals.Progress | None) -> Iterator[Finding]:
     try:
-        seen = signals.look(source, progress=progress)
+        seen = signals.look(source, size=size, progress=progress)
     except UserError as error:
         yield Finding(what=source, state="wrong", said=str(error))
         return
