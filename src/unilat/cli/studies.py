@@ -157,14 +157,14 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Tell what is whole of a run folder or of pictures, what is not, and what to do. Changes nothing.
+    """Tell what is whole of a run folder or of pictures, what is not, and what to do.
 
         unilat doctor runs/photos
         unilat doctor photos/ --size 128
 
     Of a run: whether every file is as the run wrote it (its seal, and the checksums of weights, latents
     and checkpoints), whether all fit together, what is missing, and what killed processes left behind.
-    Of pictures: which cannot be read, and what `unilat data look` finds.
+    Of pictures: which cannot be read, and what `unilat data look` finds. Nothing is changed.
 
     Exit code 0 where all is whole, 1 where anything is wrong."""
 
