@@ -19,7 +19,7 @@ from unilat.report import page
 from unilat.report.folder import read
 from unilat.run import claim, facts, seal
 from unilat.run.folder import RunFolder
-from unilat.run.train import _claim, _remember
+from unilat.run.train import _claim
 from unilat.run.trained import read_config
 from unilat.studies.compare import compare
 from unilat.training.fast import Choices
@@ -181,7 +181,6 @@ def test_what_is_gone_keeps_its_run(folder: Path, tiny_run: Path, monkeypatch: p
     (folder / "seal.json").unlink()
     with pytest.raises(UserError, match=r"data\.json is gone, so nobody knows which pictures"):
         _claim(config, folder, machine(), Choices())
-    assert _remember.__name__ == "_remember"
 
 
 def test_what_is_made_again_leaves_the_seal(folder: Path, tiny_run: Path) -> None:
@@ -209,7 +208,7 @@ def test_a_run_of_before_is_read_and_said_to_be_unsealed(folder: Path, tmp_path:
         assert main([*map(str, words)]) == 0
         assert sum(told.startswith(line) for told in capsys.readouterr().err.splitlines()) == 1
     assert not (folder / "seal.json").exists() and seal.problem(folder / "metrics.json") == ""
-    assert "not sealed" in page.page(read(folder)) and seal.remark(tmp_path) == ""
+    assert "not sealed" in page.page(read(folder)) and seal.remark(tmp_path) == "" != seal.remark(folder)
 
 
 def dying(steps: int, work: Callable[[], object]) -> int:
@@ -360,3 +359,11 @@ def test_compare_leaves_out_what_is_another_runs(folder: Path, tiny_run: Path) -
     bits = next(column for column in table.columns if column.key == "bits")
     assert bits.values[0] is None and bits.values[1] is not None
     assert "metrics.json has changed since it was written" in table.runs[0].missing
+
+
+def test_what_keeps_its_name_alone_is_no_run_file(folder: Path) -> None:
+    """Kills: a file of the user's beside those of the run, or a report, told as foreign."""
+    (folder / "notes.json").write_text("{}")
+    (folder / "report.html").write_text("mine")
+    assert seal.problem(folder / "notes.json") == seal.problem(folder / "report.html") == ""
+    assert seal.wrong(folder) == []
