@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from unilat import results
+from unilat.cli import main
 from unilat.files import read_json
 from unilat.models import shards
 from unilat.models.few_steps import FewSteps
@@ -206,6 +207,34 @@ def test_readers_of_checkpoints(folder: Path) -> None:
         (place / "manifest.json").write_bytes(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass"))
         refused_or_read(stage_state, place / "manifest.json", told)
         refused_or_read(lambda path: checkpoint.looked_at(path.parent.parent), place / "manifest.json", told)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        None,
+        {},
+        {"controller": {}, "samples": 8, "stuck": 0},
+        {"controller": {"log_factor": "x"}, "samples": 8, "stuck": 0},
+    ],
+)
+def test_training_goes_on_from_no_made_up_state(
+    stage: object, folder: Path, tiny_source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole checkpoints whose state is none, by the real command. Kills: a KeyError of the controller's."""
+    (place,) = (folder / "stage1").glob("step-*")
+    manifest, state = (json.loads((place / name).read_bytes()) for name in ("manifest.json", "state.json"))
+    content = checkpoint._json({} if stage is None else state | {"stage": stage})
+    (place / "state.json").write_bytes(content)
+    manifest["files"]["state.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    del manifest["sha256"]
+    manifest["sha256"] = hashlib.sha256(checkpoint._json(manifest)).hexdigest()
+    (place / "manifest.json").write_bytes(checkpoint._json(manifest))
+    (folder / "autoencoder.safetensors").unlink()
+    words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(folder)]
+    assert main([*words, "--stage1.samples", "256", "--stage2.samples", "128"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ") and ("stage1" in line or "stage 1" in line), line
 
 
 def test_readers_of_the_latents_index(folder: Path) -> None:

@@ -79,7 +79,7 @@ def read(folder: Path) -> Contents:
     trees = {name: _json(getattr(files, name), notes) for name in ("config", "manifest", "data")}
     for path in (files.autoencoder, files.base):
         if wrong := seal.problem(path):
-            notes.append(f"{path.name} {wrong}. To do: {seal.way_out(path)}.")
+            notes.append(f"{path.name} {wrong}: {seal.way_out(path)}.")
     return Contents(
         name=folder.resolve().name,
         results=_results(files.metrics, notes),
@@ -95,7 +95,7 @@ def read(folder: Path) -> Contents:
 def _bytes(path: Path, notes: list[str]) -> bytes | None:
     """The content of a file that is what the run wrote; None with a note where it is not."""
     if wrong := seal.problem(path):
-        notes.append(f"{path.name} {wrong}: {_MISSING[path.name]}. To do: {seal.way_out(path)}.")
+        notes.append(f"{path.name} {wrong}: {seal.way_out(path)}.")
         return None
     try:
         return read_bytes(path, LONGEST)

@@ -81,7 +81,7 @@ def remark(folder: Path) -> str:
     """The line to tell of a run that is not sealed; empty for one that is."""
     if RunFolder(folder).seal.exists() or not RunFolder(folder).config.exists():
         return ""
-    return f"{folder} is not sealed (it is of before, or its seal.json is gone): its files are read as they stand"
+    return f"{folder} is not sealed (begun by an older unilat, or seal.json is gone): its files are read as they stand"
 
 
 def problem(path: Path) -> str:

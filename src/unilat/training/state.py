@@ -221,7 +221,12 @@ class State:
                 for kept in optimizer.state.values():
                     if "step" in kept:
                         kept["step"].fill_(float(found.step))
-        self.stage.load_state(dict(stage))
+        try:
+            self.stage.load_state(dict(stage))
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise UserError(
+                f"{found.path} holds a state that no {self.stage.name} has ({error}): bring it back, or delete it"
+            ) from None
         self.step = self.saved = found.step
         seconds, before = clock.get("seconds"), clock.get("machine")
         self.seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
