@@ -7,7 +7,7 @@ from PIL import Image
 
 from unilat.signals import split, to_bytes, to_unit
 from unilat.signals.collect import even_positions, nothing_left, reasons
-from unilat.signals.pictures import is_grey, joined, pack, with_channels
+from unilat.signals.pictures import digests, equal_groups, is_grey, joined, pack, with_channels
 
 
 def colours(count: int, side: int = 2) -> np.ndarray:
@@ -46,6 +46,17 @@ def test_the_hash_is_of_shape_pixels_and_labels() -> None:
     other = images.copy()
     other[2, 2, 1, 1] ^= 1
     assert pack(other, [0, 1, 0], "a", classes=("a", "b")).sha256 != again.sha256
+
+
+def test_digests_are_equal_where_all_pixels_are() -> None:
+    """Kills: a digest of a picture's first channel or row, one that is the place's."""
+    images = colours(4)
+    images[3] = images[0]
+    images[2] = images[1]
+    images[2, 2, 1, 1] ^= 1
+    made = digests(images)
+    assert [len(one) for one in made] == [16] * 4 and made[0] == made[3] and len(set(made)) == 3
+    assert digests(np.flip(images, 0)) == made[::-1] and equal_groups(images).tolist() == [0, 1, 2, 0]
 
 
 def test_json_counts_what_there_is() -> None:

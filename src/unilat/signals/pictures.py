@@ -172,11 +172,15 @@ def joined(groups: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([first.setdefault(root(node), index) for index, node in enumerate(nodes)], np.int64)
 
 
+def digests(images: np.ndarray) -> list[bytes]:
+    """Uint8 ``[N, C, H, W]`` -> 16 bytes of BLAKE2b for each picture: equal where all its pixels are."""
+    return [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images]
+
+
 def equal_groups(images: np.ndarray) -> np.ndarray:
     """int64 ``[N]``: the first index of a picture equal byte for byte (Latin A, Greek Alpha; copies in a folder)."""
     first: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() for image in images)
-    return np.array([first.setdefault(digest, index) for index, digest in enumerate(digests)], np.int64)
+    return np.array([first.setdefault(digest, index) for index, digest in enumerate(digests(images))], np.int64)
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
