@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 SIDE = 16
 ROWS, COLUMNS = np.mgrid[0:SIDE, 0:SIDE]
@@ -69,6 +70,30 @@ def _turned(rgb: Image.Image, wide: np.ndarray) -> dict[str, tuple[bytes, np.nda
     exif[0x0112] = 6
     files["turned-wide.png"] = (saved(Image.fromarray(wide), "PNG", exif=exif), np.rot90(wide, -1)[4:20])
     return files
+
+
+@lru_cache
+def across() -> dict[str, bytes]:
+    """Pictures of 30 x 20 that lie on their side in the file, and say so in every way that there is."""
+    picture = Image.fromarray(np.kron(RGB, np.ones((2, 2, 1), np.uint8))[:20, :30])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    told = PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    early = saved(picture, "PNG", exif=exif)
+    begin = early.index(b"eXIf") - 4
+    end = begin + 12 + struct.unpack(">I", early[begin : begin + 4])[0]
+    last = early.index(b"IEND") - 4
+    return {
+        "exif.png": early,
+        "exif-behind-the-pixels.png": early[:begin] + early[end:last] + early[begin:end] + early[last:],
+        "xmp.png": saved(picture, "PNG", pnginfo=told),
+        "exif.jpg": saved(picture, "JPEG", exif=exif),
+        "xmp.jpg": saved(picture, "JPEG", xmp=b'<x tiff:Orientation="6"/>'),
+        "exif.webp": saved(picture, "WEBP", exif=exif),
+        "exif.tif": saved(picture, "TIFF", exif=exif),
+        "two-in-one.jpg": saved(picture, "MPO", exif=exif, save_all=True, append_images=[picture]),
+    }
 
 
 @lru_cache

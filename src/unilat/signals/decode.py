@@ -42,6 +42,10 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ACROSS = [TURNS[orientation] for orientation in (5, 6, 7, 8)]
+"""Turns that exchange height and width."""
+PNG_MARKS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG holds that says how it is turned."""
 
 
 class Unreadable(Exception):
@@ -127,13 +131,13 @@ def _sized(picture: Image.Image, size: Size, fit: Fit) -> Decoded:
         picture.seek(0)
     wide = any("16" in str(tile[3]) for tile in getattr(picture, "tile", ()))  # 16-bit RGB: Pillow keeps the high byte
     picture.load()  # before getexif, which would hide a damaged PNG; and Pillow turns a TIFF by itself while it loads
-    turn = _turn(picture)
+    turned = turn(picture)
     flat, mode_change = flatten(picture)
     converted += mode_change
     if wide and "16-bit" not in converted:
         converted.append("16-bit")
-    if turn is not None:
-        flat = flat.transpose(turn)
+    if turned is not None:
+        flat = flat.transpose(turned)
         converted.append("exif-turned")
     if fit != "pad" and (flat.height < size[0] or flat.width < size[1]):  # seen now that it stands upright
         raise Unreadable(_too_small(flat, size))
@@ -158,7 +162,16 @@ def changes(shape: Size, size: Size, fit: Fit = "crop") -> list[str]:
     return ["cropped"] * other + ["resized"] * (shape[0] != size[0] and shape[1] != size[1])
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def upright_size(picture: Image.Image, data: bytes) -> Size:
+    """(height, width) of an opened picture as :func:`decode` turns it, its pixels unread where that is possible."""
+    if picture.format == "PNG" and any(mark in data for mark in PNG_MARKS):
+        picture.load()  # what tells the orientation may stand behind the pixels
+    size = (picture.height, picture.width)
+    turned = picture.format != "TIFF" and turn(picture) in ACROSS  # Pillow tells a TIFF's size upright
+    return size[::-1] if turned else size
+
+
+def turn(picture: Image.Image) -> Image.Transpose | None:
     """The turn that the EXIF orientation asks for; None where there is none or the EXIF block is damaged."""
     try:
         return TURNS.get(picture.getexif().get(ORIENTATION, 1))

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unilat.fields import Fit, Size
-from unilat.signals.decode import FORMATS, MAX_PIXELS, ORIENTATION, TOO_LARGE, Unreadable, decode, printable
+from unilat.signals.decode import FORMATS, MAX_PIXELS, TOO_LARGE, Unreadable, decode, printable, upright_size
 from unilat.signals.pictures import Progress, is_grey
 from unilat.types import UserError
 
@@ -350,10 +350,8 @@ def described(entry: Entry, data: bytes) -> Entry:
             warnings.simplefilter("ignore")
             if picture.width * picture.height > MAX_PIXELS:
                 return entry._replace(problem=f"{TOO_LARGE}: {picture.width} x {picture.height}")
-            width, height = picture.size
             mode, transparent = picture.mode, "transparency" in picture.info
-            if picture.format in ("JPEG", "WEBP", "TIFF") and picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
-                width, height = height, width
+            height, width = upright_size(picture, data)
     except UnidentifiedImageError:
         return entry._replace(problem="not a picture (" + ", ".join(FORMATS) + ")")
     except Image.DecompressionBombError:

@@ -19,7 +19,7 @@ from unilat.signals.cache import cache_folder
 from unilat.signals.index import Format, Index, Listing, Texts, build
 from unilat.signals.pictures import Progress
 
-VERSION = 1
+VERSION = 2
 """Of what an index holds; a change makes all of them anew."""
 PART = 1 << 20  # bytes read at once, so that checking leaves nothing in memory
 DTYPES = {"U8": np.uint8, "I32": np.int32, "U32": np.uint32, "I64": np.int64}
