@@ -136,8 +136,8 @@ def test_saved_data_set_with_splits(tmp_path):
     assert len(train) == 6 and test.tolist() == [6, 7]
 
 
-def test_of_test_and_validation_one_is_held_out_and_none_trained_on(tmp_path):
-    """Kills: the validation part among the training pictures, a part that is held out though it is called train."""
+def test_of_a_saved_set_test_and_validation_are_held_out(tmp_path):
+    """Kills: the validation part among the training pictures or in none, a part held out that is called otherwise."""
     for number, name in enumerate(("train", "validation", "test", "extra")):
         files = [saved(Image.new("L", (SIDE, SIDE), 50 * number + row), "PNG") for row in range(6)]
         save_to_disk(tmp_path / "set" / name, hugging_face([0, 1, 2, 0, 1, 2], files))
@@ -145,8 +145,10 @@ def test_of_test_and_validation_one_is_held_out_and_none_trained_on(tmp_path):
     pictures = load(str(tmp_path / "set"), size=SIDE)
     train, test = split(pictures)
     pixels = pictures.images[:, 0, 0, 0]
-    assert sorted(pixels[test].tolist()) == list(range(100, 106))
+    assert sorted(pixels[test].tolist()) == [*range(50, 56), *range(100, 106)]
     assert sorted(pixels[train].tolist()) == [*range(6), *range(150, 156)]
+    (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["validation", "test"]}')
+    assert load(str(tmp_path / "set"), size=SIDE).held_out is None
 
 
 def test_validation_files_are_held_out_beside_those_of_training(tmp_path):

@@ -166,9 +166,8 @@ def upright_size(picture: Image.Image, data: bytes) -> Size:
     """(height, width) of an opened picture as :func:`decode` turns it, its pixels unread where that is possible."""
     if picture.format == "PNG" and any(mark in data for mark in PNG_MARKS):
         picture.load()  # what tells the orientation may stand behind the pixels
-    size = (picture.height, picture.width)
     turned = picture.format != "TIFF" and turn(picture) in ACROSS  # Pillow tells a TIFF's size upright
-    return size[::-1] if turned else size
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def turn(picture: Image.Image) -> Image.Transpose | None:

@@ -1,9 +1,10 @@
 """A folder of pictures, its sub-folders the classes -> :class:`Pictures`.
 
 ``folder/cats/1.png`` has the class ``cats``, deeper folders belong to the first; pictures beside class folders have the
-class ``.`` . ``folder/train/...`` with ``folder/test/...`` (or ``val``, ``validation``) is the split: classes start one
-level below.
-Links to files are followed, links to folders are not. Hidden files are skipped. Order: sorted by path.
+class ``.`` . ``folder/train/...`` with ``folder/test/...`` (or ``val``, ``dev``; ``parts.py`` has all names) is the
+split: classes start one level below.
+Links are followed, each folder once: not those into the set itself, or to a folder that holds it. Hidden files are
+skipped. Order: sorted by path.
 """
 
 import os
@@ -13,15 +14,15 @@ from pathlib import Path
 from unilat.fields import Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable
+from unilat.signals.parts import Splits, placed
 from unilat.signals.pictures import Pictures, Progress
 from unilat.types import UserError
-
-HELD_OUT_FOLDERS = ("test", "val", "validation")
 
 
 def walk(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every file below: (parts of its relative path, problem known without opening it), sorted by parts."""
     pending: list[tuple[str, ...]] = [()]
+    links = _Links(folder)
     while pending:
         parts = pending.pop()
         try:
@@ -41,33 +42,44 @@ def walk(folder: Path) -> Iterator[tuple[tuple[str, ...], str]]:
             elif entry.name.startswith("."):
                 yield inner, "hidden"
             elif entry.is_symlink() and os.path.isdir(entry.path):
-                yield inner, "link to a folder, not followed"
+                if problem := links.problem(entry.path):
+                    yield inner, problem
+                else:
+                    deeper.append(inner)
             else:
                 yield inner, ""
         pending += reversed(deeper)
 
 
-def is_split(tops: set[str]) -> bool:
-    """Whether the sub-folders of these names are parts of an official split."""
-    return "train" in tops and any(name in tops for name in HELD_OUT_FOLDERS)
+class _Links:
+    """The folders that links of a set have led to: none is read twice, so that no link leads round in a circle."""
 
+    def __init__(self, folder: Path) -> None:
+        self._root = os.path.realpath(folder)
+        self._followed = set[str]()
 
-def placed(parts: tuple[str, ...], split: bool) -> tuple[str, bool]:
-    """(class, held out) of the file whose relative path has these parts."""
-    inner = parts
-    held_out = False
-    if split and len(parts) > 1 and parts[0] in ("train", *HELD_OUT_FOLDERS):
-        held_out, inner = parts[0] != "train", parts[1:]
-    return (inner[0] if len(inner) > 1 else "."), held_out
+    def problem(self, path: str) -> str:
+        """Why the link at ``path`` is not followed; empty where it is, from now on."""
+        target = os.path.realpath(path)
+        shared = os.path.commonpath([self._root, target])
+        if shared == self._root:
+            return "link to a folder of this set, which is read there"
+        if shared == target:
+            return "link to a folder that holds this set, not followed"
+        if target in self._followed:
+            return "link to a folder that another link has led to, not followed"
+        self._followed.add(target)
+        return ""
 
 
 def items(folder: Path) -> list[Item]:
     """What stands in the folder, as :class:`Item`, each with its class and side of the split."""
-    found = list(walk(folder))
-    split = is_split({parts[0] for parts, problem in found if len(parts) > 1})
-    listed = []
+    found, splits = list(walk(folder)), Splits()
+    for parts, _ in found:
+        splits.see(parts)
+    halves, listed = splits.found(), []
     for parts, problem in found:
-        label, held_out = placed(parts, split)
+        label, held_out = placed(parts, halves)
         listed.append(Item("/".join(parts), folder.joinpath(*parts), label, held_out, problem))
     return listed
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unilat.fields import FieldError, Size
 from unilat.signals.kind import Image, kind_of
+from unilat.signals.parts import folder_side
 from unilat.types import UserError
 
 Progress = Callable[[int, int, str], None]
@@ -137,7 +138,9 @@ def _told(
     if held_out is None or held_out.all() or not held_out.any():
         single = [name for k, name in enumerate(classes) if (labels == k).sum() == 1]
         told = f"{len(single)} class(es) of one picture: {_names(single)}; it is trained on, nothing of it is held out"
-        return (told,) if single else ()
+        parts = [name for name in classes if folder_side(name)]
+        alone = f"{_names(parts)}: trained on as a class, as no train and test (or val, dev) stand side by side"
+        return (told,) * bool(single) + (alone,) * bool(parts)
     copies = np.isin(groups, groups[held_out]) & ~held_out
     trained = labels[~held_out & ~copies]
     bare = [name for k, name in enumerate(classes) if k in labels and k not in trained]

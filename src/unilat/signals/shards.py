@@ -2,7 +2,7 @@
 
 ``00000.tar`` holds members ``KEY.jpg`` (or png, webp, ...) with ``KEY.cls``, a class by number or name, or
 ``KEY.json``, ``{"label": ...}``. A key is a member's path up to the first dot of its last part. ``train-*.tar`` with
-``test-*.tar`` (or ``val*``) is the official split. Compressed archives cannot be read by place and are refused.
+``test-*.tar`` (or ``val``, ``dev``; ``parts.py`` has all words) is the official split. Compressed archives cannot be read by place and are refused.
 """
 
 import json
@@ -18,6 +18,7 @@ from unilat.fields import Fit, Size
 from unilat.signals.decode import MAX_BYTES, printable
 from unilat.signals.handles import Descriptor, Handles
 from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized, unread
+from unilat.signals.parts import word_side
 from unilat.types import UserError
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm")
@@ -79,15 +80,14 @@ class ShardFormat:
         """The shards, by name."""
         paths = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
         names = [path.name for path in paths if path.is_file() and not path.name.startswith(".")]
-        has_train = any(name.startswith("train") for name in names)
-        self._split = has_train and any(name.startswith(("test", "val")) for name in names)
+        self._split = {"train", "test"} <= {word_side(name) for name in names}
         files = ((name, str(self.folder / name)) for name in names)
         return listing(files, lambda: "split" if self._split else "", keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """The shard's pictures in the order of their members."""
         where = printable(str(self.folder / file))
-        held_out = self._split and file.startswith(("test", "val"))
+        held_out = self._split and word_side(file) == "test"
         try:
             with open(self.folder / file, "rb") as stream:
                 samples = _samples(stream, where)

@@ -1,5 +1,6 @@
 """Folders of picture files of any number: the classes and the split are those of ``folders.py``."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from unilat.fields import Fit, Size
 from unilat.signals.decode import Unreadable, printable, read_file
-from unilat.signals.folders import is_split, placed, walk
+from unilat.signals.folders import walk
 from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized
+from unilat.signals.parts import Splits, placed
 
 
 class FolderFormat:
@@ -24,14 +26,13 @@ class FolderFormat:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = printable(str(path))
-        self._split = False
+        self._splits: frozenset[tuple[str, ...]] = frozenset()
         self._problems: dict[str, str] = {}
 
     def listing(self, *, keep: bool = True) -> Listing:
         """Every file below, by the parts of its path."""
-        tops: set[str] = set()
+        splits = Splits()
         self._problems.clear()
-
         root = str(self.path)
 
         def files() -> Iterator[tuple[str, str]]:
@@ -39,12 +40,11 @@ class FolderFormat:
                 name = "/".join(parts)
                 if problem:
                     self._problems[name] = problem
-                if len(parts) > 1 and parts[0] not in tops:
-                    tops.add(parts[0])
+                splits.see(parts)
                 yield name, f"{root}/{name}"
 
-        now = listing(files(), lambda: "split" if is_split(tops) else "", keep=keep)
-        self._split = bool(now.arrangement)
+        now = listing(files(), lambda: json.dumps(sorted(splits.found())), keep=keep)
+        self._splits = splits.found()
         return now
 
     def scan(self, file: str) -> Iterator[Entry]:
@@ -53,7 +53,7 @@ class FolderFormat:
         if problem:
             yield Entry(problem=problem)
             return
-        label, held_out = placed(tuple(file.split("/")), self._split)
+        label, held_out = placed(tuple(file.split("/")), self._splits)
         entry = Entry(label=label, held_out=held_out)
         try:
             yield described(entry, read_file(self.path / file))

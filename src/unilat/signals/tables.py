@@ -13,12 +13,12 @@ from typing import Any
 from unilat.fields import Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable, read_file
+from unilat.signals.parts import folder_side, word_side
 from unilat.signals.pictures import Pictures, Progress, require_memory
 from unilat.types import UserError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "images", "jpg", "png", "webp", "pixel_values", "bytes")
 LABEL_COLUMNS = ("label", "labels", "class", "category", "fine_label", "cls", "target")
-SPLIT_FOLDERS = ("test", "validation", "val")
 PYARROW_FLOOR = (14, 0, 1)  # CVE-2023-47248: older ones unpickle what a file says
 
 
@@ -90,23 +90,25 @@ def open_arrow(path: Path, held_out: bool) -> Table:
 def parquet_tables(folder: Path) -> list[Table]:
     """All Parquet files of a folder or its ``data/``; beside ``train*`` files ``test*`` or ``val*`` are held out."""
     files = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
-    has_train = any(path.name.startswith("train") for path in files)
-    return [open_parquet(path, has_train and path.name.startswith(("test", "val"))) for path in files]
+    split = {"train", "test"} <= {word_side(path.name) for path in files}
+    return [open_parquet(path, split and word_side(path.name) == "test") for path in files]
 
 
 def saved_tables(folder: Path) -> list[Table]:
-    """The parts of a ``save_to_disk`` folder: one data set, or the splits named in ``dataset_dict.json``."""
+    """The parts of a ``save_to_disk`` folder: one data set, or the splits named in ``dataset_dict.json``.
+
+    Test and validation are held out, both where there are both; every other part is trained on.
+    """
     if not (folder / "dataset_dict.json").is_file():
         return _saved_split(folder, False)
     splits = _json(folder / "dataset_dict.json").get("splits")
     if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits) or not splits:
         raise UserError(f"{printable(str(folder))}: dataset_dict.json names no splits; save the data set again")
-    held = next((name for name in SPLIT_FOLDERS if name in splits and len(splits) > 1), None)
+    held = [folder_side(name) == "test" for name in splits]
     return [
         table
-        for name in splits
-        if name == held or name not in SPLIT_FOLDERS or held is None
-        for table in _saved_split(_inside(folder, name), name == held)
+        for name, one in zip(splits, held, strict=True)
+        for table in _saved_split(_inside(folder, name), one and not all(held))
     ]
 
 
