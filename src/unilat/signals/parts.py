@@ -1,7 +1,7 @@
 """What a name says of a split: ``train`` is trained on, ``test``, ``val`` or ``dev`` beside it is held out.
 
-A folder is a part if its name is one of the words, in any case, with ``set``, ``data``, ``images`` or a number behind it
-at most: ``Train``, ``val2017``, ``test_images``. Of a file or an array one word of its name is enough:
+A folder is a part if its name is one of the words, in any case, with ``set``, ``data``, ``images``, ``split`` or a
+number behind it at most: ``Train``, ``val2017``, ``test_images``. Of a file or an array one word of its name is enough:
 ``imagenet-train-0001.tar``, ``x_test``.
 """
 
@@ -25,7 +25,10 @@ def folder_side(name: str) -> Side:
 
 def word_side(name: str) -> Side:
     """The part of a split that the first such word of the name of a file or an array says."""
-    return next((side for word in re.split(r"[^a-z]+", name.casefold()) if (side := _side(word))), "")
+    for word in re.split(r"[^a-z]+", name.casefold()):
+        if side := _side(word):
+            return side
+    return ""
 
 
 def _side(word: str) -> Side:

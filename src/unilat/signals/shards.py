@@ -2,7 +2,8 @@
 
 ``00000.tar`` holds members ``KEY.jpg`` (or png, webp, ...) with ``KEY.cls``, a class by number or name, or
 ``KEY.json``, ``{"label": ...}``. A key is a member's path up to the first dot of its last part. ``train-*.tar`` with
-``test-*.tar`` (or ``val``, ``dev``; ``parts.py`` has all words) is the official split. Compressed archives cannot be read by place and are refused.
+``test-*.tar`` (or ``val``, ``dev``; ``parts.py`` has all words) is the official split. Compressed archives cannot be
+read by place and are refused.
 """
 
 import json
