@@ -56,6 +56,7 @@ def load(
         raise UserError(f"pictures are brought to size by {' or '.join(get_args(Fit))}, not {fit!r}")
     if channels not in (None, 1, 3):
         raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
+    require_name(source)
     if source in catalogue.CATALOGUE:
         return _thin(_named(source, wanted or as_size(NATURAL_SIZE[source]), fit, progress), channels, limit)
     path = Path(source)
@@ -78,6 +79,12 @@ def load(
     raise UserError(
         f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy, .tar or .parquet"
     )
+
+
+def require_name(source: str) -> None:
+    """:class:`UserError` for no name at all, which a path takes for the current folder."""
+    if not source:
+        raise UserError("the data set has no name; name a folder of pictures, or . for the current one")
 
 
 def _named(name: str, size: Size, fit: Fit, progress: Progress | None) -> Pictures:
@@ -109,19 +116,16 @@ def _folder(
     limit: int | None,
 ) -> Pictures:
     """A saved data set, Parquet files or pictures: what the folder's files say it is."""
-    from unilat.signals.shards import has_shards
+    from unilat.signals.detect import folder_kind
+    from unilat.signals.folders import load_folder
     from unilat.signals.tables import load_tables, parquet_tables, saved_tables
 
-    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        tables = saved_tables(path)
-    elif has_shards(path):
-        return _shards(path, size, channels, fit, progress, limit)
-    elif any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
-        tables = parquet_tables(path)
-    else:
-        from unilat.signals.folders import load_folder
-
+    kind = folder_kind(path)
+    if kind == "pictures":
         return load_folder(path, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+    if kind == "shards":
+        return _shards(path, size, channels, fit, progress, limit)
+    tables = saved_tables(path) if kind == "saved" else parquet_tables(path)
     return load_tables(tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
 
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from unilat.fields import Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.decode import printable
+from unilat.signals.detect import folder_kind
 from unilat.signals.index import Format
 from unilat.signals.index_file import indexed
 from unilat.signals.kind import Image
-from unilat.signals.load import FOLDER_SIZE, load
+from unilat.signals.load import FOLDER_SIZE, load, require_name
 from unilat.signals.memory import InMemory
 from unilat.signals.pictures import Progress, available_bytes
-from unilat.signals.shards import ShardFormat, has_shards
+from unilat.signals.shards import ShardFormat
 from unilat.signals.stream import Streamed
 from unilat.signals.stream_folders import FolderFormat
 from unilat.types import UserError
@@ -80,6 +81,7 @@ def open_source(
     ``unreadable_share`` of the pictures may turn out to be unreadable. Raises :class:`UserError` with one line that
     names the thing and the way out.
     """
+    require_name(source)
     asked = _checked(size)
     if channels not in (None, 1, 3):
         raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
@@ -126,13 +128,10 @@ def _checked(size: int | tuple[int, int] | None) -> Size | None:
 def _format(path: Path, memory_budget: int) -> Format | None:
     """What reads this path picture by picture; None for what only ``load`` reads, or refuses."""
     if path.is_dir():
-        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return _table(path)
-        if has_shards(path):
-            return ShardFormat(path)
-        if any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
-            return _table(path)
-        return FolderFormat(path)
+        kind = folder_kind(path)
+        if kind == "pictures":
+            return FolderFormat(path)
+        return ShardFormat(path) if kind == "shards" else _table(path)
     if not path.is_file():
         return None
     if path.suffix == ".tar":

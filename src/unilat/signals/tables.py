@@ -34,6 +34,12 @@ def arrow() -> Any:
     return pyarrow
 
 
+def require_file(path: Path) -> None:
+    """:class:`UserError` for a pipe or a device: pyarrow would wait for it, or read it for ever."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{printable(str(path))}: not a regular file; put one in its place, or take it away")
+
+
 @dataclass(frozen=True)
 class Table:
     """One part of a data set: its schema, its length, and a way to read chosen columns batch by batch."""
@@ -50,6 +56,7 @@ def open_parquet(path: Path, held_out: bool = False) -> Table:
     arrow()
     import pyarrow.parquet as parquet
 
+    require_file(path)
     try:
         file = parquet.ParquetFile(path)
         metadata = file.metadata
@@ -68,6 +75,7 @@ def open_parquet(path: Path, held_out: bool = False) -> Table:
 def open_arrow(path: Path, held_out: bool) -> Table:
     """A file of Arrow record batches, as ``datasets`` writes them (stream format; the file format is taken too)."""
     pa = arrow()
+    require_file(path)
     try:
         source = pa.memory_map(str(path))
         try:
@@ -88,10 +96,14 @@ def open_arrow(path: Path, held_out: bool) -> Table:
 
 
 def parquet_tables(folder: Path) -> list[Table]:
-    """All Parquet files of a folder or its ``data/``; beside ``train*`` files ``test*`` or ``val*`` are held out."""
+    """The Parquet files of a folder or its ``data/`` that hold pictures; ``test*`` beside ``train*`` is held out.
+
+    A file of another kind of table (``metadata.parquet``) is left out, unless there is nothing else.
+    """
     files = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
     split = {"train", "test"} <= {word_side(path.name) for path in files}
-    return [open_parquet(path, split and word_side(path.name) == "test") for path in files]
+    tables = [open_parquet(path, split and word_side(path.name) == "test") for path in files]
+    return [table for table in tables if picture_columns(table.schema)] or tables
 
 
 def saved_tables(folder: Path) -> list[Table]:
@@ -214,8 +226,8 @@ def _item(name: str, cell: Any, label: Any, names: tuple[str, ...] | None, held_
     return Item(name, cell, str(label), held_out)
 
 
-def image_column(schema: Any, source: str) -> str:
-    """The column that holds pictures: binary, or a struct with a binary field ``bytes``; of several a usual name."""
+def picture_columns(schema: Any) -> list[str]:
+    """The columns that may hold picture files: binary, or a struct with a binary field ``bytes``."""
     pa = arrow()
 
     def holds_bytes(kind: Any) -> bool:
@@ -223,7 +235,12 @@ def image_column(schema: Any, source: str) -> str:
             return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
         return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
-    found = [field.name for field in schema if holds_bytes(field.type)]
+    return [field.name for field in schema if holds_bytes(field.type)]
+
+
+def image_column(schema: Any, source: str) -> str:
+    """The column that holds pictures: the only one that may, of several one with a usual name."""
+    found = picture_columns(schema)
     usual = [name for name in IMAGE_COLUMNS if name in found]
     if usual or len(found) == 1:
         return (usual or found)[0]
