@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from unilat.files import read_safetensors
-from unilat.signals.arrays import read_npy, read_npz
+from unilat.signals.arrays import read_npy
+from unilat.signals.npz import read_npz
 from unilat.types import UserError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")

@@ -4,14 +4,11 @@ Layout: ``[N, H, W, C]`` or ``[N, C, H, W]`` with C of 1, 3 or 4; ``[N, H, W]`` 
 pictures or one in colour and is refused, as is ``[N, 3, H, 3]``.
 Values: uint8 as it is; uint16 keeps the high byte; bool 0 and 255; other integers must lie in 0..255; floats in
 [0, 1], in [-1, 1] or whole numbers of 0..255.
-An ``.npz`` holds the pictures under ``images``, ``x``, ``data`` or as its only array of 3 or 4 axes; labels under
-``labels``, ``label``, ``y`` or ``targets``; class names under ``classes``. ``x_train``, ``y_train``, ``x_test``,
-``y_test`` are one set with its official split.
+Which arrays of an ``.npz`` are pictures and labels: ``npz.py``; ``classes`` are their names.
 """
 
-import tokenize
-import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +17,9 @@ from PIL import Image
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.collect import even_positions, largest_inside, shape_changed
 from unilat.signals.decode import changes, printable, shrink
+from unilat.signals.npz import DAMAGED, Archive, Chosen, choose
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
 from unilat.types import UserError
-
-IMAGE_NAMES = ("images", "image", "x", "X", "data", "arr_0")
-LABEL_NAMES = ("labels", "label", "y", "Y", "targets")
-DAMAGED = (
-    OSError,
-    ValueError,
-    EOFError,
-    zipfile.BadZipFile,
-    KeyError,
-    SyntaxError,
-    tokenize.TokenError,
-    MemoryError,
-    OverflowError,
-)
 
 
 def load_array(
@@ -49,19 +33,20 @@ def load_array(
 ) -> Pictures:
     """A ``.npy`` or ``.npz`` file; ``size`` None is a square of its pictures' shorter side."""
     source = printable(str(path))
-    arrays = read_npz(path, source) if path.suffix == ".npz" else {"images": read_npy(path, source)}
-    images, labels, held_out = _find(arrays, source)
-    names = _class_names(arrays, labels, source)
+    found = _unpacked(path, source) if path.suffix == ".npz" else _Found(read_npy(path, source))
+    images, labels, held_out = found.images, found.labels, found.held_out
+    _as_nhwc(images, source)
     chosen = np.array(even_positions(len(images), limit, None if held_out is None else held_out.tolist()))
-    pixels, converted, shapes = _pixels(images, chosen, size, fit, channels, source, progress)
+    pixels, converted, shapes = _pixels(images, chosen, size, fit, channels, source, progress, found.called)
     return pack(
         pixels,
         None if labels is None else labels[chosen],
         source,
-        classes=names,
+        classes=found.classes,
         held_out=None if held_out is None else held_out[chosen],
         converted=converted,
         shapes=shapes,
+        notes=found.notes,
     )
 
 
@@ -81,10 +66,11 @@ def _pixels(
     channels: int | None,
     source: str,
     progress: Progress | None,
+    called: Callable[[int], str] = "picture {}".format,
 ) -> tuple[np.ndarray, dict[str, int], dict[str, int]]:
     """uint8 ``[n, C, *size]`` of the chosen ones, what was converted, and what became of their shapes."""
     images, layout = _as_nhwc(images, source)
-    pixels, converted = _sized(images, chosen, size, fit, source, progress)
+    pixels, converted = _sized(images, chosen, size, fit, source, progress, called)
     shapes = {shape_changed(images.shape[1:3], pixels.shape[2:], fit): len(chosen)}
     if layout:
         converted[layout] = len(chosen)
@@ -106,58 +92,60 @@ def read_npy(path: Path, source: str) -> np.ndarray:
         raise UserError(f"{source}: not a .npy file of numbers ({printable(str(error), 80)})") from None
 
 
-def read_npz(path: Path, source: str) -> dict[str, np.ndarray]:
-    """All arrays of the archive, after its own directory and the arrays' headers have been believed by neither."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
-            total = sum(entry.file_size for entry in entries)
-            require_memory(2 * total, source, len(entries), "an unpacked array")
-            for entry in entries:
-                with archive.open(entry) as file:
-                    _check_header(file, entry.file_size)
-        with np.load(path, allow_pickle=False) as kept:
-            return {name: kept[name] for name in kept.files}
-    except UserError:
-        raise
-    except DAMAGED as error:
-        raise UserError(f"{source}: not an .npz file of numbers ({printable(str(error), 80)})") from None
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a file holds, before a picture is looked at."""
+
+    images: np.ndarray  # [N, ...] in any layout
+    labels: np.ndarray | None = None  # int64 [N]
+    held_out: np.ndarray | None = None  # bool [N]
+    classes: tuple[str, ...] = ()
+    called: Callable[[int], str] = "picture {}".format
+    """The name of a picture, for errors."""
+    notes: tuple[str, ...] = ()
 
 
-def _check_header(file: object, stored: int) -> None:
-    """Raise ValueError where an array's header asks for objects or for more bytes than the archive holds."""
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
-    read: Callable = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
-    if int(np.prod(shape, dtype=object)) * dtype.itemsize > stored:
-        raise ValueError("an array's header asks for more bytes than are there")
+def _unpacked(path: Path, source: str) -> _Found:
+    """The pictures of an archive with their labels, the parts of a split one behind the other."""
+    archive = Archive(path, source)
+    parts = choose(archive)
+    stored = [archive.arrays[part.pictures] for part in parts]
+    if len({(one.shape[1:], one.dtype) for one in stored}) > 1:
+        shown = archive.shown([part.pictures for part in parts])
+        raise UserError(f"{source}: {shown}: the parts must have pictures of one shape and type; store them alike")
+    counts = [one.shape[0] for one in stored]
+    labels = [
+        _check_labels(archive.read(part.labels), count, source)
+        for part, count in zip(parts, counts, strict=True)
+        if part.labels is not None
+    ]
+    given = np.concatenate(labels) if labels else None
+    images = [archive.read(part.pictures) for part in parts]
+    used = {name for part in parts for name in (part.pictures, part.labels)} | (
+        {"classes"} if given is not None else set()
+    )
+    left = [name for name in archive.arrays if name not in used]
+    return _Found(
+        images=images[0] if len(images) == 1 else np.concatenate(images),
+        labels=given,
+        held_out=np.repeat([part.held_out for part in parts], counts) if len(parts) > 1 else None,
+        classes=_class_names(archive, given, source),
+        called=lambda index: _called(parts, counts, index),
+        notes=(f"arrays that are not read: {archive.shown(left)}",) if left else (),
+    )
 
 
-def _find(arrays: dict[str, np.ndarray], source: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """(pictures, labels or None, held out or None) among the arrays of a file."""
-    if "x_train" in arrays and "x_test" in arrays:
-        images = np.concatenate([arrays["x_train"], arrays["x_test"]])
-        labels = None
-        if "y_train" in arrays and "y_test" in arrays:
-            labels = np.concatenate([arrays["y_train"], arrays["y_test"]])
-        held_out = np.arange(len(images)) >= len(arrays["x_train"])
-        return images, _check_labels(labels, len(images), source), held_out
-    candidates = [name for name in arrays if arrays[name].ndim in (3, 4)]
-    named = [name for name in IMAGE_NAMES if name in candidates]
-    if not named and len(candidates) != 1:
-        shown = ", ".join(f"{printable(name, 30)} {list(array.shape)}" for name, array in list(arrays.items())[:6])
-        raise UserError(f"{source}: which array holds the pictures? It has {shown or 'none'}; name one 'images'")
-    images = arrays[(named or candidates)[0]]
-    labels = next((arrays[name] for name in LABEL_NAMES if name in arrays), None)
-    return images, _check_labels(labels, len(images), source), None
+def _called(parts: list[Chosen], counts: list[int], index: int) -> str:
+    """``picture 3 of x_test``, counted from 0 in its array."""
+    for part, count in zip(parts, counts, strict=True):
+        if index < count:
+            return f"picture {index} of {printable(part.pictures, 30)}"
+        index -= count
+    raise IndexError(index)
 
 
-def _check_labels(labels: np.ndarray | None, count: int, source: str) -> np.ndarray | None:
+def _check_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
     """Labels as int64 ``[N]``, or the line that says why they are none."""
-    if labels is None:
-        return None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.shape != (count,):
@@ -172,23 +160,38 @@ def _check_labels(labels: np.ndarray | None, count: int, source: str) -> np.ndar
     return labels
 
 
-def _class_names(arrays: dict[str, np.ndarray], labels: np.ndarray | None, source: str) -> tuple[str, ...]:
+def _class_names(archive: Archive, labels: np.ndarray | None, source: str) -> tuple[str, ...]:
     """Names from the array ``classes``, else the numbers 0..K-1; none without labels."""
     if labels is None:
         return ()
     count = int(labels.max(initial=0)) + 1
-    given = arrays.get("classes")
-    if given is None or given.dtype.kind != "U" or given.ndim != 1:
+    stored = archive.arrays.get("classes")
+    if stored is None:
         return tuple(str(number) for number in range(count))
-    if len(given) < count:
-        raise UserError(f"{source}: label {count - 1} but only {len(given)} names in 'classes'")
-    return tuple(printable(str(name)) for name in given)
+    if stored.ndim != 1 or stored.dtype.kind not in "US":
+        raise UserError(
+            f"{source}: 'classes' is {stored.dtype} {list(stored.shape)}; it must hold one text for each class"
+        )
+    if stored.shape[0] < count:
+        raise UserError(f"{source}: label {count - 1} but only {stored.shape[0]} names in 'classes'")
+    given = archive.read("classes")
+    try:
+        texts = [
+            name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
+            for name in given.tolist()
+        ]
+    except (ValueError, SystemError):  # numbers that are no characters
+        raise UserError(f"{source}: 'classes' holds what is no text; store names as text") from None
+    names = tuple(printable(text) for text in texts)
+    if len(set(names)) < len(names):
+        raise UserError(f"{source}: two classes have one name in 'classes'; give each its own")
+    return names
 
 
 def _as_nhwc(images: np.ndarray, source: str) -> tuple[np.ndarray, str]:
     """Any accepted layout -> ``[N, H, W, C]`` as a view, and the name of the conversion (empty for none)."""
     shape = images.shape
-    first, last = shape[-3] in (1, 3, 4), shape[-1] in (1, 3, 4)
+    first, last = shape[-3:-2] in ((1,), (3,), (4,)), shape[-1:] in ((1,), (3,), (4,))
     if len(shape) == 3:
         if not first and not last:
             return images[..., None], ""
@@ -204,7 +207,9 @@ def _as_nhwc(images: np.ndarray, source: str) -> tuple[np.ndarray, str]:
     return (images, "") if last else (images.transpose(0, 2, 3, 1), "channels first")
 
 
-def _value_map(images: np.ndarray, source: str) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+def _value_map(
+    images: np.ndarray, source: str, called: Callable[[int], str] = "picture {}".format
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
     """How this array's values become bytes, and the name of the conversion; looks at every value once, in parts."""
     kind, name = images.dtype.kind, images.dtype.name
     if name == "uint8":
@@ -219,7 +224,7 @@ def _value_map(images: np.ndarray, source: str) -> tuple[Callable[[np.ndarray], 
     for index in range(len(images)):
         part = images[index]
         if kind == "f" and not np.isfinite(part).all():
-            raise UserError(f"{source}: picture {index} holds NaN or infinity; remove or repair it")
+            raise UserError(f"{source}: {called(index)} holds NaN or infinity; remove or repair it")
         low, high = min(low, float(part.min())), max(high, float(part.max()))
         whole = whole and (kind != "f" or bool((part == np.round(part)).all()))
     if low >= 0 and high <= 255 and (kind != "f" or (whole and high > 1)):
@@ -234,7 +239,13 @@ def _value_map(images: np.ndarray, source: str) -> tuple[Callable[[np.ndarray], 
 
 
 def _sized(
-    images: np.ndarray, chosen: np.ndarray, size: Size | None, fit: Fit, source: str, progress: Progress | None
+    images: np.ndarray,
+    chosen: np.ndarray,
+    size: Size | None,
+    fit: Fit,
+    source: str,
+    progress: Progress | None,
+    called: Callable[[int], str] = "picture {}".format,
 ) -> tuple[np.ndarray, dict[str, int]]:
     """``[N, H, W, C]`` of any accepted values -> ``uint8 [n, 1 or 3, *size]`` of the chosen ones."""
     count, height, width, depth = (int(number) for number in images.shape)
@@ -249,7 +260,7 @@ def _sized(
     channels = 1 if depth == 1 else 3
     each = channels * size[0] * size[1]
     require_memory(2 * len(chosen) * each, source, len(chosen), f"{channels} x {size[0]} x {size[1]}")
-    to_byte, name = _value_map(images, source)
+    to_byte, name = _value_map(images, source, called)
     out = np.empty((len(chosen), channels, *size), np.uint8)
     for row, index in enumerate(chosen):
         pixels = np.ascontiguousarray(to_byte(np.asarray(images[index])))

@@ -1,4 +1,4 @@
-"""What a folder is: pictures, tar shards, Parquet, or a saved data set. A stray file of another kind decides nothing."""
+"""What a folder is: pictures, tar shards, Parquet or a saved data set. A stray file of another kind decides nothing."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,9 +14,9 @@ FolderKind = Literal["saved", "shards", "parquet", "pictures"]
 def folder_kind(path: Path) -> FolderKind:
     """By its files. Raises :class:`UserError` where two kinds lie in it, each of which could be the set."""
     picture = first_picture(path)
-    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        if not picture or next(path.rglob("*.arrow"), None) is not None:
-            return "saved"
+    marked = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    if marked and (not picture or next(path.rglob("*.arrow"), None) is not None):
+        return "saved"
     if shard := next(iter(sorted(path.glob("*.tar"))), None):
         return _alone("shards", shard, picture, path)
     if not picture and has_shards(path):
@@ -42,8 +42,8 @@ def _alone(kind: FolderKind, file: Path, picture: str, path: Path) -> FolderKind
     if not picture:
         return kind
     raise UserError(
-        f"{printable(str(path))}: it holds {printable(file.name, 60)} and pictures ({printable(picture, 60)}), and which"
-        " of them is the data set cannot be told; name a folder that holds one of the two"
+        f"{printable(str(path))}: it holds {printable(file.name, 60)} and pictures ({printable(picture, 60)}), of which"
+        " only one can be the data set; name a folder that holds one of the two"
     )
 
 
