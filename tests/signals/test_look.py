@@ -92,7 +92,7 @@ def test_a_row_holds_its_class(tmp_path):
 
 def test_look_without_classes_or_sheet(tmp_path):
     """Kills: classes or a sheet that nobody asked for, a sheet that needs classes."""
-    write(tmp_path, "a.png", (1, 1, 1))
+    write(tmp_path, "a.png", (200, 200, 200))
     seen = look(str(tmp_path), size=16)
     assert seen.sheet is None and seen.json()["classes"] == [] and len(seen.lines()) == 3
     look(str(tmp_path), size=16, out=tmp_path / "sheet.png")

@@ -157,4 +157,7 @@ def test_the_note_counts_all_that_is_not_trained_on() -> None:
     official = pack(images, None, "made", groups=groups, held_out=np.arange(10) >= 8)
     train, test = split(official)
     assert (train.tolist(), test.tolist()) == ([0, 3, 4, 5, 6, 7], [8, 9])
-    assert official.notes == ("2 training picture(s) have a copy among the source's test pictures: not trained on",)
+    assert official.notes == (
+        "1 of 10 pictures are exact copies of another; no split parts them",
+        "2 training picture(s) have a copy among the source's test pictures: not trained on",
+    )

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unilat.signals import Pictures, load, split
+from unilat.signals import Pictures, load, look, split
+from unilat.signals.memory import InMemory
 from unilat.signals.parts import folder_side, placed, word_side
 from unilat.signals.source import open_source
+from unilat.signals.stream import Streamed
+from unilat.types import UserError
 
 from .samples import png
 from .streams import add
@@ -202,3 +205,53 @@ def test_no_link_leads_round_in_a_circle(tmp_path: Path) -> None:
     assert told["c"] == told["b/self"] == "link to a folder that another link has led to, not followed"
     assert len(told) == 6 + 30
     assert json.loads(json.dumps(told)) == told
+
+
+def alike(folder: Path, count: int, ending: str = "png") -> Path:
+    """``train/`` of six pictures, ``test/`` of four: the first ``count`` of them copies of the first trained on."""
+    pictures = CHOOSER.integers(0, 256, (10, 8, 8, 3), np.uint8)
+    pictures[6 : 6 + count] = pictures[:count]
+    for number, one in enumerate(pictures):
+        name = f"train/a/{number}.png" if number < 6 else f"test/a/{number}.{ending}"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 30])
+def test_no_copy_of_what_is_held_out_is_trained_on(tmp_path: Path, budget: int) -> None:
+    """In memory and as a stream. Kills: a test part that was trained on in copies and is told as held out, numbers of
+    the other part."""
+    folder = alike(tmp_path / "set", 3)
+    source = open_source(str(folder), size=8, memory_budget=budget)
+    pictures = source.pictures if isinstance(source, InMemory) else source
+    train, test = split(pictures)
+    assert source.names(train) == [f"train/a/{number}.png" for number in (3, 4, 5)]
+    assert source.names(test) == [f"test/a/{number}.png" for number in (6, 7, 8, 9)]
+    assert source.notes == (
+        "3 of 10 pictures are exact copies of another; no split parts them",
+        "3 training picture(s) have a copy among the source's test pictures: not trained on",
+    )
+
+
+def test_a_train_part_of_copies_alone(tmp_path: Path) -> None:
+    """`data look` says it before a run is refused. Kills: two parts alike told as trained on and held out."""
+    folder = alike(tmp_path / "set", 3)
+    for number in (3, 4, 5):
+        (folder / "train" / "a" / f"{number}.png").unlink()
+    told = "training picture(s) have a copy among the source's test pictures: not trained on, and none is left"
+    lines = look(str(folder), size=8).lines()
+    assert (
+        f"3 {told}: take the copies out" in lines
+        and "3 of 7 pictures are exact copies of another; no split parts them" in lines
+    )
+    with pytest.raises(UserError, match="every training picture has a copy"):
+        split(load(str(folder), size=8))
+
+
+def test_copies_in_other_files_are_seen_in_memory_alone(tmp_path: Path) -> None:
+    """A stream compares bytes of files, as docs/data.md says. Kills: a page that promises what costs decoding all."""
+    folder = alike(tmp_path / "set", 3, "bmp")
+    assert len(load(str(folder), size=8).notes) == 2 and len(split(load(str(folder), size=8))[0]) == 3
+    streamed = open_source(str(folder), size=8, memory_budget=0)
+    assert streamed.notes == () and isinstance(streamed, Streamed) and len(split(streamed)[0]) == 6

@@ -17,6 +17,7 @@ from PIL import Image
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.collect import even_positions, largest_inside, shape_changed
 from unilat.signals.decode import changes, printable, shrink
+from unilat.signals.levels import levels_told
 from unilat.signals.npz import DAMAGED, Archive, Chosen, choose
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
 from unilat.types import UserError
@@ -46,7 +47,7 @@ def load_array(
         held_out=None if held_out is None else held_out[chosen],
         converted=converted,
         shapes=shapes,
-        notes=found.notes,
+        notes=found.notes + _levels(images, chosen, pixels),
     )
 
 
@@ -55,7 +56,15 @@ def from_memory(
 ) -> Pictures:
     """Pictures of an array of any layout and values as above, without labels; ``source`` is its name in errors."""
     pixels, converted, shapes = _pixels(images, np.arange(len(images)), size, fit, channels, source, None)
-    return pack(pixels, None, source, converted=converted, shapes=shapes)
+    notes = _levels(images, np.arange(len(images)), pixels)
+    return pack(pixels, None, source, converted=converted, shapes=shapes, notes=notes)
+
+
+def _levels(images: np.ndarray, chosen: np.ndarray, pixels: np.ndarray) -> tuple[str, ...]:
+    """What is told of the levels that the chosen ones use, which became ``pixels``."""
+    if images.dtype.name != "uint16":
+        return levels_told(pixels)
+    return levels_told(pixels, len(chosen), max(int(images[index].max()) for index in chosen))
 
 
 def _pixels(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.decode import Decoded, Unreadable, changes, decode, printable
+from unilat.signals.levels import levels_told
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
 from unilat.types import UserError
 
@@ -41,6 +42,7 @@ class Tally:
     colour: int = 0
     labels: set[str] = field(default_factory=set)  # of all items that were tried
     shapes: Counter[str] = field(default_factory=Counter)
+    peak: int = 0  # the largest value of all pictures of 16 bits
 
 
 def even_positions(count: int, limit: int | None, held_out: Sequence[bool] | None = None) -> list[int]:
@@ -95,6 +97,7 @@ def collect(
             tally.colour += result.pixels.shape[0] == 3
             tally.kept.append(item)
             tally.converted.update(result.converted)
+            tally.peak = max(tally.peak, result.peak)
             tally.shapes[shape_changed(result.shape, size, fit)] += 1
         if progress and done % BLOCK == 0:
             progress(done, count, "reading pictures")
@@ -141,6 +144,7 @@ def _assemble(
     held_out = np.array([item.held_out for item in kept])
     if tally.skipped:
         notes += (f"{len(tally.skipped)} of {len(kept) + len(tally.skipped)} skipped: {reasons(tally.skipped)}",)
+    notes += levels_told(images, tally.converted["16-bit"], tally.peak)
     return pack(
         images,
         labels,

@@ -59,6 +59,7 @@ class Decoded:
     pixels: np.ndarray  # uint8 [1 or 3, height, width]
     converted: tuple[str, ...]  # names of the conversions, as counted in Pictures.converted
     shape: Size  # (height, width) before it was brought to size, turned upright
+    peak: int = 0  # the largest value of a picture of 16 bits, before it was brought to 8; 0 for others
 
 
 def printable(text: str, longest: int = 120) -> str:
@@ -136,6 +137,7 @@ def _sized(picture: Image.Image, size: Size, fit: Fit) -> Decoded:
     converted += mode_change
     if wide and "16-bit" not in converted:
         converted.append("16-bit")
+    peak = _peak(picture, flat) if "16-bit" in converted else 0
     if turned is not None:
         flat = flat.transpose(turned)
         converted.append("exif-turned")
@@ -144,7 +146,14 @@ def _sized(picture: Image.Image, size: Size, fit: Fit) -> Decoded:
     pixels = np.asarray(shrink(flat, size, fit))
     converted += changes((flat.height, flat.width), size, fit)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return Decoded(pixels, tuple(converted), (flat.height, flat.width))
+    return Decoded(pixels, tuple(converted), (flat.height, flat.width), peak)
+
+
+def _peak(picture: Image.Image, flat: Image.Image) -> int:
+    """The largest value of 16 bits; of colour Pillow has kept the high byte alone."""
+    if picture.mode.startswith("I"):
+        return int(np.asarray(picture).max())
+    return int(np.asarray(flat).max()) << 8 | 255
 
 
 def _too_small(picture: Image.Image, size: Size) -> str:

@@ -22,54 +22,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unilat.fields import Fit, Size
+from unilat.signals.collect import even_positions
 from unilat.signals.decode import FORMATS, MAX_PIXELS, TOO_LARGE, Unreadable, decode, printable, upright_size
 from unilat.signals.pictures import Progress, is_grey
+from unilat.signals.texts import Texts, TextsBuilder
 from unilat.types import UserError
 
 DIGEST = 16
 """Bytes of a picture's digest, BLAKE2b."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Many texts as one run of UTF-8 bytes and where each ends: 4 bytes a text beside its letters."""
-
-    blob: np.ndarray  # uint8 [total]
-    ends: np.ndarray  # uint32 [N]
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __getitem__(self, index: int) -> str:
-        begin = int(self.ends[index - 1]) if index else 0
-        return self.blob[begin : int(self.ends[index])].tobytes().decode("utf-8", "surrogateescape")
-
-    def all(self) -> list[str]:
-        """Every text, where there are few."""
-        return [self[index] for index in range(len(self))]
-
-
-class TextsBuilder:
-    """Grows :class:`Texts`."""
-
-    def __init__(self) -> None:
-        self._blob, self._ends, self._places = bytearray(), array("I"), {}
-
-    def add(self, text: str) -> None:
-        """Append one."""
-        self._blob += text.encode("utf-8", "surrogateescape")
-        self._ends.append(len(self._blob))
-
-    def place(self, text: str) -> int:
-        """The number of a text that may stand here already."""
-        if text not in self._places:
-            self._places[text] = len(self._ends)
-            self.add(text)
-        return self._places[text]
-
-    def done(self) -> Texts:
-        """What was added."""
-        return Texts(np.frombuffer(bytes(self._blob), np.uint8), np.array(self._ends, np.uint32))
+LOOKED_AT = 32
+"""Pictures of a set that are decoded when it is indexed, to see whether all are dark."""
 
 
 class Entry(NamedTuple):
@@ -143,6 +105,7 @@ class Index:
     arrangement: str
     said: str  # what the format keeps for itself
     colour: bool  # whether the pixels of any picture are in colour
+    peak: int  # the largest byte of the ``LOOKED_AT`` pictures that were decoded for it; -1 for none
     files: Texts
     sizes: np.ndarray  # int64 [F]
     mtimes: np.ndarray  # int64 [F]
@@ -290,6 +253,7 @@ def build(form: Format, now: Listing, before: Index | None, progress: Progress |
         arrangement=now.arrangement,
         said=form.said,
         colour=False,
+        peak=-1,
         files=now.files,
         sizes=now.sizes,
         mtimes=now.mtimes,
@@ -302,7 +266,7 @@ def build(form: Format, now: Listing, before: Index | None, progress: Progress |
         mapped=None,
         **numbers,
     )
-    return replace(made, colour=_in_colour(form, made))
+    return replace(made, colour=_in_colour(form, made), peak=_peak(form, made))
 
 
 def _known(before: Index) -> dict[tuple[str, int, int], tuple[int, int]]:
@@ -333,6 +297,18 @@ def _in_colour(form: Format, index: Index) -> bool:
         if len(pixels) == 3 and not is_grey(pixels[None]):
             return True
     return False
+
+
+def _peak(form: Format, index: Index) -> int:
+    """The largest byte of some pictures, evenly spread."""
+    rows, peak = np.flatnonzero(index.problem == 0), -1
+    for row in rows[even_positions(len(rows), LOOKED_AT)].tolist():
+        side = min(int(index.height[row]), int(index.width[row]))
+        try:
+            peak = max(peak, int(form.pixels(index, row, (side, side)).max()))
+        except Unreadable:
+            continue
+    return peak
 
 
 def digest_of(data: bytes | memoryview) -> bytes:

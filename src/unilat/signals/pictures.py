@@ -110,7 +110,7 @@ def pack(
             raise ValueError(f"{count} pictures but {len(array)} {what}")
     equal = equal_groups(images)
     group_array = equal if group_array is None else joined(group_array, equal)
-    notes += _told(label_array, classes, group_array, held_out)
+    notes += copies_told(equal) + _told(label_array, classes, group_array, held_out)
     images = np.ascontiguousarray(images)
     digest = hashlib.sha256(f"{images.shape}".encode())
     digest.update(images.data)
@@ -146,10 +146,20 @@ def _told(
     bare = [name for k, name in enumerate(classes) if k in labels and k not in trained]
     notes = []
     if copies.any():
-        notes.append(f"{copies.sum()} training picture(s) have a copy among the source's test pictures: not trained on")
+        rest = ", and none is left: take the copies out" if not len(trained) else ""
+        notes.append(
+            f"{copies.sum()} training picture(s) have a copy among the source's test pictures: not trained on{rest}"
+        )
     if bare:
         notes.append(f"{len(bare)} class(es) without a picture to train on: {_names(bare)}")
     return tuple(notes)
+
+
+def copies_told(equal: np.ndarray) -> tuple[str, ...]:
+    """How many pictures repeat an earlier one; ``equal`` int64 ``[N]``: the first index of each picture's equals."""
+    repeats = int((equal != np.arange(len(equal))).sum())
+    told = f"{repeats:,} of {len(equal):,} pictures are exact copies of another; no split parts them"
+    return (told,) if repeats else ()
 
 
 def _names(classes: list[str]) -> str:

@@ -13,9 +13,10 @@ from unilat.maths.seeds import key
 from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
 from unilat.signals.crops import crop_place, cut, held_out_fit, random_crops, strip_size
 from unilat.signals.decode import Unreadable, printable
-from unilat.signals.index import Format, Index, first_alike
+from unilat.signals.index import LOOKED_AT, Format, Index, first_alike
 from unilat.signals.kind import Image
-from unilat.signals.pictures import Pictures, Progress, _told, pack, with_channels
+from unilat.signals.levels import dark_told
+from unilat.signals.pictures import Pictures, Progress, _told, copies_told, pack, with_channels
 from unilat.types import UserError
 
 PART = 1 << 14  # entries looked at together, where all of them are
@@ -71,7 +72,8 @@ class Streamed:
         self.converted, self.resident = self._room(memory) if self.random else ({}, False)
         if self.random:
             self._notes += (random_crops(sum(self.converted.values()), len(self)),)
-        self.notes = self._notes + _told(chosen.labels, self.classes, groups, held_out if held_out.any() else None)
+        official = held_out if held_out.any() else None
+        self.notes = self._notes + copies_told(groups) + _told(chosen.labels, self.classes, groups, official)
         self.sha256 = self._identity(chosen.labels)
         self.blocks = self._blocks() if form.has_blocks else None
         index.let_go()
@@ -329,6 +331,8 @@ def _choose(form: Format, index: Index, size: Size, fit: Fit, limit: int | None,
         notes += (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
     if skipped:
         notes += (f"{len(skipped)} of {len(index)} skipped: {reasons(skipped)}",)
+    if index.peak >= 0:
+        notes += dark_told(index.peak, f"{min(LOOKED_AT, int(whole.sum())):,} pictures that were looked at")
     classes = () if used <= {"", "."} else form.classes or in_order(used)
     number = {name: place for place, name in enumerate(classes)}
     numbers = np.array([number.get(name, 0) for name in index.labels.all()], np.int64)
