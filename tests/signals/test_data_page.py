@@ -15,6 +15,7 @@ from unilat.signals.decode import FORMATS, MAX_BYTES, MAX_PIXELS, decode
 from unilat.signals.index import LOOKED_AT
 from unilat.signals.levels import dark_told, levels_told
 from unilat.signals.load import FOLDER_SIZE
+from unilat.signals.look import MOST_BYTES
 from unilat.signals.npz import LABEL_WORDS, PACKED_MOST, PICTURE_WORDS, UNPACKED_LEAST
 from unilat.signals.parts import HELD_OUT, TRAIN, folder_side, placed, word_side
 from unilat.signals.tables import IMAGE_COLUMNS, LABEL_COLUMNS
@@ -72,6 +73,7 @@ def test_limits_and_formats() -> None:
     assert f"Files over {MAX_BYTES >> 20} MiB, pictures over {MAX_PIXELS >> 20} megapixels" in FLAT
     assert f"more than {PACKED_MOST} times smaller, and has over {UNPACKED_LEAST >> 20} MiB" in FLAT
     assert f"By default {FOLDER_SIZE}, of arrays" in FLAT and f"{LOOKED_AT} are looked at" in FLAT
+    assert f"keeps at most {MOST_BYTES >> 30} GiB" in FLAT
     assert set(re.findall(r"`--data\.fit ([\w-]+)`", PAGE)) == set(get_args(Fit))
 
 

@@ -116,3 +116,30 @@ def test_shards_are_looked_at(tmp_path, monkeypatch):
     assert look(source, size=8, limit=10).json()["read"] == 10
     alone = load(str(tmp_path / "set" / "00000.tar"), size=8)
     assert len(alone) == 30 and alone.names is not None and alone.names[0].endswith(".png")
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "random-crop"])
+def test_a_set_too_large_for_a_look_is_known_by_its_headers(tmp_path, monkeypatch, fit):
+    """The same counts, lines and sheet as of pictures in memory; that the rest is not known is told. Kills: a look that
+    needs the memory of all pictures, counts of headers that differ, tiles of other pictures."""
+    monkeypatch.setenv("UNILAT_CACHE", str(tmp_path / "cache"))
+    for number in range(40):
+        part, side = ("test" if number < 5 else "train"), (20, 16)[number % 3 == 0]
+        write(tmp_path / "in", f"{part}/{'ab'[number % 2]}/{number}.png", (200 + number, 0, 9), side=side)
+    write(tmp_path / "in", "train/a/copy.png", (210, 0, 9))
+    Image.new("RGB", (40, 20), (1, 2, 203)).save(tmp_path / "in" / "train" / "b" / "wide.png")
+    (tmp_path / "in" / "train" / "bad.png").write_text("no")
+    source = str(tmp_path / "in")
+    whole = look(source, size=16, fit=fit, out=tmp_path / "whole.png")
+    monkeypatch.setattr(look_module, "MOST_BYTES", 0)
+    headers = look(source, size=16, fit=fit, out=tmp_path / "headers.png")
+    told = "42 pictures are known by their headers; what is damaged behind them is told when it is read"
+    assert [line for line in headers.lines()[:-1] if line != told] == whole.lines()[:-1]
+    assert told in headers.lines() and told not in whole.lines()
+    found, expected = headers.json(), whole.json()
+    assert found["shapes"] == expected["shapes"] and found["converted"] == expected["converted"] != {}
+    for key in ("read", "skipped", "class_counts", "held_out", "skipped_reasons", "classes", "count"):
+        assert found[key] == expected[key], key
+    with Image.open(tmp_path / "whole.png") as one, Image.open(tmp_path / "headers.png") as other:
+        assert one.width == other.width and one.crop((0, 0, one.width, 120)) == other.crop((0, 0, one.width, 120))
+    assert not whole.pictures.names or len(headers.pictures) == len(whole.pictures)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,20 @@ from PIL import Image, ImageDraw, ImageFont
 from unilat.fields import Fit, Size, as_size
 from unilat.files import whole
 from unilat.signals.catalogue import CATALOGUE
-from unilat.signals.collect import even_positions, reasons
+from unilat.signals.collect import even_positions, reasons, shape_changed
 from unilat.signals.crops import held_out_fit, random_crops, strip_size
-from unilat.signals.decode import printable
+from unilat.signals.decode import changes, printable
 from unilat.signals.kind import Image as Kind
 from unilat.signals.load import load
+from unilat.signals.memory import InMemory
 from unilat.signals.pictures import Pictures, Progress
+from unilat.signals.source import open_source
+from unilat.signals.stream import Streamed
 from unilat.types import UserError
 
 COLUMNS, PLAIN_ROWS, MOST_CLASSES, MOST_SHAPES = 14, 10, 20, 8
+MOST_BYTES = 1 << 30
+"""That a look takes for pictures: 87,000 of 64 x 64 in colour."""
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (24, 24, 28), (110, 110, 118), (222, 222, 218)
 TEXT, GAP, BORDER = 15, 6, 28  # points of the captions; pixels between pictures; pixels around the sheet
 
@@ -29,13 +34,21 @@ TEXT, GAP, BORDER = 15, 6, 28  # points of the captions; pixels between pictures
 class Look:
     """What a source holds: the pictures, and where their contact sheet lies (None where none was asked for)."""
 
-    pictures: Pictures
+    pictures: Pictures | Streamed
     sheet: Path | None
+    converted: dict[str, int]
+    """How many were converted in a way, all but cropped, resized and padded unknown of pictures that were not read."""
+    shapes: dict[str, int]
+    """How many had a shape, with what is done to it, the commonest first."""
+    notes: tuple[str, ...]
 
     def json(self) -> dict:
         """Counts as plain JSON types, with the reasons of what was skipped added up."""
         counted = Counter(reason.split(":")[0] for _, reason in self.pictures.skipped)
         return self.pictures.json() | {
+            "converted": dict(self.converted),
+            "shapes": dict(self.shapes),
+            "notes": list(self.notes),
             "read": len(self.pictures),
             "skipped_count": len(self.pictures.skipped),
             "skipped_reasons": dict(counted.most_common()),
@@ -53,13 +66,13 @@ class Look:
             found.append("classes: " + ", ".join(f"{name} {number:,}" for name, number in few) + more)
         if pictures.held_out is not None:
             found.append(f"held out by the source: {int(pictures.held_out.sum()):,}")
-        if pictures.converted:
-            found.append("converted: " + ", ".join(f"{number:,} {what}" for what, number in pictures.converted.items()))
-        found += _shapes(pictures.shapes)
+        if self.converted:
+            found.append("converted: " + ", ".join(f"{number:,} {what}" for what, number in self.converted.items()))
+        found += _shapes(self.shapes)
         found += [f"skipped {name}: {reason}" for name, reason in pictures.skipped[:10]]
         if len(pictures.skipped) > 10:
             found.append(f"... and {len(pictures.skipped) - 10} more skipped (`json()` lists all)")
-        return found + list(pictures.notes) + ([f"contact sheet: {self.sheet}"] if self.sheet else [])
+        return found + list(self.notes) + ([f"contact sheet: {self.sheet}"] if self.sheet else [])
 
 
 def look(
@@ -72,14 +85,23 @@ def look(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Look:
-    """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named."""
+    """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named.
+
+    Of a set that takes more than ``MOST_BYTES`` in memory, headers are read, and the pictures of the sheet.
+    """
     files = source not in CATALOGUE and Path(source).suffix != ".npz"  # what random crops can be cut from
     read = held_out_fit(fit) if files else fit
-    pictures = load(source, size=size, channels=channels, fit=read, progress=progress, limit=limit)
+    asked = {"size": size if size is None else as_size(size), "channels": channels, "fit": read, "limit": limit}
+    if files:
+        found = open_source(source, memory_budget=MOST_BYTES, progress=progress, **asked)
+        pictures = found.pictures if isinstance(found, InMemory) else found
+    else:
+        pictures = load(source, progress=progress, **asked)
+    converted, shapes, notes = _counted(pictures, read)
     if fit == "random-crop":
-        shapes = {as_size(shape.split()[0]): number for shape, number in pictures.shapes.items()}
-        room = sum(number for shape, number in shapes.items() if strip_size(shape, pictures.size) != pictures.size)
-        pictures = replace(pictures, notes=(*pictures.notes, random_crops(room, len(pictures))))
+        sizes = {as_size(shape.split()[0]): number for shape, number in shapes.items()}
+        room = sum(number for shape, number in sizes.items() if strip_size(shape, pictures.size) != pictures.size)
+        notes += (random_crops(room, len(pictures)),)
     if out is not None:
         try:
             with whole(out) as part:
@@ -89,10 +111,23 @@ def look(
             raise UserError(
                 f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"
             ) from None
-    return Look(pictures, out)
+    return Look(pictures, out, converted, shapes, notes)
 
 
-def headline(pictures: Pictures) -> str:
+def _counted(pictures: Pictures | Streamed, fit: Fit) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
+    """What is converted, the shapes, and the notes: of a stream as far as headers tell."""
+    if isinstance(pictures, Pictures):
+        return pictures.converted, pictures.shapes, pictures.notes
+    shapes = pictures.shapes()
+    counted = Counter[str]()
+    for shape, number in shapes.items():
+        counted.update(dict.fromkeys(changes(shape, pictures.size, fit), number))
+    named = {shape_changed(shape, pictures.size, fit): number for shape, number in shapes.items()}
+    told = f"{len(pictures):,} pictures are known by their headers; what is damaged behind them is told when it is read"
+    return dict(sorted(counted.items())), named, (*pictures.notes, told)
+
+
+def headline(pictures: Pictures | Streamed) -> str:
     """``"glyphs: 9,083 pictures of 32 x 32, grey, 12 classes"``."""
     colour = "grey" if pictures.channels == 1 else "colour"
     classes = f", {len(pictures.classes)} classes" if pictures.classes else ""
@@ -100,7 +135,7 @@ def headline(pictures: Pictures) -> str:
     return f"{pictures.source}: {len(pictures):,} pictures of {height} x {width}, {colour}{classes}"
 
 
-def contact_sheet(pictures: Pictures, seed: int = 0) -> Image.Image:
+def contact_sheet(pictures: Pictures | Streamed, seed: int = 0) -> Image.Image:
     """A row of pictures per class with its name and count, or plain rows where there are no classes."""
     chooser = np.random.default_rng(seed)
     high, wide = _tile_size(pictures.size)
@@ -131,7 +166,7 @@ def contact_sheet(pictures: Pictures, seed: int = 0) -> Image.Image:
     return sheet
 
 
-def _rows(pictures: Pictures, chooser: np.random.Generator, columns: int) -> list[tuple[str, list[int]]]:
+def _rows(pictures: Pictures | Streamed, chooser: np.random.Generator, columns: int) -> list[tuple[str, list[int]]]:
     """(caption, indices) of each row."""
     if not pictures.classes:
         chosen = sorted(chooser.permutation(len(pictures))[: columns * PLAIN_ROWS].tolist())
@@ -163,15 +198,16 @@ def _tile_size(size: Size) -> Size:
     return max(1, round(size[0] * scale * share)), max(1, round(size[1] * scale * share))
 
 
-def _tile(pictures: Pictures, index: int, high: int, wide: int) -> Image.Image:
+def _tile(pictures: Pictures | Streamed, index: int, high: int, wide: int) -> Image.Image:
     """One picture at ``high`` x ``wide``: enlarged without smoothing, so that its pixels are seen."""
-    pixels = pictures.images[index].numpy()
+    one = pictures.images[index] if isinstance(pictures, Pictures) else pictures.rows(torch.tensor([index]))[0]
+    pixels = one.numpy()
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     enlarging = high >= pictures.size[0]
     return picture.resize((wide, high), Image.Resampling.NEAREST if enlarging else Image.Resampling.LANCZOS)
 
 
-def _footer(pictures: Pictures) -> list[str]:
+def _footer(pictures: Pictures | Streamed) -> list[str]:
     """What was converted and skipped, cut to lines of the sheet."""
     lines = []
     if len(pictures.classes) > MOST_CLASSES:

@@ -84,12 +84,17 @@ class Streamed:
 
     def _room(self, memory: int) -> tuple[dict[str, int], bool]:
         """How many pictures leave room for random crops, and whether what they are cut from fits into memory."""
-        shapes = np.stack([_of(one, self._rows) for one in (self._index.height, self._index.width)], 1)
-        kinds, counts = np.unique(shapes, axis=0, return_counts=True)
-        strips = [strip_size((int(high), int(wide)), self.size) for high, wide in kinds]
-        room = sum(int(count) for strip, count in zip(strips, counts, strict=True) if strip != self.size)
-        pixels = sum(high * wide * int(count) for (high, wide), count in zip(strips, counts, strict=True))
+        strips = [(strip_size(shape, self.size), count) for shape, count in self.shapes().items()]
+        room = sum(count for strip, count in strips if strip != self.size)
+        pixels = sum(high * wide * count for (high, wide), count in strips)
         return ({"cropped at random": room} if room else {}), pixels * self.channels <= memory
+
+    def shapes(self) -> dict[Size, int]:
+        """How many pictures are (height, width) by their headers, the commonest first."""
+        both = np.stack([_of(one, self._rows) for one in (self._index.height, self._index.width)], 1)
+        kinds, counts = np.unique(both, axis=0, return_counts=True)
+        order = np.argsort(-counts, kind="stable").tolist()
+        return {(int(kinds[k, 0]), int(kinds[k, 1])): int(counts[k]) for k in order}
 
     def keep(self, indices: Tensor) -> None:
         """Decode once what ``indices`` are cut from at random, where it fits into memory."""
@@ -251,16 +256,20 @@ class Streamed:
             return str(reason)
         return "could not be read while training"
 
+    def class_counts(self) -> dict[str, int]:
+        """Pictures per class, in the order of ``classes``; empty where there are no classes."""
+        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True)) if self.classes else {}
+
     def json(self) -> dict[str, object]:
         """What is in it, as plain JSON types, by the keys of ``Pictures.json``."""
-        counts = torch.bincount(self.labels, minlength=len(self.classes)).tolist()
         return {
             "source": self.source,
             "count": len(self),
             "size": [self.kind.height, self.kind.width],
             "channels": self.kind.channels,
             "classes": list(self.classes),
-            "class_counts": dict(zip(self.classes, counts, strict=True)) if self.classes else {},
+            "class_counts": self.class_counts(),
             "groups": int(self.groups.unique().numel()),
             "held_out": None if self.held_out is None else int(self.held_out.sum()),
             "skipped": [list(item) for item in self.skipped],
