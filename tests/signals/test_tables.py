@@ -103,6 +103,20 @@ def test_damaged_parquet_is_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_damaged_rows_are_one_line(tmp_path):
+    """A byte of the rows in turn, by steps. Kills: pyarrow's own errors where the footer is whole and a page is not."""
+    parquet.write_table(hugging_face([0, 1, 2, 0, 1, 2]), tmp_path / "whole.parquet", compression="gzip")
+    data, told = (tmp_path / "whole.parquet").read_bytes(), 0
+    for place in range(4, len(data) // 2, 7):
+        (tmp_path / "a.parquet").write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            load(str(tmp_path / "a.parquet"), size=SIDE)
+        except UserError as error:
+            assert "a.parquet" in str(error) and "\n" not in str(error)
+            told += "cannot be read" in str(error)
+    assert told > 3
+
+
 def save_to_disk(folder, table, parts=2, stream=True):
     """What ``datasets.Dataset.save_to_disk`` writes."""
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ A row holds the bytes of a picture file, as a binary column or as Hugging Face's
 never followed. Its class is an integer or text column; the file's own ``ClassLabel`` names the classes if there is one.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,6 +52,16 @@ class Table:
     batches: Callable[[list[str]], Iterator[Any]]
 
 
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns what pyarrow raises for damaged rows into one line."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError, LookupError) as error:  # pyarrow's own are these
+        where = printable(str(path))
+        raise UserError(f"{where}: cannot be read ({printable(str(error), 80)}); fetch or write it anew") from None
+
+
 def open_parquet(path: Path, held_out: bool = False) -> Table:
     """A Parquet file; its footer is read, no row yet."""
     arrow()
@@ -67,7 +78,8 @@ def open_parquet(path: Path, held_out: bool = False) -> Table:
     require_memory(largest, printable(str(path)), metadata.num_rows, "its largest row group")
 
     def batches(columns: list[str]) -> Iterator[Any]:
-        yield from file.iter_batches(batch_size=64, columns=columns)
+        with _one_line(path):
+            yield from file.iter_batches(batch_size=64, columns=columns)
 
     return Table(path, schema, metadata.num_rows, held_out, batches)
 
@@ -88,9 +100,10 @@ def open_arrow(path: Path, held_out: bool) -> Table:
         raise UserError(f"{printable(str(path))}: not a readable Arrow file ({printable(str(error), 80)})") from None
 
     def batches(columns: list[str]) -> Iterator[Any]:
-        for part in parts:
-            for start in range(0, part.num_rows, 64):
-                yield part.select(columns).slice(start, 64)
+        with _one_line(path):
+            for part in parts:
+                for start in range(0, part.num_rows, 64):
+                    yield part.select(columns).slice(start, 64)
 
     return Table(path, schema, sum(part.num_rows for part in parts), held_out, batches)
 
