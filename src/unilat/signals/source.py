@@ -1,7 +1,6 @@
 """``open_source``: a data set as a :class:`Source`, in memory where it fits and read as it is needed where not."""
 
 import math
-import zipfile
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from unilat.signals.index_file import indexed
 from unilat.signals.kind import Image
 from unilat.signals.load import FOLDER_SIZE, load, require_name
 from unilat.signals.memory import InMemory
+from unilat.signals.npz import Archive, choose
 from unilat.signals.pictures import Progress, available_bytes
 from unilat.signals.shards import ShardFormat
 from unilat.signals.stream import Streamed
@@ -157,9 +157,6 @@ def _table(path: Path) -> Format:
 
 
 def _unpacked(path: Path) -> int:
-    """Bytes of an archive's arrays, by its directory; 0 where it has none that can be read."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    except (OSError, zipfile.BadZipFile, ValueError):
-        return 0
+    """Bytes of an archive's pictures, by their headers."""
+    archive = Archive(path, printable(str(path)))
+    return sum(archive.arrays[part.pictures].unpacked for part in choose(archive))
