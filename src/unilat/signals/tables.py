@@ -73,6 +73,7 @@ def open_parquet(path: Path, held_out: bool = False) -> Table:
         metadata = file.metadata
         largest = max((metadata.row_group(k).total_byte_size for k in range(metadata.num_row_groups)), default=0)
         schema = file.schema_arrow
+        len(schema.names)  # which are no text where the file is damaged
     except Exception as error:  # pyarrow raises its own and Python's errors on damaged files
         raise UserError(f"{printable(str(path))}: not a readable Parquet file ({printable(str(error), 80)})") from None
     require_memory(largest, printable(str(path)), metadata.num_rows, "its largest row group")
@@ -96,6 +97,7 @@ def open_arrow(path: Path, held_out: bool) -> Table:
         except pa.ArrowInvalid:
             reader = pa.ipc.open_file(source)
             parts, schema = [reader.get_batch(k) for k in range(reader.num_record_batches)], reader.schema
+        len(schema.names)  # which are no text where the file is damaged
     except Exception as error:
         raise UserError(f"{printable(str(path))}: not a readable Arrow file ({printable(str(error), 80)})") from None
 
@@ -215,7 +217,8 @@ def _items(
     for table in tables:
         for batch in table.batches([image] + ([label] if label else [])):
             cells = batch.column(image)
-            classes = batch.column(label).to_pylist() if label else [""] * batch.num_rows
+            with _one_line(table.path):
+                classes = batch.column(label).to_pylist() if label else [""] * batch.num_rows
             for position in range(batch.num_rows):
                 row += 1
                 if row in chosen:
