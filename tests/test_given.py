@@ -11,7 +11,7 @@ from PIL import Image
 
 import unilat
 from unilat.cli import main
-from unilat.cli.pictures import refuse_place
+from unilat.cli.places import for_pictures
 from unilat.models.latents import LatentSet
 from unilat.run.given import TAKES, PictureSet, read
 from unilat.types import UserError
@@ -135,8 +135,8 @@ def test_pictures_of_ones_own_are_safe(tiny_run: Path, folder: Path, capsys: pyt
     names = sorted(path.name for path in (folder.parent / "new").iterdir())
     assert names == ["00000-00000-a.png", "00001-a.png", "00002-b.png", "00003-c.png"]
     with pytest.raises(UserError, match="lies among the pictures"):
-        refuse_place(folder / "cat" / "deeper", str(folder))
-    refuse_place(folder.parent / "five-more", str(folder))
+        for_pictures(folder / "cat" / "deeper", str(folder))
+    for_pictures(folder.parent / "five-more", str(folder))
 
 
 def test_what_was_left_out_is_counted_and_kept(

@@ -156,10 +156,12 @@ class DataLook:
     def execute(self) -> None:
         """Read, draw the sheet, print the counts."""
         from unilat import signals
+        from unilat.cli import places
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
-            seen = signals.look(self.data, size=self.size, fit=self.fit, out=self.out, progress=output.note)
+            out = places.for_sheet(self.out, self.data)
+            seen = signals.look(self.data, size=self.size, fit=self.fit, out=out, progress=output.note)
             output.result(seen.json(), "\n".join(seen.lines()))
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Sequence
 
 import tyro
@@ -30,6 +31,7 @@ failed, 2 a mistake in the command line or the data, 130 interrupted, 143 termin
 def parse(words: Sequence[str]) -> Command:
     """The command that ``words`` ask for, ready to run; mistakes and ``--help`` end in SystemExit after a message."""
     name, rest = _split(words)
+    _refuse_empty(rest)
     options = COMMANDS[name]
     if "--help" in rest or "-h" in rest:
         print(help_text(name, COMMANDS[name]))
@@ -50,6 +52,16 @@ def root_help() -> str:
 def version() -> str:
     """Name and version of the package."""
     return f"unilat {__version__}"
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse an empty word, which a shell makes of a variable that is not set: as a path it is the current folder."""
+    for index, word in enumerate(words):
+        if not word.strip() or re.fullmatch(r"--[\w.-]+=\s*", word):
+            from unilat.types import UserError
+
+            option = word.rstrip("= ") or (words[index - 1] if index and words[index - 1].startswith("-") else "")
+            raise UserError(f"{option or 'an argument'} is empty: name something, or leave it out")
 
 
 def _split(words: Sequence[str]) -> tuple[str, list[str]]:

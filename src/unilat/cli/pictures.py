@@ -3,25 +3,22 @@
 import math
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
+from unilat.cli import places
 from unilat.cli.output import Output
 from unilat.files import whole
 from unilat.models.latents import LatentSet
-from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
-from unilat.signals import Image as Kind
+from unilat.signals.kind import SOFTWARE
+from unilat.signals.kind import Image as Kind
 from unilat.types import UserError
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-_MARK = "unilat"
-"""What a PNG of ours says it was written with."""
 
 
 def encode(run: Run, source: str, out: Path, output: Output) -> None:
     """Pictures → latent data set."""
+    places.for_latents(out)
     given = _read(run, source, output)
     latents = run.encode(given)
     latents.save(out)
@@ -44,7 +41,7 @@ def encode(run: Run, source: str, out: Path, output: Output) -> None:
 
 def decode(run: Run, latents: Path, out: Path, output: Output, *, steps: int | None, seed: int) -> None:
     """Latent data set → one PNG each."""
-    refuse_place(out, run.data.source)
+    places.for_pictures(out, run.data.source)
     made = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
     write_each(made, out)
     output.result({"folder": out, "count": len(made)}, f"{len(made)} pictures: {out}")
@@ -54,7 +51,7 @@ def reconstruct(run: Run, source: str, out: Path, output: Output, *, steps: int 
     """Pictures → latents → pictures, and how near they came."""
     from unilat.metrics.quality import psnr
 
-    refuse_place(out, source, run.data.source)
+    places.for_pictures(out, source, run.data.source)
     given = _read(run, source, output)
     made = run.reconstruct(given, steps=steps, seed=seed)
     write_each(made, out)
@@ -75,12 +72,13 @@ def sample(
     seed: int,
 ) -> None:
     """New pictures, on one sheet or one PNG each."""
-    refuse_place(out, run.data.source)
+    sheet = out.suffix.lower() == ".png"
+    (places.for_sheet if sheet else places.for_pictures)(out, run.data.source)
     if label is not None and label.isdecimal():
         named = run.class_number(label)
         output.say(f"--class {label}: class number {named}, named {run.classes[named]}")
     made = run.sample(number, label=label, guidance=guidance, steps=steps, seed=seed)
-    if out.suffix.lower() == ".png":
+    if sheet:
         write_sheet(made.images, out)
     else:
         write_each(made, out)
@@ -96,52 +94,25 @@ def _read(run: Run, source: str, output: Output) -> PictureSet:
     return given
 
 
-def refuse_place(out: Path, *sources: str) -> None:
-    """Raise :class:`UserError` where ``out`` lies in a folder of ``sources``: pictures made are none of the data."""
-    for source in sources:
-        folder = Path(source).resolve()
-        if folder.is_dir() and out.resolve().is_relative_to(folder):
-            raise UserError(f"{out} lies among the pictures of {source}: choose another --out")
-
-
 def write_each(pictures: PictureSet, folder: Path) -> None:
     """``folder/00003-cat.png`` and so on, named after the source files or the classes.
 
-    Refuses a run folder, one that holds pictures which unilat did not write, and one where pictures of an earlier call
-    would be left among these.
+    Refuses what :func:`places.for_pictures` does, and a folder where pictures of an earlier call would be left among
+    these.
     """
-    if RunFolder(folder).config.is_file():
-        raise UserError(f"{folder} is a run folder: choose another --out for the pictures")
+    places.for_pictures(folder)
     names = pictures.file_names()
-    there = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.suffix.lower() in _SUFFIXES]
-    foreign = next((path for path in sorted(there) if path.parent != folder or not _is_ours(path)), None)
-    if foreign is not None:
-        raise UserError(f"{folder} holds pictures of your own ({foreign.name}): choose another --out")
-    left = {path.name for path in there} - set(names)
-    if left:
+    if left := places.left_of_before(folder, names):
         raise UserError(
-            f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another --out"
+            f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another `out`"
         )
     for name, picture in zip(names, pictures, strict=True):
         _save(picture.image, folder / name)
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether unilat wrote this picture: its PNG says so."""
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            return picture.info.get("Software") == _MARK
-    except (OSError, ValueError, SyntaxError):
-        return False
-
-
 def write_sheet(images: Tensor, path: Path) -> None:
-    """All of ``images`` uint8 [N, C, H, W] on one picture, as near to a square as they go, white between them.
-
-    Refuses to take the place of a picture that unilat did not write.
-    """
-    if path.exists() and not _is_ours(path):
-        raise UserError(f"{path} is a file of your own: choose another --out")
+    """All of ``images`` uint8 [N, C, H, W] on one picture, as near to a square as they go, white between them."""
+    places.for_sheet(path)
     count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -157,6 +128,6 @@ def _save(image: Tensor, path: Path) -> None:
     """Write uint8 [1 or 3, H, W] as a PNG, whole or not at all; raises :class:`UserError` where it cannot."""
     try:
         with whole(path) as part:
-            part.write_bytes(Kind.png(image, software=_MARK))
+            part.write_bytes(Kind.png(image, software=SOFTWARE))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None

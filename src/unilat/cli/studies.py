@@ -145,13 +145,14 @@ class Compare:
 
     def execute(self) -> None:
         """Compare, write the page, print the table."""
+        from unilat.cli import places
         from unilat.cli.output import Output
         from unilat.cli.tables import comparison_table
         from unilat.studies.compare import compare
 
         with Output(self.json) as output:
             output.changed(*self.runs)
-            table = compare(self.runs, self.out)
+            table = compare(self.runs, places.for_page(self.out))
             output.result(table.to_json(), comparison_table(table))
 
 
@@ -226,6 +227,7 @@ class Audit:
 
     def execute(self) -> None:
         """Audit, write the page, print the table and the sentence."""
+        from unilat.cli import places
         from unilat.cli.output import Output
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import audit_table
@@ -237,7 +239,7 @@ class Audit:
             found = audit(
                 self.model,
                 self.data or None,
-                out=self.out or Path("runs") / f"audit-{name.stem}",
+                out=places.for_audit(self.out or Path("runs") / f"audit-{name.stem}"),
                 size=self.size,
                 limit=self.limit,
                 samples=self.samples,

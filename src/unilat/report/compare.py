@@ -19,6 +19,8 @@ LIGHT = ("#2900cc", "#ed461d", "#131320", "#6685ff", "#d67171", "#6c0b84", "#701
 DARK = ("#66ffff", "#d93912", "#f8d9aa", "#ff66ff", "#586f93", "#b3f155", "#9d0aff", "#a37266")
 """Eight colours that also readers with one of the three kinds of colour blindness tell apart (a test measures it)."""
 
+TITLE = "unilat runs side by side"
+"""What the titles of all these pages end with."""
 FOLDED = 12
 """Longer lists of differing fields are folded away."""
 
@@ -68,7 +70,7 @@ def page(table: Comparison, runs: Sequence[Contents]) -> str:
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(len(names))} unilat runs side by side</title><style>{CSS}{_css()}</style></head><body>"
+        f"<title>{esc(len(names))} {TITLE}</title><style>{CSS}{_css()}</style></head><body>"
         f'<header class="top">{_head(table)}<nav aria-label="Contents">{nav}</nav></header>'
         f"<main>{tables}{_differences(table, names)}{charts}{shown}{_protocols(table)}</main><footer></footer>"
         "</body></html>\n"

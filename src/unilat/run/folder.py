@@ -67,3 +67,11 @@ class RunFolder:
     def stage(self, name: str) -> Path:
         """Folder of a stage's checkpoints."""
         return self.path / name
+
+    def owns(self, path: Path) -> bool:
+        """Whether this is a run folder and ``path``, somewhere in it, one of its own files or in one of its folders."""
+        if not self.config.is_file():
+            return False
+        first = path.relative_to(self.path).parts[0]
+        names = {one.name for one in vars(RunFolder).values() if isinstance(one, _Inside)}
+        return first in names | {"stage1", "prior", "stage2", ".lock"} or first.startswith(("fast-", "distill-"))

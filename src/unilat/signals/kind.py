@@ -12,6 +12,9 @@ from typing import ClassVar, TypeGuard
 import torch
 from torch import Tensor
 
+SOFTWARE = "unilat"
+"""What the PNG files of commands say that they were written with, so that they are known as such."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Image:

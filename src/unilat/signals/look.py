@@ -15,6 +15,7 @@ from unilat.signals.catalogue import CATALOGUE
 from unilat.signals.collect import even_positions, reasons, shape_changed
 from unilat.signals.crops import held_out_fit, random_crops, strip_size
 from unilat.signals.decode import changes, printable
+from unilat.signals.kind import SOFTWARE
 from unilat.signals.kind import Image as Kind
 from unilat.signals.load import load
 from unilat.signals.memory import InMemory
@@ -106,7 +107,7 @@ def look(
         try:
             with whole(out) as part:
                 sheet = torch.from_numpy(np.array(contact_sheet(pictures)))
-                part.write_bytes(Kind.png(sheet.permute(2, 0, 1)))
+                part.write_bytes(Kind.png(sheet.permute(2, 0, 1), software=SOFTWARE))
         except OSError as error:
             raise UserError(
                 f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"
