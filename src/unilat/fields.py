@@ -41,6 +41,13 @@ def check_fields(
             raise FieldError(f"{name}.{field} {must}, not {value}")
 
 
+def at_least(least: int, number: int, name: str) -> int:
+    """``number``, which is the argument ``name``; raises :class:`UserError` where it is below ``least``."""
+    if number < least:
+        raise UserError(f"`{name}` must be {least} or more, not {number}")
+    return number
+
+
 Size = tuple[int, int]
 """``(height, width)`` of a picture in pixels."""
 Fit = Literal["crop", "pad", "random-crop"]
@@ -53,7 +60,7 @@ def as_size(value: int | str | Sequence[int]) -> Size:
         sides = [int(side) for side in value.split("x")] if re.fullmatch(r"\d{1,9}(x\d{1,9})?", value) else []
     else:
         sides = list(value) if isinstance(value, Sequence) else [value]
-    if len(sides) not in (1, 2) or not all(type(side) is int and side > 0 for side in sides):
+    if len(sides) not in (1, 2) or not all(type(side) is int for side in sides):
         raise UserError(f"a size is 64, or 96x128 for height x width, not {value!r}")
     return sides[0], sides[-1]
 

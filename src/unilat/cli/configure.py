@@ -104,6 +104,7 @@ class ConfiguredTrain:
 
         with Output(self.options.json) as output:
             check(self.settings)
+            choices = self.choices()
             if self.options.dry_run:
                 described = unilat.describe(self.settings)
                 text = f"{to_json(self.settings)}\n\n{description_table(described)}"
@@ -112,7 +113,7 @@ class ConfiguredTrain:
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
             with TrainingProgress(output.console) as progress:
-                named = {"choices": self.choices(), "features": self.options.features}
+                named = {"choices": choices, "features": self.options.features}
                 run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)
             if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
                 report = str(RunFolder(self.folder).report)

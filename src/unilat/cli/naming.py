@@ -16,11 +16,10 @@ SHORT = {
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
-
+_SAME = ("base", "channels", "features", "guidance", "limit", "out", "pictures", "preset", "samples", "size", "steps")
+_SAME += ("teacher_steps", "truth", "workers")
 ARGUMENTS = {
-    **{name: "--" + name.replace("_", "-") for name in ("base", "channels", "features", "guidance", "out")},
-    **{name: "--" + name.replace("_", "-") for name in ("preset", "samples")},
-    **{name: "--" + name.replace("_", "-") for name in ("size", "steps", "teacher_steps", "truth")},
+    **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",
     "label": "--class",
     "compile='on'": "--compile",

@@ -97,7 +97,9 @@ class Verify:
     def execute(self) -> None:
         """Measure, print the table, and end with exit code 1 where something fails."""
         from unilat.cli.output import Output
+        from unilat.fields import at_least
 
+        at_least(1, self.samples, "samples")
         with Output(self.json) as output:
             holds = _verify_run(self, self.run, output) if self.run else _verify_oracles(self.seed, output)
         if not holds:

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from unilat.fields import at_least
 from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
 from unilat.run.evaluate import own_pictures
@@ -98,7 +99,9 @@ def distill(
     Raises :class:`UserError` for a run without that network, steps that do not divide the teacher's, and what
     ``unilat train`` refuses.
     """
-    if config.steps < 1 or config.teacher_steps % max(1, config.steps):
+    for name in ("steps", "teacher_steps", "samples"):
+        at_least(1, getattr(config, name), name)
+    if config.teacher_steps % config.steps:
         raise UserError(
             f"`teacher_steps` {config.teacher_steps} must be a multiple of `steps` {config.steps}: every call of the "
             "student stands for as many of the teacher's"

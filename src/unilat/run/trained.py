@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.fields import FieldError
+from unilat.fields import FieldError, at_least
 from unilat.files import read_bytes, read_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
@@ -208,7 +208,7 @@ class Run:
         latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
         if tuple(latents.z.shape[1:]) != self.latent_shape:
             raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
-        evaluation, steps = self.config.evaluation, _positive(self.decoder_steps if steps is None else steps, "steps")
+        evaluation, steps = self.config.evaluation, at_least(1, self.decoder_steps if steps is None else steps, "steps")
         if self.few_decoder and steps != self.few_decoder.calls:
             raise UserError(f"the fast decoder was distilled for `steps` {self.few_decoder.calls}, not {steps}")
 
@@ -249,7 +249,7 @@ class Run:
                 f"{self.folder} has no base model: train stage 2 (stage2.samples above 0), or draw from stage 1's "
                 "prior: evaluation.sample_from prior"
             )
-        labels = self._labels(_positive(count, "count"), label)
+        labels = self._labels(at_least(1, count, "count"), label)
         evaluation = self.config.evaluation
         if guidance is not None and not self.classes:
             raise UserError("this run's pictures have no classes to be guided by: leave out `guidance`")
@@ -258,7 +258,7 @@ class Run:
         guidance = evaluation.guidance if guidance is None else guidance
         if not math.isfinite(guidance):
             raise UserError(f"`guidance` must be a number, not {guidance}")
-        steps = _positive(self.base_steps if steps is None else steps, "steps")
+        steps = at_least(1, self.base_steps if steps is None else steps, "steps")
         base = self.base
 
         def some(first: int, last: int) -> list[Tensor]:
@@ -349,12 +349,6 @@ def _filled(build: Callable[[], Model], tensors: dict[str, Tensor], path: Path) 
         raise UserError(
             f"{path} does not hold this configuration's weights: delete it and run `unilat train` again"
         ) from None
-
-
-def _positive(number: int, name: str) -> int:
-    if number < 1:
-        raise UserError(f"`{name}` must be 1 or more, not {number}")
-    return number
 
 
 def _finished(path: Path, stage: str) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unilat.fields import Size, as_size
+from unilat.fields import Size, as_size, at_least
 from unilat.files import write_json, write_safetensors
 from unilat.report import audit as page
 from unilat.run.records import OnStep
@@ -96,9 +96,10 @@ def audit(
 
     Raises :class:`UserError` with one line for what cannot be read or measured.
     """
-    if (samples is not None and samples < 1) or (limit is not None and limit < subject.FEWEST):
-        raise UserError(f"an audit needs `samples` of 1 at least and {subject.FEWEST} pictures, not {samples}, {limit}")
+    at_least(1, 1 if samples is None else samples, "samples")
+    at_least(subject.FEWEST, subject.FEWEST if limit is None else limit, "limit")
     plan, sides = AuditPlan(seed=seed) if plan is None else plan, None if size is None else as_size(size)
+    at_least(1, min(sides or (1,)), "size")
     if samples is not None:
         plan = dataclasses.replace(plan, prior=dataclasses.replace(plan.prior, samples=samples))
     with tempfile.TemporaryDirectory(prefix="unilat-audit-") as temporary:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unilat.fields import at_least
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.features import feature_network, refuse_program
 from unilat.models.autoencoder import Autoencoder
@@ -159,8 +160,9 @@ def bench(
         raise UserError(f"`channels` must be 1 (grey) or 3 (colour), not {channels}")
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are trained so far: take another one")
-    data = phases.Data.of(config, pictures, CLASSES) if isinstance(pictures, int) else pictures
-    subject = _subject(config, channels, pick_device(device), data)
+    if isinstance(pictures, int):
+        pictures = phases.Data.of(config, at_least(1, pictures, "pictures"), CLASSES)
+    subject = _subject(config, channels, pick_device(device), pictures)
     chosen = _way(subject, CHOSEN, say)
     plain = None if chosen.name == "plain" else _way(subject, PLAIN, lambda line: say(f"{line}, the plain way"))
     say("timing the networks alone")
@@ -175,7 +177,7 @@ def bench(
         product="bf16" if subject.place.type == "cuda" else "float32",
         matrix_gflops=subject.rate,
         parts=parts,
-        trained=data.trained,
+        trained=pictures.trained,
         chosen=chosen,
         plain=plain,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unilat.fields import at_least
 from unilat.files import write_json
 from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
@@ -55,8 +56,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     ``samples``: latents seen by the refitted prior. Raises :class:`UserError` where the run's pictures or latents are
     gone or are no longer what they were.
     """
-    if samples < 1:
-        raise UserError(f"`samples` must be 1 or more, not {samples}")
+    at_least(1, samples, "samples")
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from unilat.fields import at_least
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder
@@ -52,6 +53,10 @@ class Choices:
     """Examples computed at a time, of a process's share of the batch; 0: all, or on a GPU what is found to fit."""
     shard: bool = False
     """Whether several processes have one copy of weights, moments and averages between them (training/sharded.py)."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "micro_batch"):
+            at_least(0, getattr(self, name), name)
 
 
 def resolved(choices: Choices, device: torch.device) -> Choices:
