@@ -13,9 +13,17 @@ from measured import machine, number, step
 from studies.samples import subject
 from unilat.cli.output import Output
 from unilat.cli.progress import TrainingProgress, detail
-from unilat.cli.tables import audit_table, bench_table, comparison_table, metrics_table, oracle_table, verify_table
+from unilat.cli.tables import (
+    _number,
+    audit_table,
+    bench_table,
+    comparison_table,
+    metrics_table,
+    oracle_table,
+    verify_table,
+)
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member
-from unilat.results import Bits, Classifier, Costs, Distance, Reconstruction, Results
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Reconstruction, Results
 from unilat.run.records import Note
 from unilat.studies.bench import PartTime, StageTime, Timing, Way
 from unilat.studies.measures import AuditPlan, DiffusionBits, Kept, LatentBits, NormalBits
@@ -78,6 +86,17 @@ def test_verify_tells_each_estimate_with_its_own_noise_and_verdict() -> None:
         *found.words,
     ]
     assert len(found.words) == 3 and "3.0 standard errors" in found.words[-1]
+    single = replace(found, slack=replace(found.slack, value=-0.5, stderr=None, n=1))
+    assert words(verify_table(single))[5] == "slack -50.00% – at most 2% holds"
+    assert "pays at least -50.00% (one picture) too much" in single.words[1] and "heart" not in "".join(single.words)
+    assert "pays at least 1.23% ± 0.32% too much" in found.words[1] and "nan" not in verify_table(single)
+
+
+def test_a_number_without_an_error_has_none() -> None:
+    """Kills: "± nan", and an error of one picture that reads as none at all."""
+    told = [Number(value=0.25, stderr=error) for error in (math.nan, None, math.inf, 0.0, 0.125)]
+    assert [_number(one, " dB") for one in told] == ["0.25 dB"] * 3 + ["0.25 dB ± 0", "0.25 dB ± 0.12"]
+    assert _number(Number(value=math.nan, stderr=0.1)) == "–"
 
 
 def timed(ms: float, speed: float, minutes: float, share: float, micro: int, mib: float) -> StageTime:

@@ -15,6 +15,7 @@ def test_errors_decide_how_many_digits_are_told() -> None:
     assert plus_minus(0.30119, 0.00151) == "0.3012 ± 0.0015"
     assert plus_minus(19.8431, 0.713) == "19.8 ± 0.7"
     assert plus_minus(1234.5, 42.0) == "1,234 ± 42"
+    assert plus_minus(0.30119, float("nan")) == plus_minus(0.30119, float("inf")) == plus_minus(0.30119, None)
     assert plus_minus(0.30119, 0.00096) == "0.3012 ± 0.0010"
     assert plus_minus(0.3, None) == "0.3000" and plus_minus(None, 0.1) == "–" and plus_minus(2.0, 0.0) == "2.000"
 

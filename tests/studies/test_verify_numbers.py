@@ -137,6 +137,8 @@ def test_paired_slack_by_hand() -> None:
     told = (found.value, found.stderr, found.n, found.run, found.refitted)
     assert told == pytest.approx((0.2, error, 3, 4.0, 10 / 3))
     assert (found.parameters, found.samples, found.limit, found.holds) == (sizes, 640, 0.02, False)
+    one = verify.paired_slack(torch.tensor([3.0]), torch.tensor([2.0]), sizes, 640)
+    assert (one.value, one.stderr, one.n) == (0.5, None, 1)
 
 
 def test_agreement_by_hand() -> None:

@@ -88,7 +88,8 @@ def verify_table(found: Verification) -> str:
         rows.append((name, f"{row.value:.5f}", f"{row.noise:.5f}", allowed, verdict(row.holds)))
     rows.append(("larger refitted prior", f"{slack.refitted:.5f}", "", "", ""))
     allowed = f"at most {slack.limit:.0%}"
-    rows.append(("slack", f"{slack.value:.2%}", f"{slack.stderr:.2%}", allowed, verdict(slack.holds)))
+    noise = "–" if slack.stderr is None else f"{slack.stderr:.2%}"
+    rows.append(("slack", f"{slack.value:.2%}", noise, allowed, verdict(slack.holds)))
     return "\n".join([_align(rows), "", *found.words])
 
 
@@ -175,10 +176,11 @@ def _costs(costs: Costs) -> str:
 
 
 def _number(row: Number, unit: str = "") -> str:
-    """Value and standard error, to the same digits."""
+    """Value and standard error, which is left out where it is not known, of a single picture for example."""
     if not math.isfinite(row.value):
         return "–"
-    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr is not None else "")
+    known = row.stderr is not None and math.isfinite(row.stderr)
+    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if known else "")
 
 
 def _amount(name: str, value: Any) -> str:

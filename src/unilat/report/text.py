@@ -58,7 +58,7 @@ def plus_minus(value: float | None, stderr: float | None) -> str:
     """``0.301 ± 0.002``: the error to one digit (two where it begins with 1), the value to the same place."""
     if value is None:
         return "–"
-    if stderr is None or stderr <= 0:
+    if stderr is None or not 0 < stderr < math.inf:
         return pretty(value)
     size = math.floor(math.log10(stderr))
     places = max(0, -size + (1 if stderr / 10.0**size < 2 else 0))

@@ -45,8 +45,8 @@ class Slack:
     """What the run's prior pays too much: bits over those under a larger refitted prior, less one."""
 
     value: float
-    stderr: float
-    """Paired over pictures."""
+    stderr: float | None
+    """Paired over pictures; None of a single one."""
     n: int
     run: float
     """Bits per pixel under the run's prior."""
@@ -100,15 +100,15 @@ class Verification:
         """What the numbers mean, in sentences."""
         slack = self.slack
         grown = slack.parameters.refitted / slack.parameters.run
-        sure = f"{slack.value:.2%} ± {slack.stderr:.2%}"
+        error = "(one picture)" if slack.stderr is None else f"± {slack.stderr:.2%}"
         told = [
             f"The bits are an upper bound on what a latent tells of its picture: {slack.run:.4g} per pixel under the "
             "run's prior.",
             f"A prior {grown:.1f} times as large, refitted on the same latents ({slack.samples:,} seen), needs "
-            f"{slack.refitted:.4g}: the run's prior pays at least {sure} too much (its slack; a longer refit, "
-            "`samples`, may find more).",
+            f"{slack.refitted:.4g}: the run's prior pays at least {slack.value:.2%} {error} too much (its slack; "
+            "a longer refit, `samples`, may find more).",
         ]
-        if slack.value < -2 * slack.stderr:
+        if slack.stderr is not None and slack.value < -2 * slack.stderr:
             told.append(
                 "The refitted prior is the worse one on held-out pictures: it has learned its training latents by "
                 "heart, so this slack is no lower limit of what better priors could save."

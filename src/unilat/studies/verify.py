@@ -127,7 +127,7 @@ def paired_slack(run_bits: Tensor, refitted_bits: Tensor, parameters: Sizes, sam
     """``mean(a) / mean(b) − 1``, both ``[N]`` of the same pictures and noise; s.e. by residuals a − (1 + slack) b."""
     a, b = run_bits.double(), refitted_bits.double()
     ratio = float(a.mean() / b.mean())
-    stderr = float((a - ratio * b).std() / math.sqrt(len(a)) / b.mean())
+    stderr = float((a - ratio * b).std() / math.sqrt(len(a)) / b.mean()) if len(a) > 1 else None
     return Slack(
         value=ratio - 1.0,
         stderr=stderr,
