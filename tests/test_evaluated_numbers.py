@@ -160,12 +160,12 @@ def test_base_bits_are_the_closed_form_of_each_class(pictures: Pictures, judge: 
     assert metrics.base_bits.stderr == pytest.approx(row_of(bits.sum((1, 2, 3)) / 256)[1], rel=0.05)
 
 
-@pytest.mark.parametrize("case", ["own", "learned", "elsewhere", "one class"])
+@pytest.mark.parametrize("case", ["own", "learned", "elsewhere", "one class", "untrained"])
 def test_base_bits_by_hand(
     pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     """Planted estimates: mean, error, count, unit, less the entropy; and what the base model is told of each picture:
-    its class, none of another source's, nothing where there are no classes."""
+    its class, none of another source's nor one that it was not trained on, nothing where there are no classes."""
     asked: list[Any] = []
 
     def planted(z: Tensor, *given: Any, levels: int, **named: Any) -> list[RateTerms]:
@@ -178,6 +178,8 @@ def test_base_bits_by_hand(
     base = SimpleNamespace(denoise="the base", classes=made.classes, lambda_min=-9.0)
     base.condition, base.unlabelled = made.condition, made.unlabelled
     run = PlantedRun(planted_config(samples=3), pictures, tmp_path, learned=case == "learned", base=base)
+    if case == "untrained":
+        run.data = replace(run.data, untrained=("green",))
     metrics, rows = measured(run, pictures, "elsewhere" if case == "elsewhere" else None)
     z = latents_of(pictures, rows)
     nats = 3 * z.square() + (z + 1).square() - (0.25 + z.abs() if case == "learned" else 0)
@@ -194,7 +196,9 @@ def test_base_bits_by_hand(
     elif case == "elsewhere":
         assert len(cond) == 15 and bool(cond.dropped.all())
     else:
-        assert torch.equal(cond.rows, pictures.labels[rows]) and cond.dropped is None
+        assert torch.equal(cond.rows[~cond.dropped], pictures.labels[rows][~cond.dropped])
+        untold = torch.zeros(15, dtype=torch.bool) if case != "untrained" else pictures.labels[rows] == 1
+        assert torch.equal(cond.dropped, untold) and 0 <= int(untold.sum()) < 15
 
 
 def test_reconstructions_by_hand(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
@@ -345,7 +349,8 @@ def test_costs_and_protocol_are_the_runs(
     assert first == Phase(name="stage 1", seconds=3.5, peak_memory_mib=7)
     assert last.name == "evaluate" and 0 <= last.seconds < 60 and last.peak_memory_mib > 50
     assert metrics.pictures == "held out of planted, never trained on" and metrics.features == Means.protocol
-    assert evaluate(run, "elsewhere").pictures == "elsewhere"  # type: ignore[arg-type]
+    own = "elsewhere, whether the run was trained on them is not known: planted is not what it was"
+    assert evaluate(run, "elsewhere").pictures == own  # type: ignore[arg-type]
     write_json(tmp_path / "phases.json", [{"name": "stage 1", "minutes": 3.5}])
     with pytest.raises(UserError, match=r"phases.json is damaged \(\[0\].seconds is missing\): delete it"):
         evaluate(run, "elsewhere")  # type: ignore[arg-type]

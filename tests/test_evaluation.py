@@ -78,7 +78,8 @@ def test_another_source_is_measured_without_touching_the_run(run: Run, tmp_path:
     run.config = replace(run.config, evaluation=replace(run.config.evaluation, classifier_samples=64, samples=2))
     metrics = evaluate(run, str(tiny_source / "lying"))
     assert metrics.bits.n == min(48, run.config.evaluation.pictures)
-    assert metrics.pictures == str(tiny_source / "lying")
+    assert metrics.pictures.startswith(f"{tiny_source / 'lying'}, ")
+    assert "that the run was trained on" in metrics.pictures and "none of its own" not in metrics.pictures
     assert metrics.classifier is None
     assert before == {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     run.config = trained.read_config(run.folder)
@@ -146,7 +147,7 @@ def test_latents_of_another_run_are_refused(run: Run, pictures: torch.Tensor, tm
         run.decode(replace(latents, encoder_sha256="0" * 64))
     with pytest.raises(UserError, match="noise at log-SNR 4"):
         run.decode(replace(latents, lambda_0=4.0))
-    with pytest.raises(UserError, match=r"latents must be \[4, 4, 4\] each, not \[4, 4, 5\]"):
+    with pytest.raises(UserError, match=r"latents must be float \[N, 4, 4, 4\], not float32 \[3, 4, 4, 5\]"):
         run.decode(replace(latents, z=torch.zeros(3, 4, 4, 5)))
 
 

@@ -157,13 +157,15 @@ def test_what_was_left_out_is_counted_and_kept(
 
 
 def test_labels_of_samples_go_round(tiny_run: Path) -> None:
-    """Kills: a number that comes back as a name, a name taken for a number where there is such a class."""
+    """Kills: a number that comes back as a name, a name taken for a number where there is such a class, and a text
+    taken for a place among classes that are named by numbers."""
     run = unilat.load(tiny_run)
     run.data = replace(run.data, classes=("10", "0", "1"))
     assert [run.class_number(label) for label in (0, 1, 2)] == [0, 1, 2]
-    assert [run.class_number(label) for label in ("10", "0", "1", "2")] == [0, 1, 2, 2]
-    with pytest.raises(UserError, match="no class 3"):
-        run.class_number(3)
+    assert [run.class_number(label) for label in ("10", "0", "1")] == [0, 1, 2]
+    for wrong, words in ((3, "3: choose one of 10, 0, 1 or 0 to 2"), ("2", "2: choose one of 10, 0, 1 by name")):
+        with pytest.raises(UserError, match=f"there is no class {words}$"):
+            run.class_number(wrong)
 
 
 def test_latents_are_sliced_with_all_that_is_known(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
 from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
-from unilat.run import given, parts, rate, trained
+from unilat.run import classes, given, parts, rate, trained
 from unilat.run.parts import read_pictures, split_pictures
 from unilat.run.rate import measure_rate
 from unilat.run.trained import Run
@@ -268,7 +268,7 @@ def test_calls_and_sizes_of_a_run(run: Run) -> None:
     run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_loss="mse"))
     assert run.decoder_steps == 1
     run.data = replace(run.data, classes=())
-    assert run._labels(3, None).tolist() == [0, 0, 0]
+    assert classes.labels_of(run.data, 3, None).tolist() == [0, 0, 0]
 
 
 def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from unilat.cli import places
 from unilat.cli.output import Output
 from unilat.files import whole
 from unilat.models.latents import LatentSet
+from unilat.run import classes
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
 from unilat.signals.kind import SOFTWARE
@@ -74,6 +75,8 @@ def sample(
     """New pictures, on one sheet or one PNG each."""
     sheet = out.suffix.lower() == ".png"
     (places.for_sheet if sheet else places.for_pictures)(out, run.data.source)
+    if label is None and classes.told(run.data):
+        output.say(classes.told(run.data))
     if label is not None and label.isdecimal():
         named = run.class_number(label)
         output.say(f"--class {label}: class number {named}, named {run.classes[named]}")

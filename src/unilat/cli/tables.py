@@ -44,6 +44,8 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
+    if kind == "pictures":
+        text += f"\n\nmeasured on {results.pictures}"
     if folder is not None:
         text += f"\n\nreport: {RunFolder(folder).report}"
     return text

@@ -106,8 +106,8 @@ class Base(nn.Module):
         return dpmpp_2m(self.guided(guidance), z_1, grid, generator=(), cond=cond)
 
     def condition(self, labels: Tensor) -> Condition | None:
-        """What the denoiser is given of ``labels [B]``: None where there are no classes."""
-        return Condition(labels) if self.classes else None
+        """What the denoiser is given of ``labels [B]``, of -1 nothing: None where there are no classes."""
+        return Condition(labels).drop(labels < 0) if self.classes else None
 
     def unlabelled(self, count: int, device: torch.device | str = "cpu") -> Condition | None:
         """The condition of ``count`` examples of no known class; None where there are no classes."""

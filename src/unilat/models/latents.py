@@ -13,6 +13,7 @@ from unilat.files import digest, read_safetensors, write_safetensors
 from unilat.types import UserError
 
 FORMAT = "unilat latents 1"
+_SHOWN = 5  # rows in one line
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +159,20 @@ class LatentSet:
             raise UserError(
                 f"these latents are of another encoder ({self.encoder_sha256[:12]}, not {encoder_sha256[:12]}): decode "
                 "them with the run that made them, or encode the pictures again with this one"
+            )
+
+    def refuse_damaged(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`UserError` unless there are latents of this ``shape``, all finite; other rows are named."""
+        if not len(self) or tuple(self.z.shape[1:]) != shape or not self.z.is_floating_point():
+            wanted = f"float [N, {', '.join(map(str, shape))}]"
+            raise UserError(f"latents must be {wanted}, not {str(self.z.dtype)[6:]} {list(self.z.shape)}")
+        rows = (~self.z.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        if rows:
+            named = [f"{row} ({self.names[row]})" if self.names else str(row) for row in rows[:_SHOWN]]
+            more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+            raise UserError(
+                f"{len(rows)} of {len(self)} latents hold NaN or infinity, rows {', '.join(named)}{more}: leave them "
+                "out, or encode their pictures again"
             )
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import nn
 
 from unilat.fields import at_least
 from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
+from unilat.run.classes import labels_of
 from unilat.run.evaluate import own_pictures
 from unilat.run.folder import RunFolder
 from unilat.run.parts import part
@@ -159,7 +159,7 @@ def _base(run: Run, config: DistillConfig) -> Teacher:
     if run.base is None:
         raise UserError(f"{run.folder} has no base model to distil: train stage 2 first")
     grid = uniform_grid(run.base.lambda_min, run.base.lambda_0, config.teacher_steps)
-    labels = torch.arange(LABELS) % max(1, len(run.classes))
+    labels = labels_of(run.data, LABELS, None)
     return base_teacher(run.base, labels, run.latent_shape, grid, run.config.evaluation.guidance)
 
 

@@ -17,10 +17,13 @@ from unilat.metrics.quality import average, qualities
 from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+from unilat.run import classes
 from unilat.run.folder import RunFolder
+from unilat.run.given import PictureSet
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
 from unilat.run.seal import check, sealed
+from unilat.run.seen import seen
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -64,7 +67,8 @@ def evaluate(
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     network = features_of(run.config, features, run.device)
     real = _features(run, network, test) if network else None
-    say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
+    about = f"held out of {run.data.source}, never trained on" if given is None else _about(run, given, test, pictures)
+    say(f"measuring {len(test)} pictures: {about}")
     bits = _bits(run, test, arrays)
     if run.base is None and run.config.stage2.samples:
         say("stage 2 is not finished: there is no base model to measure or to sample from")
@@ -73,13 +77,14 @@ def evaluate(
     generation, classifier = None, None
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
+        if classes.told(run.data):
+            say(classes.told(run.data))
         sampled = run.sample(run.config.evaluation.samples)
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, network, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
-    measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
     found = Results(
-        pictures=measured,
+        pictures=about,
         features=network.protocol if network else None,
         bits=bits,
         base_bits=base_bits,
@@ -111,6 +116,20 @@ def features_of(
     if named is None:
         refuse_program(config.evaluation.features)
     return feature_network(config.evaluation.features if named is None else named, device)
+
+
+def _about(run: Run, given: PictureSet, measured: Tensor, own: Pictures | Streamed | None) -> str:
+    """What the ``measured`` pictures of another source are to the run: trained on, held out or neither."""
+    try:
+        own = own or own_pictures(run)
+    except UserError:
+        known = f"whether the run was trained on them is not known: {run.data.source} is not what it was"
+    else:
+        if isinstance(own, Streamed):
+            known = "whether the run was trained on them was not looked at, as its own do not fit into memory"
+        else:
+            known = str(seen(measured, own, run.split(own)))
+    return f"{given.source or 'in memory'}, {known}"
 
 
 def own_pictures(run: Run) -> Pictures | Streamed:
@@ -174,7 +193,7 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     assert base is not None
     z, entropy = run.encoded(test)
     table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
-    cond = base.unlabelled(len(z)) if labels is None else base.condition(labels)
+    cond = base.unlabelled(len(z)) if labels is None else base.condition(classes.known(run.data, labels))
     least, device, world = base.lambda_min, run.device, run.world
     found = measure_rate(z, base.denoise, table, least, levels=count, seed=1, device=device, cond=cond, world=world)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
@@ -225,11 +244,12 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
     ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
     """
     seen = run.config.evaluation.classifier_samples
-    named = run.base is not None and run.base.classes > 1
+    named = run.base is not None and run.base.classes > 1 and len(classes.trained(run.data)) > 1
     if pictures is None or not named or seen <= 0 or run.world.rank > 0:
         return None
     train, _, test = run.split(pictures)
     test = chosen(test, run.config.evaluation.pictures)
+    test = test[classes.known(run.data, pictures.labels[test]) >= 0]
     if isinstance(pictures, Streamed):
         train = chosen(train, JUDGED)
     images = rows_of(pictures, train, train)

@@ -23,6 +23,8 @@ class Facts:
     """Held out."""
     classes: tuple[str, ...]
     """Their names, none where there are no classes."""
+    untrained: tuple[str, ...] = ()
+    """Those without a training picture; none in files that do not say."""
     size: tuple[int, ...] = ()
     """``(H, W)``."""
     channels: int
@@ -56,10 +58,12 @@ def read(path: Path) -> Facts:
             f"{path} is damaged ({'; '.join(told)}): bring it back, or begin the run anew in another folder"
         )
     size, converted, unreadable = tree.get("size"), tree.get("converted"), tree.get("unreadable")
+    untrained = tree.get("untrained")
     counts = {name: tree[name] for name in ("count", "train", "calibration", "test", "skipped") if name in tree}
     return Facts(
         source=tree["source"],
         classes=tuple(tree["classes"]),
+        untrained=tuple(untrained) if isinstance(untrained, list) else (),
         size=tuple(size) if isinstance(size, list) else (),
         channels=tree["channels"],
         streamed=tree.get("streamed") is True,

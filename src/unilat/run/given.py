@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from unilat.fields import Fit, Size
+from unilat.run.classes import renumbered
 from unilat.signals import Pictures
 from unilat.signals import load as load_pictures
 from unilat.signals.arrays import from_memory
@@ -111,7 +112,7 @@ def read(source: Any, *, size: Size, channels: int, classes: Sequence[str], fit:
             raise UserError(f"these pictures are labelled with other classes ({source.classes}, not {classes})")
         return replace(read(source.images, size=size, channels=channels, classes=(), fit=fit), **_facts(source))
     if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape[1:]) == (channels, *size):
-        return PictureSet(images=source, labels=_unknown(len(source), classes), classes=classes)
+        return PictureSet(images=source, labels=unknown(len(source), classes), classes=classes)
     if isinstance(source, str | Path):
         found = load_pictures(str(source), size=size, channels=channels, fit=fit)
     elif isinstance(source, Tensor | np.ndarray):
@@ -135,10 +136,9 @@ def _facts(source: PictureSet) -> dict[str, Any]:
 def _in_classes(found: Pictures, classes: tuple[str, ...], strict: bool = True) -> PictureSet:
     """The pictures with their labels among the run's ``classes``, by name; with ``strict`` others are noted."""
     notes = tuple(note for note in found.notes if note.startswith("left out"))  # others are of splits, or said by name
-    labels = _unknown(len(found), classes)
+    labels = unknown(len(found), classes)
     if classes and found.classes:
-        number = torch.tensor([classes.index(name) if name in classes else -1 for name in found.classes])
-        labels = number[found.labels]
+        labels = renumbered(found.labels, found.classes, classes)
         others = [name for name in found.classes if name not in classes]
         if others and strict:
             shown = ", ".join(others[:_SHOWN]) + (" ..." if len(others) > _SHOWN else "")
@@ -155,7 +155,8 @@ def _in_classes(found: Pictures, classes: tuple[str, ...], strict: bool = True) 
     )
 
 
-def _unknown(count: int, classes: Sequence[str]) -> Tensor:
+def unknown(count: int, classes: Sequence[str]) -> Tensor:
+    """Labels of signals whose class is not known."""
     return torch.full((count,), -1 if classes else 0)
 
 

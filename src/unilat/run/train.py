@@ -194,6 +194,7 @@ def _remember(
     folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], world: World = ALONE
 ) -> None:
     """What was read, or a refusal where it is not what this run began with."""
+    labelled = set(pictures.labels[indices[0]].unique().tolist())
     facts = Facts(
         source=pictures.source,
         count=len(pictures),
@@ -201,6 +202,7 @@ def _remember(
         calibration=len(indices[1]),
         test=len(indices[2]),
         classes=tuple(pictures.classes),
+        untrained=tuple(name for number, name in enumerate(pictures.classes) if number not in labelled),
         size=pictures.size,
         channels=pictures.channels,
         streamed=isinstance(pictures, Streamed),

@@ -31,7 +31,8 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig
 from unilat.results import Results
 from unilat.results import read as read_results
-from unilat.run import facts, seal
+from unilat.run import classes, facts, given, seal
+from unilat.run.classes import Label
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
@@ -203,11 +204,13 @@ class Run:
         )
 
     @torch.no_grad()
-    def decode(self, latents: LatentSet, steps: int | None = None, seed: int = 0) -> PictureSet:
-        """Pictures of latents, with names; refuses latents of another encoder. Picture i depends on (seed, i) only."""
-        latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
-        if tuple(latents.z.shape[1:]) != self.latent_shape:
-            raise UserError(f"latents must be {list(self.latent_shape)} each, not {list(latents.z.shape[1:])}")
+    def decode(self, latents: LatentSet | Tensor | np.ndarray, steps: int | None = None, seed: int = 0) -> PictureSet:
+        """Pictures of latents, with names. Picture i depends on (seed, i) only.
+
+        An array or tensor ``[N, C, *grid]`` is taken for clean latents of this encoder. Refuses latents of another one,
+        of another shape, and numbers that are none, by their rows.
+        """
+        latents = self._given(latents)
         evaluation, steps = self.config.evaluation, at_least(1, self.decoder_steps if steps is None else steps, "steps")
         if self.few_decoder and steps != self.few_decoder.calls:
             raise UserError(f"the fast decoder was distilled for `steps` {self.few_decoder.calls}, not {steps}")
@@ -229,6 +232,21 @@ class Run:
         (images,) = self.world.by_rows(len(latents), lambda first, last: in_batches(first, last, some))
         return PictureSet(images=images, labels=latents.labels, classes=tuple(self.classes), names=latents.names)
 
+    def _given(self, latents: LatentSet | Tensor | np.ndarray) -> LatentSet:
+        """What :meth:`decode` takes, checked, its labels among this run's classes."""
+        if not isinstance(latents, LatentSet):
+            numbers = isinstance(latents, Tensor) or (isinstance(latents, np.ndarray) and latents.dtype.kind in "iuf")
+            if not numbers or latents.ndim == 0:
+                what = type(latents).__name__
+                raise UserError(f"latents are what `run.encode` gives, or numbers of that shape; not {what}")
+            z = torch.as_tensor(latents).cpu()
+            blank = PictureSet(images=z, labels=given.unknown(len(z), self.classes), classes=tuple(self.classes))
+            latents = self._latents(z, _unmeasured(len(z)), blank)
+        latents.refuse_other(self.encoder_sha256, self.config.autoencoder.lambda_0)
+        latents.refuse_damaged(self.latent_shape)
+        labels = classes.renumbered(latents.labels, latents.classes or self.classes, self.classes)
+        return replace(latents, z=latents.z.float(), labels=labels)
+
     def reconstruct(self, source: Source, steps: int | None = None, seed: int = 0) -> PictureSet:
         """Pictures through the latent and back; :meth:`read` takes the source."""
         found = self.read(source)
@@ -238,18 +256,22 @@ class Run:
     def sample_latents(
         self,
         count: int,
-        label: int | str | None = None,
+        label: Label | None = None,
         guidance: float | None = None,
         steps: int | None = None,
         seed: int = 0,
     ) -> LatentSet:
-        """``count`` latents z_0; without a label classes take turns. Latent i is a function of (seed, i)."""
+        """``count`` latents z_0; latent i is a function of (seed, i).
+
+        ``label``: a class by name or number, or one a latent as :meth:`encode` writes them, where -1 is none. Without
+        it the classes that have training pictures take turns.
+        """
         if self.base is None:
             raise FieldError(
                 f"{self.folder} has no base model: train stage 2 (stage2.samples above 0), or draw from stage 1's "
                 "prior: evaluation.sample_from prior"
             )
-        labels = self._labels(at_least(1, count, "count"), label)
+        labels = classes.labels_of(self.data, at_least(1, count, "count"), label)
         evaluation = self.config.evaluation
         if guidance is not None and not self.classes:
             raise UserError("this run's pictures have no classes to be guided by: leave out `guidance`")
@@ -275,31 +297,18 @@ class Run:
     def sample(
         self,
         count: int,
-        label: int | str | None = None,
+        label: Label | None = None,
         guidance: float | None = None,
         steps: int | None = None,
         seed: int = 0,
         decoder_steps: int | None = None,
     ) -> PictureSet:
-        """New pictures and their classes."""
+        """New pictures and their classes; :meth:`sample_latents` says what ``label`` may be."""
         return self.decode(self.sample_latents(count, label, guidance, steps, seed), decoder_steps, seed)
 
-    def _labels(self, count: int, label: int | str | None) -> Tensor:
-        if label is None:
-            return torch.arange(count) % max(1, len(self.classes))
-        return torch.full((count,), self.class_number(label))
-
     def class_number(self, label: int | str) -> int:
-        """Number of a class: a text is a name where there is such a class and else a number, a whole number is one."""
-        if not self.classes:
-            raise UserError("this run's pictures have no classes: leave out `label`")
-        if isinstance(label, str) and label in self.classes:
-            return self.classes.index(label)
-        if str(label).isdecimal() and int(label) < len(self.classes):
-            return int(label)
-        raise UserError(
-            f"there is no class {label}: choose one of {', '.join(self.classes[:20])} or 0 to {len(self.classes) - 1}"
-        )
+        """Number of a class: a text is a name, or a number where no class is named by one; a whole number is one."""
+        return classes.number_of(self.data, label)
 
 
 def _unmeasured(count: int) -> Tensor:

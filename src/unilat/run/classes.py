@@ -1,0 +1,93 @@
+"""The classes of a run: which of them it was trained on, and which one a user means."""
+
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unilat.run.facts import Facts
+from unilat.types import UserError
+
+Label = int | str | Tensor | Sequence[int] | Sequence[str]
+"""One class by name or number, or one a picture as ``encode`` writes them: -1 is none."""
+_SHOWN = 20
+
+
+def trained(facts: Facts) -> list[int]:
+    """Numbers of the classes that have a training picture; empty where there are no classes."""
+    untrained = set(facts.untrained)
+    return [number for number, name in enumerate(facts.classes) if name not in untrained]
+
+
+def told(facts: Facts) -> str:
+    """In one line that some classes have no training picture; empty where all have."""
+    there, all_ = len(trained(facts)), len(facts.classes)
+    return "" if there == all_ else f"{there:,} of {all_:,} classes have a training picture: samples are of these alone"
+
+
+def known(facts: Facts, labels: Tensor) -> Tensor:
+    """``labels`` int64 ``[N]`` with -1 for those of no class that the run was trained on, of which it knows nothing."""
+    if not facts.classes:
+        return labels
+    return torch.where(torch.isin(labels, torch.tensor(trained(facts)).to(labels)), labels, -1)
+
+
+def renumbered(labels: Tensor, names: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """``labels`` int64 ``[N]``, numbers of ``names``, as those of ``classes`` by name: -1 for no such one."""
+    if tuple(names) == tuple(classes) or not names or not classes:
+        return labels
+    number = torch.tensor([*(classes.index(name) if name in classes else -1 for name in names), -1])
+    return number[torch.where((labels >= 0) & (labels < len(names)), labels, len(names))]
+
+
+def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
+    """Classes of ``count`` pictures, int64 ``[count]``: ``label``, or those that have training pictures in turn."""
+    if label is None:
+        return torch.tensor(trained(facts) or [0])[torch.arange(count) % max(1, len(trained(facts)))]
+    if isinstance(label, str) or not hasattr(label, "__len__") or (isinstance(label, Tensor) and label.ndim == 0):
+        return torch.full((count,), number_of(facts, label))
+    each = label.tolist() if isinstance(label, Tensor) else list(label)  # pyright: ignore[reportArgumentType]
+    if len(each) != count:
+        raise UserError(f"`label` has {len(each)} classes for {count} pictures: give one, or one a picture")
+    if not facts.classes and not any(each):
+        return torch.zeros(count, dtype=torch.int64)  # as encode writes them where there are no classes
+    numbers = {one: -1 if not isinstance(one, str) and one == -1 else number_of(facts, one) for one in set(each)}
+    return torch.tensor([numbers[one] for one in each])
+
+
+def number_of(facts: Facts, label: object) -> int:
+    """Number of a class. A text is a name; where no class is named by a number it may be one too. A number is one.
+
+    Raises :class:`UserError` for what is no class of the run, and for one without a training picture.
+    """
+    names = facts.classes
+    if not names:
+        raise UserError("this run's pictures have no classes: leave out `label`")
+    number = _number(names, label)
+    if number is None:
+        numbered = isinstance(label, str) and any(name.isdecimal() for name in names)
+        others = "by name" if numbered else f"or 0 to {len(names) - 1}"
+        raise UserError(f"there is no class {label}: choose one of {_shown(names)} {others}")
+    if number not in trained(facts):
+        there = _shown([names[one] for one in trained(facts)])
+        raise UserError(f"class {names[number]} has no picture that the run was trained on: choose one of {there}")
+    return number
+
+
+def _number(names: Sequence[str], label: object) -> int | None:
+    if isinstance(label, str):
+        if label in names:
+            return names.index(label)
+        position = label.isdecimal() and not any(name.isdecimal() for name in names)
+        number = int(label) if position else -1
+    else:
+        try:
+            number = operator.index(label)  # pyright: ignore[reportArgumentType]
+        except TypeError:
+            return None
+    return number if 0 <= number < len(names) else None
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
