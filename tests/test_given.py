@@ -52,6 +52,10 @@ def test_labels_are_of_the_runs_classes_by_name(folder: Path) -> None:
     said = "\n".join(found.lines())
     assert "does not know, label -1: dog" in said and "cat/notes.txt (not a picture" in said and "3 resized" in said
     assert given(folder / "cat").labels.tolist() == [-1] and given(folder, classes=()).labels.tolist() == [0, 0, 0]
+    Image.fromarray(grey(5)).save(folder / "loose.png")
+    loose = given(folder)
+    assert dict(zip(loose.names or (), loose.labels.tolist(), strict=True))["loose.png"] == -1
+    assert "1 picture(s) lie in no class, label -1" in loose.lines() and "label -1: dog" in "".join(loose.lines())
 
 
 def test_paths_arrays_pictures_and_tensors_are_the_same_pictures(folder: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 import unilat
 from planted import coloured
 from unilat.cli import main
-from unilat.run.evaluate import evaluate, own_pictures
+from unilat.run.evaluate import chosen, evaluate, own_pictures
 from unilat.run.seen import Seen, seen
 
 
@@ -46,8 +46,13 @@ def test_evaluate_says_what_it_was_given(tiny_run: Path, tmp_path: Path, capsys:
         "1 that are none of its own"
     )
     assert evaluate(run, few, say=said.append).pictures == words and f"measuring 6 pictures: {words}" in said
-    again = evaluate(run, own.images[train[:8]], pictures=own)
-    assert again.pictures == "in memory, all that the run was trained on" and again.bits.n == 6
+    many = own.images[torch.cat([train[:7], test[:5]])]
+    again = evaluate(run, many, pictures=own)
+    trained = int((chosen(torch.arange(12), 6) < 7).sum())
+    assert again.pictures == (
+        f"in memory, {trained} that the run was trained on, {6 - trained} that it held out, never trained on"
+    )
+    assert again.bits.n == 6 and 0 < trained < 6
     run.data = replace(run.data, sha256="0" * 64)
     told = evaluate(run, few).pictures
     assert told.startswith("in memory, whether the run was trained on them is not known: ") and run.data.source in told

@@ -170,7 +170,8 @@ class Encode:
     """Write pictures as latents, with labels and the bits of every picture.
 
     The file knows its lowest noise, its statistics and the encoder it came from; decoding it with
-    another model is refused.
+    another model is refused. Its header has the name of each row's picture and what was left out;
+    labels are the run's class numbers, by name, and -1 for a class that the run does not know.
 
         unilat encode runs/photos more-photos/ --out latents.safetensors"""
 
@@ -259,7 +260,8 @@ class Sample:
     number: Annotated[int, arg(aliases=["-n"], metavar="N")] = 64
     """How many."""
     label: Annotated[DisallowNone[str | None], arg(name="class", metavar="CLASS")] = None
-    """Name or number of one class. By default all classes in turn."""
+    """Name of one class, or its number where no class is named by one. By default those with training pictures in
+    turn."""
     guidance: Annotated[DisallowNone[float | None], arg(metavar="SCALE")] = None
     """Scale of classifier-free guidance; 1 is none. By default what the run was evaluated with."""
     steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None
@@ -292,8 +294,9 @@ class Evaluate:
     unilat evaluate runs/photos other-photos/ --json
     unilat evaluate runs/photos --decoder fast
 
-    The figures of distilled networks are kept beside the others, in metrics-fast.json; the report
-    shows the full ones."""
+    Of other pictures it says how many equal some that the run was trained on, pixel by pixel. The
+    figures of distilled networks are kept beside the others, in metrics-fast.json; the report shows
+    the full ones."""
 
     run: RunFolder
     data: Positional[Annotated[str, arg(metavar="DATA")]] = ""

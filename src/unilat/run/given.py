@@ -139,7 +139,10 @@ def _in_classes(found: Pictures, classes: tuple[str, ...], strict: bool = True) 
     labels = unknown(len(found), classes)
     if classes and found.classes:
         labels = renumbered(found.labels, found.classes, classes)
-        others = [name for name in found.classes if name not in classes]
+        others = [name for name in found.classes if name not in (*classes, ".")]
+        if "." in found.classes and "." not in classes:  # pictures beside the folders of classes
+            count = int((found.labels == found.classes.index(".")).sum())
+            notes += (f"{count} picture(s) lie in no class, label -1",)
         if others and strict:
             shown = ", ".join(others[:_SHOWN]) + (" ..." if len(others) > _SHOWN else "")
             notes += (f"{len(others)} class(es) that the run does not know, label -1: {shown}",)

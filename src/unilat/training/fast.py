@@ -16,7 +16,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from unilat.fields import at_least
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder
@@ -56,7 +55,8 @@ class Choices:
 
     def __post_init__(self) -> None:
         for name in ("workers", "micro_batch"):
-            at_least(0, getattr(self, name), name)
+            if getattr(self, name) < 0:
+                raise UserError(f"`{name}` must be 0 or more, not {getattr(self, name)}")
 
 
 def resolved(choices: Choices, device: torch.device) -> Choices:
