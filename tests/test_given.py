@@ -14,6 +14,7 @@ from unilat.cli import main
 from unilat.cli.places import for_pictures
 from unilat.models.latents import LatentSet
 from unilat.run.given import TAKES, PictureSet, read
+from unilat.signals import load
 from unilat.types import UserError
 
 CLASSES = ("ant", "3", "cat")
@@ -55,7 +56,7 @@ def test_labels_are_of_the_runs_classes_by_name(folder: Path) -> None:
     Image.fromarray(grey(5)).save(folder / "loose.png")
     loose = given(folder)
     assert dict(zip(loose.names or (), loose.labels.tolist(), strict=True))["loose.png"] == -1
-    assert "1 picture(s) lie in no class, label -1" in loose.lines() and "label -1: dog" in "".join(loose.lines())
+    assert "1 picture(s) have no class, label -1" in loose.lines() and "label -1: dog" in "".join(loose.lines())
 
 
 def test_paths_arrays_pictures_and_tensors_are_the_same_pictures(folder: Path) -> None:
@@ -200,3 +201,22 @@ def test_latents_are_sliced_with_all_that_is_known(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "bad.safetensors", tensors, header | {"names": '["a"]'})
     with pytest.raises(UserError, match="damaged latent data set"):
         LatentSet.load(tmp_path / "bad.safetensors")
+
+
+def test_rows_without_a_label_are_encoded_as_of_no_class(tmp_path: Path) -> None:
+    """Parquet with a missing label, and a class column whose -1 is none. Kills: such rows left out or taken for the
+    first class, and pictures of no class that nobody hears of."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = []
+    for value in (30, 60, 90):
+        Image.fromarray(grey(value)).save(tmp_path / "a.png")
+        rows.append((tmp_path / "a.png").read_bytes())
+    parquet.write_table(pa.table({"image": rows, "label": ["cat", None, "ant"]}), tmp_path / "texts.parquet")
+    feature = '{"info": {"features": {"label": {"names": ["cat", "ant"], "_type": "ClassLabel"}}}}'
+    numbers = pa.table({"image": rows, "label": [0, -1, 1]}).replace_schema_metadata({"huggingface": feature})
+    parquet.write_table(numbers, tmp_path / "numbers.parquet")
+    for name in ("texts", "numbers"):
+        found = given(tmp_path / f"{name}.parquet")
+        assert found.labels.tolist() == [2, -1, 0] and found.names == ("row 0", "row 1", "row 2"), name
+        assert "1 picture(s) have no class, label -1" in found.lines() and not found.skipped
+        assert len(load(str(tmp_path / f"{name}.parquet"), size=16)) == 2, "training takes labelled rows alone"

@@ -26,6 +26,8 @@ TAKES = (
     "uint8 or float in [0, 1]"
 )
 _SHOWN = 5  # names in one line
+_NONE = (".", "")
+"""The class of pictures beside the folders of classes, and of rows without a label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def read(source: Any, *, size: Size, channels: int, classes: Sequence[str], fit:
     if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape[1:]) == (channels, *size):
         return PictureSet(images=source, labels=unknown(len(source), classes), classes=classes)
     if isinstance(source, str | Path):
-        found = load_pictures(str(source), size=size, channels=channels, fit=fit)
+        found = load_pictures(str(source), size=size, channels=channels, fit=fit, unlabelled=True)
     elif isinstance(source, Tensor | np.ndarray):
         found = from_memory(_plain(_array(source)), "the array", size=size, channels=channels, fit=fit)
     elif isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):
@@ -139,10 +141,12 @@ def _in_classes(found: Pictures, classes: tuple[str, ...], strict: bool = True) 
     labels = unknown(len(found), classes)
     if classes and found.classes:
         labels = renumbered(found.labels, found.classes, classes)
-        others = [name for name in found.classes if name not in (*classes, ".")]
-        if "." in found.classes and "." not in classes:  # pictures beside the folders of classes
-            count = int((found.labels == found.classes.index(".")).sum())
-            notes += (f"{count} picture(s) lie in no class, label -1",)
+        others = [name for name in found.classes if name not in (*classes, *_NONE)]
+        bare = torch.isin(
+            found.labels, torch.tensor([found.classes.index(one) for one in _NONE if one in found.classes])
+        )
+        if bare.any() and not set(_NONE) & set(classes):
+            notes += (f"{int(bare.sum())} picture(s) have no class, label -1",)
         if others and strict:
             shown = ", ".join(others[:_SHOWN]) + (" ..." if len(others) > _SHOWN else "")
             notes += (f"{len(others)} class(es) that the run does not know, label -1: {shown}",)

@@ -35,6 +35,7 @@ def load(
     fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
+    unlabelled: bool = False,
 ) -> Pictures:
     """Pictures of a catalogue name, a folder, ``.npz``, ``.npy``, ``.tar`` shards, ``.parquet`` or a saved data set.
 
@@ -42,6 +43,7 @@ def load(
     array's shorter side, ``FOLDER_SIZE`` for the rest. ``fit`` is what is done to pictures of another shape.
     ``channels`` None is 1 if every picture is grey, else 3. ``limit`` takes at most so many, evenly spread. A name of
     the catalogue wins over a folder of that name: write ``./emoji`` for the folder. Nothing is downloaded here.
+    ``unlabelled``: rows of a table without a label are kept, in a class named by the empty text.
     Raises :class:`UserError` with one line that names the thing and the way out.
     """
     wanted = None if size is None else as_size(size)
@@ -62,7 +64,7 @@ def load(
     path = Path(source)
     shown = printable(source)
     if path.is_dir():
-        return _folder(path, shown, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit)
+        return _folder(path, shown, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit, unlabelled)
     if not path.is_file():
         raise UserError(_not_there(path, shown))
     if path.suffix in (".npy", ".npz"):
@@ -75,7 +77,16 @@ def load(
         from unilat.signals.tables import load_tables, open_parquet
 
         tables, wanted = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
-        return load_tables(tables, shown, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
+        return load_tables(
+            tables,
+            shown,
+            size=wanted,
+            channels=channels,
+            fit=fit,
+            progress=progress,
+            limit=limit,
+            unlabelled=unlabelled,
+        )
     raise UserError(
         f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy, .tar or .parquet"
     )
@@ -114,6 +125,7 @@ def _folder(
     fit: Fit,
     progress: Progress | None,
     limit: int | None,
+    unlabelled: bool,
 ) -> Pictures:
     """A saved data set, Parquet files or pictures: what the folder's files say it is."""
     from unilat.signals.detect import folder_kind
@@ -126,7 +138,16 @@ def _folder(
     if kind == "shards":
         return _shards(path, size, channels, fit, progress, limit)
     tables = saved_tables(path) if kind == "saved" else parquet_tables(path)
-    return load_tables(tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+    return load_tables(
+        tables,
+        shown,
+        size=size,
+        channels=channels,
+        fit=fit,
+        progress=progress,
+        limit=limit,
+        unlabelled=unlabelled,
+    )
 
 
 def _shards(

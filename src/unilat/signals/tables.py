@@ -184,8 +184,12 @@ def load_tables(
     fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
+    unlabelled: bool = False,
 ) -> Pictures:
-    """Every row with a readable picture, in the tables' order; names are ``row 17``, counted over all tables."""
+    """Every row with a readable picture, in the tables' order; names are ``row 17``, counted over all tables.
+
+    ``unlabelled``: also those without a label, or with -1 for one, in a class named by the empty text.
+    """
     tables = [table for table in tables if table.rows]
     if not tables:
         raise UserError(f"{source}: it has no rows; name a data set that holds pictures")
@@ -197,20 +201,25 @@ def load_tables(
     held_out = [table.held_out for table in tables for _ in range(table.rows)]
     chosen = set(even_positions(len(held_out), limit, held_out))
     return collect(
-        _items(tables, image, label, class_names, chosen),
+        _items(tables, image, label, class_names, chosen, unlabelled),
         len(chosen),
         source,
         size=size,
         channels=channels,
         fit=fit,
         progress=progress,
-        class_order=class_names,
+        class_order=(*class_names, "") if class_names and unlabelled else class_names,
         one_class=label is None,
     )
 
 
 def _items(
-    tables: list[Table], image: str, label: str | None, names: tuple[str, ...] | None, chosen: set[int]
+    tables: list[Table],
+    image: str,
+    label: str | None,
+    names: tuple[str, ...] | None,
+    chosen: set[int],
+    unlabelled: bool,
 ) -> Iterator[Item]:
     """The chosen rows as :class:`Item`."""
     row = -1
@@ -222,7 +231,10 @@ def _items(
             for position in range(batch.num_rows):
                 row += 1
                 if row in chosen:
-                    yield _item(f"row {row}", cells[position].as_py(), classes[position], names, table.held_out)
+                    of = classes[position]
+                    none = unlabelled and (of is None or (names is not None and of == -1))
+                    cell, known = cells[position].as_py(), None if none else names
+                    yield _item(f"row {row}", cell, "" if none else of, known, table.held_out)
 
 
 def _item(name: str, cell: Any, label: Any, names: tuple[str, ...] | None, held_out: bool) -> Item:
