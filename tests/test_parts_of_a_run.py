@@ -256,7 +256,7 @@ def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
         "channels": 3,
     }
     facts |= {"classes": ["red", "green", "blue"], "sha256": pictures.sha256, "skipped": 2, "converted": {"resized": 5}}
-    assert read_json(tmp_path / "data.json") == facts | {"unreadable": {}}
+    assert read_json(tmp_path / "data.json") == facts | {"unreadable": {}, "untrained": []}
 
 
 def test_phases_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
