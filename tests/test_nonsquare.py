@@ -85,7 +85,7 @@ def test_pictures_go_in_and_come_out_in_their_shape(run: Run) -> None:
     for turned in (images.transpose(2, 3), images[..., :16]):
         with pytest.raises(UserError, match="smaller than 16 x 24"):
             run.encode(turned)
-    with pytest.raises(UserError, match=r"latents must be \[4, 4, 6\] each"):
+    with pytest.raises(UserError, match=r"latents must be float \[N, 4, 4, 6\], not float32 \[5, 4, 6, 4\]"):
         run.decode(replace(latents, z=latents.z.transpose(2, 3)))
 
 
