@@ -76,16 +76,9 @@ def load(
     if path.suffix == ".parquet":
         from unilat.signals.tables import load_tables, open_parquet
 
-        tables, wanted = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
+        tables, size = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
         return load_tables(
-            tables,
-            shown,
-            size=wanted,
-            channels=channels,
-            fit=fit,
-            progress=progress,
-            limit=limit,
-            unlabelled=unlabelled,
+            tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, unlabelled=unlabelled
         )
     raise UserError(
         f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy, .tar or .parquet"
@@ -139,14 +132,7 @@ def _folder(
         return _shards(path, size, channels, fit, progress, limit)
     tables = saved_tables(path) if kind == "saved" else parquet_tables(path)
     return load_tables(
-        tables,
-        shown,
-        size=size,
-        channels=channels,
-        fit=fit,
-        progress=progress,
-        limit=limit,
-        unlabelled=unlabelled,
+        tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, unlabelled=unlabelled
     )
 
 
