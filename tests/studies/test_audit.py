@@ -66,6 +66,38 @@ def test_bits_of_gaussian_latents_are_the_closed_forms():
     assert found.findings.normal.posterior is None and found.folder is None
 
 
+@pytest.mark.parametrize("scales", [[1.0, 1.0, 1500.0, 1.0], [1e-6, 3.0, 1.0, 1e8], [1e-20, 1e-20, 2e-20, 1e-20]])
+def test_bits_do_not_depend_on_the_scale_and_the_mean_of_a_channel(scales: list[float]):
+    """400 unit Gaussians of 64 numbers carry 230.6 bits at log-SNR 5, however a channel is scaled and shifted. Kills:
+    narrow channels told as dead, and bits of the widest alone."""
+    z = torch.randn(400, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    scale, shift = torch.tensor(scales).view(1, 4, 1, 1), torch.tensor([3.0, 0.0, -2.0, 0.5]).view(1, 4, 1, 1)
+    plan = replace(_plan(), gaussian_up_to=0)
+    found, plain = (audit(each, plan=plan).findings for each in (scale * (z + shift), z))
+    bits = found.diffusion.bits.per_latent
+    law = Gaussian(torch.ones(64, dtype=torch.float64), torch.zeros(64, dtype=torch.float64))
+    assert bits.stderr is not None
+    assert bits.value == pytest.approx(law.rate_nats(-10.0, 5.0) / LN2, abs=3 * bits.stderr)
+    assert bits.value == pytest.approx(plain.diffusion.bits.per_latent.value, rel=1e-4)
+    assert [row.bits for row in found.channels] == pytest.approx([row.bits for row in plain.channels], rel=1e-3)
+    assert not any(row.dead for row in found.channels)
+    assert [fault.kind for fault in found.faults] == ["scale", "mean"] and not plain.faults
+
+
+def test_copies_are_left_out_and_told(tmp_path: Path):
+    """30 unit Gaussians of 64 numbers ten times each, 230.6 bits. Kills: copies that the prior knows by heart, an error
+    that takes them for independent, and 'Nothing wrong found'; the page and audit.json have the count."""
+    z = torch.randn(30, 4, 4, 4, generator=torch.Generator().manual_seed(0)).repeat_interleave(10, 0)
+    found = audit(z, plan=_plan(), out=tmp_path)
+    bits = found.findings.diffusion.bits.per_latent
+    assert bits.n == 10 and bits.stderr is not None
+    assert found.bits == pytest.approx(230.6, abs=3 * bits.stderr) and 3 < bits.stderr < 20
+    assert found.sentence.startswith("270 of 300 latents are exact copies of others: these bits are of the 30")
+    told = json.loads((tmp_path / "audit.json").read_text())["subject"]
+    assert (told["latents"], told["copies"], told["trained_on"], told["held_out"]) == (300, 270, 20, 10)
+    assert "270 of 300 latents are exact copies" in (tmp_path / "audit.html").read_text("utf-8")
+
+
 def test_the_lower_of_two_bounds_counts():
     """Kills: the higher bound told, a Gaussian fitted on held-out latents or where it is forbidden, a word left out."""
     mixing = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
@@ -84,7 +116,7 @@ def test_the_lower_of_two_bounds_counts():
     plan = replace(_plan(6400), prior=replace(_plan(6400).prior, learning_rate=1e-2))
     assert audit(spread * noise.view(4000, 1, 4, 4), plan=plan).findings.diffusion.prior == "network"
     few = correlated.view(1000, 4, 4, 4)[:100]  # fewer than twice their 64 numbers
-    assert audit(few, plan=_plan()).findings.diffusion.prior == "network"
+    assert audit(few, plan=_plan()).findings.diffusion.prior == "normal"
 
 
 def test_the_splits_add_up(pictures: Tensor, tmp_path: Path):

@@ -51,13 +51,15 @@ def test_a_channel_that_varies_by_place_alone_is_dead():
 
 
 def test_with_a_posterior_its_noise_decides():
-    """Kills a threshold on the scale: a narrow channel is alive under little noise, a wide one dead under much."""
+    """Kills a threshold on the scale: a narrow channel is alive under little noise or none that is known, a wide one
+    dead under much."""
     z = _latents()
     z[:, 1] = 3.0 + (z[:, 1] - 3.0) * 0.01  # standard deviation 0.002, 3,500 times below the widest
     logvar = torch.tensor([math.log(100.0), math.log(1e-10), math.log(0.49)]).view(1, 3, 1, 1).expand_as(z)
     found = channels_of(z, logvar)
     assert found.dead.tolist() == [True, False, False]
-    assert channels_of(z).dead.tolist() == [False, True, False]
+    assert channels_of(z).dead.tolist() == [False, False, False]
+    assert channels_of(z).faint.tolist() == [False, True, False] and not bool(found.faint.any())
     assert found.capacity is not None
     assert float(found.capacity[2]) == pytest.approx(0.5 * math.log2(1 + 49 / 0.49), rel=0.01)
     assert own_level(found)[2] == pytest.approx(math.log(49 / 0.49), abs=0.05)
@@ -123,12 +125,37 @@ def test_statistics_by_hand():
     assert own_level(found) == pytest.approx(list(np.log(flat.var(1) / noise)))
 
 
-@pytest.mark.parametrize(("share", "dead"), [(0.9e-3, True), (1.1e-3, False)])
-def test_where_dead_begins_without_a_posterior(share: float, dead: bool):
+@pytest.mark.parametrize(("share", "faint"), [(0.9e-3, True), (1.1e-3, False)])
+def test_where_faint_begins_without_a_posterior(share: float, faint: bool):
     """A thousandth of the widest channel's spread. Kills: a limit of another size, or of a channel's own mean."""
     z = _latents()
     z[:, 0] *= 7.0 * share / float(z[:, 0].var(0, unbiased=False).mean().sqrt()) * float(z[:, 2].std()) / 7.0
-    assert channels_of(z).dead.tolist() == [dead, False, False]
+    assert channels_of(z).faint.tolist() == [faint, False, False] and not bool(channels_of(z).dead.any())
+
+
+@pytest.mark.parametrize("places", [False, True])
+@pytest.mark.parametrize(("share", "dead"), [(0.9e-6, True), (1.1e-6, False)])
+def test_where_dead_begins_without_a_posterior(share: float, dead: bool, places: bool):
+    """A millionth of the channel's own size, as its mean or as a pattern over places. Kills: a limit of another size,
+    one that other channels set, and a pattern whose rounding counts as signal."""
+    z = _latents().double()
+    unit = z[:, 0] / z[:, 0].var(0, unbiased=False).mean().sqrt()
+    pattern = torch.tensor([-1.0, 1.0]).repeat(5).view(2, 5) if places else torch.ones(2, 5)
+    z[:, 0] = 1e5 * (pattern + share * unit)
+    found = channels_of(z)
+    assert found.dead.tolist() == [dead, False, False] and not bool(found.faint[1:].any())
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1500.0, 1e6, 1e18])
+def test_a_channels_scale_and_shift_are_no_ones_death(scale: float):
+    """Kills: a channel that is dead because another is wide, and statistics that leave what float32 can hold."""
+    z = _latents()
+    z[:, 0] = scale * (z[:, 0] + 9.0)
+    found = channels_of(z)
+    assert not bool(found.dead.any())
+    unit, plain = standardised(z, found), standardised(_latents(), channels_of(_latents()))
+    assert torch.allclose(unit, plain, atol=2e-4)
+    assert torch.allclose(found.correlation, channels_of(_latents()).correlation, atol=1e-4)
 
 
 @pytest.mark.parametrize(("bits", "dead"), [(0.009, True), (0.011, False)])

@@ -1,6 +1,7 @@
 """Every fault is found where it was planted, and none where there is none."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from unilat.maths.rate import LN2
 from unilat.studies.channels import Channels, channels_of, scaling_of
-from unilat.studies.faults import Fault, find, sentence
+from unilat.studies.faults import Fault, Given, find, sentence
 
 
 def _clean(seed: int = 0) -> Tensor:
@@ -19,7 +20,7 @@ def _clean(seed: int = 0) -> Tensor:
     return z * scale.view(1, 4, 1, 1) + mean.view(1, 4, 1, 1)
 
 
-def _found(z: Tensor, logvar: Tensor | None = None, declared: dict | None = None, **more: float) -> list[Fault]:
+def _found(z: Tensor, logvar: Tensor | None = None, declared: dict | None = None, **more: Any) -> list[Fault]:
     return find(channels_of(z, logvar), scaling_of(declared or {}, z.shape[1]), **more)
 
 
@@ -41,7 +42,7 @@ def test_nothing_is_found_in_clean_latents(seed: int):
 def test_a_dead_channel(posterior: bool, level: float):
     """Kills a dead channel that is told as a fault of scale or mean as well, or whose number is not told."""
     z = _clean()
-    z[:, 2] = level + 1e-7 * z[:, 2]
+    z[:, 2] = level + (0.0 if not posterior and not level else 1e-7) * z[:, 2]
     faults = _found(z, torch.full_like(z, -6.0) if posterior else None)
     assert _kinds(faults) == ["dead"] and faults[0].channels == (2,)
     assert "Channel 2 of 4 is dead" in sentence(faults) and "Train with one channel fewer" in sentence(faults)
@@ -66,6 +67,36 @@ def test_one_channel_at_another_scale():
     z[:, 3] *= 0.3
     faults = _found(z)
     assert _kinds(faults) == ["scale"] and faults[0].channels == (3,) and "latents_std" in faults[0].change
+
+
+@pytest.mark.parametrize("times", [1500.0, 1e-6, 1e9])
+def test_channels_of_very_different_scales(times: float):
+    """Kills: narrow channels told as dead, one factor for all as advice, and the wrong channel or ratio named."""
+    z = _clean()
+    z[:, 2] *= times
+    faults = _found(z)
+    assert _kinds(faults) == ["scale"] and faults[0].channels == (2,) and "latents_std" in faults[0].change
+    std = z.double().std((0, 2, 3))
+    wide, narrow = (2, 0) if times > 1 else (1, 2)  # 0.8 and 1.0 are the ends of the others
+    assert f"Channel 2 has standard deviation {float(std[2]):.2g} instead of 1 as they are." in faults[0].says
+    ratio = float(std[wide] / std[narrow])
+    assert f"Channel {wide} varies {ratio:,.4g} times as much as channel {narrow}." in faults[0].says
+    both = z.clone()
+    both[:, 1] *= 30
+    assert _found(both)[0].channels == (1, 2) and "Channels 1 and 2 have" in _found(both)[0].says
+    ready = _found(z * 3, declared={"latents_mean": [0.0] * 4, "latents_std": (3 * std).tolist()})
+    assert _kinds(ready) == []
+
+
+@pytest.mark.parametrize(("copies", "told"), [(0, False), (9, False), (10, True), (900, True)])
+def test_exact_copies(copies: int, told: bool):
+    """A hundredth of what was given. Kills: another share, and counts turned round."""
+    faults = _found(_clean(), given=Given(1000, copies, "pictures"))
+    assert _kinds(faults) == (["copies"] if told else [])
+    if told:
+        assert f"{copies} of 1,000 pictures are exact copies" in faults[0].says
+        assert f"these bits are of the {1000 - copies} that differ" in faults[0].says
+    assert _kinds(_found(torch.full((100, 3, 2, 2), 4.2), given=Given(100, 99))) == ["collapsed"]
 
 
 def test_a_mean_far_from_zero():

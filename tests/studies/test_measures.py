@@ -80,6 +80,8 @@ class Planted:
         self.fitted: list[Tensor] = []
         self.measured: list[Tensor] = []
         self.options: list[dict[str, Any]] = []
+        self.normal = 1e3
+        """What N(0, I) spends on z²."""
         monkeypatch.setattr(measures, "fit_prior", self.fit_prior)
         monkeypatch.setattr(measures, "measure", self.measure)
 
@@ -91,6 +93,8 @@ class Planted:
 
     def measure(self, z: Tensor, denoise: Any, *, levels: int, **options: Any) -> list[RateTerms]:
         """Estimates that are known; the noise levels rise from −8 to 4."""
+        if denoise is measures.unit_normal:
+            return [RateTerms(z.square() * self.normal, 0 * z, torch.linspace(-8, 4, len(z)))] * levels
         assert denoise == "a prior"
         self.measured.append(z)
         self.options.append(options)
@@ -152,6 +156,33 @@ def test_bits_that_the_prior_learned_by_heart_are_told(tmp_path: Path, monkeypat
     alike = SimpleNamespace(**(vars(own) | {"train": TEST, "pictures": None}))
     measures.diffusion_bits(alike, channels_of(own.z), means(tmp_path), again := Beside())  # type: ignore[arg-type]
     assert again.unknown == [] and "bit_maps" not in again.arrays
+
+
+def test_the_plain_normal_bounds_what_a_network_cannot_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a network that has learned its few latents by heart and whose bits are told all the same, bits of the one
+    with maps of the other, and a silence about it."""
+    planted, own, into = Planted(monkeypatch), subject(), Beside()
+    planted.normal = 1.0
+    found = measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), into)
+    each = unit(own.z)[TEST].square().flatten(1).sum(1)
+    assert found.prior == "normal"
+    bits_of(found.bits, each)
+    assert float(into.arrays["channel_bits"].sum()) == pytest.approx(float(each.mean()) / LN2, rel=1e-5)
+    lost = float((2 * each + 4).mean() / each.mean()) - 1
+    lines = [line for line in into.unknown if "The network" in line]
+    assert len(lines) == 1 and f"spends {100 * lost:.0f} % more bits on held-out latents than N(0, I)" in lines[0]
+    assert "60 latents are too few" in lines[0]
+    planted.normal = float((2 * each + 4).mean() / each.mean()) * 0.97  # within what is told
+    measures.diffusion_bits(own, channels_of(own.z), means(tmp_path), again := Beside())
+    assert not any("The network" in line for line in again.unknown)
+
+
+def test_the_denoiser_of_a_unit_normal() -> None:
+    """``α z_t``, any shape. Kills: α², σ, and a level of another example."""
+    x_t = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    made = measures.unit_normal(x_t, torch.tensor([-2.0, 0.0, 5.0]))
+    alphas = [(1 / (1 + math.exp(-level))) ** 0.5 for level in (-2.0, 0.0, 5.0)]
+    assert torch.allclose(made, x_t * torch.tensor(alphas).view(3, 1, 1, 1))
 
 
 def test_the_gaussian_is_that_of_the_training_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_the_protocol_tells_the_plans_own_numbers() -> None:
     """Kills: the highest noise told for the lowest, latents seen told as latents there are, another count of those that
     are measured, and the rule of dead channels without a posterior told where there is one."""
     plan = AuditPlan(lambda_0=4.0, lambda_min=-8.0, levels=3, seed=6, prior=PriorPlan(samples=1640))
-    line = record.protocol(plan, subject(logvar=LOGVAR), 2, gaussian=False)
+    line = record.protocol(plan, subject(logvar=LOGVAR), 2, prior="network")
     for words in (
         "over all 85, with noise of log-SNR 4 added",
         "width 192 and 4 blocks, patch 2, that saw 1,640 latents of 60",
@@ -75,17 +75,34 @@ def test_the_protocol_tells_the_plans_own_numbers() -> None:
     ):
         assert words in line["bits"]
     assert "less than 0.01 bits" in line["channels"] and "plain Gaussian" not in line["bits"]
-    other = record.protocol(plan, subject(known=False), 2, gaussian=True)
-    assert "less than 0.001 of the widest" in other["channels"] and "plain Gaussian" in other["bits"]
+    other = record.protocol(plan, subject(known=False), 2, prior="Gaussian")
+    assert "less than 1e-06 of its own size" in other["channels"] and "plain Gaussian" in other["bits"]
+    assert "are under N(0, I), which needs" in record.protocol(plan, subject(), 2, prior="normal")["bits"]
     assert set(line) - set(other) == {"normal.posterior", "psnr"}
 
 
 def test_copies_that_were_left_out_are_told() -> None:
     """Kills: latents that are in neither set and nobody says so, and a line about copies where there are none."""
     whole = subject(known=False)
-    assert not any("equal" in line for line in record.unknown(whole))
-    less = replace(whole, train=whole.train[:-7])
-    assert any("7 latents equal a held-out one" in line for line in record.unknown(less))
+    channels = channels_of(whole.z)
+    assert not any("equal" in line for line in record.unknown(whole, channels))
+    less = replace(whole, train=whole.train[:-7], copies=7)
+    assert any("7 latents equal another" in line for line in record.unknown(less, channels))
+    assert record.about(less).copies == 7 and record.about(whole).copies == 0
+    lines = [record.protocol(AuditPlan(), one, 1, prior="network")["bits"] for one in (whole, less)]
+    assert "over all 85, with" in lines[0] and "over all 78 that differ, with" in lines[1]
+
+
+def test_faint_channels_are_told_as_not_known() -> None:
+    """Kills: a channel a thousand times narrower than another that passes without a word, another's number, and the
+    same where its noise is known."""
+    whole = subject(known=False)
+    assert not any("widest" in line for line in record.unknown(whole, channels_of(whole.z)))
+    z = whole.z * torch.tensor([1.0, 1.0, 1e-4]).view(1, 3, 1, 1)
+    (line,) = (line for line in record.unknown(whole, channels_of(z)) if "widest" in line)
+    assert line.startswith("Channel 2 varies by less than 0.001 of the widest channel.")
+    known = record.unknown(whole, channels_of(z, torch.full_like(z, -30.0)))
+    assert not any("widest" in line for line in known)
 
 
 def test_findings_are_written_under_the_keys_that_readers_know() -> None:

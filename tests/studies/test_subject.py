@@ -38,16 +38,16 @@ def test_an_array_is_measured_on_what_its_prior_never_saw(tmp_path: Path) -> Non
 
 
 def test_copies_of_a_latent_stand_on_one_side_and_count_once(tmp_path: Path) -> None:
-    """30 latents ten times each: 10 are measured, once each, and the prior sees the ten copies of the 20 others. Kills:
-    a prior that knows what it is measured on by heart, and a standard error that takes copies for independent
-    latents."""
+    """30 latents ten times each: 10 are measured, once each, and the prior sees the 20 others. Kills: a prior that
+    knows what it is measured on by heart, and a standard error that takes copies for independent latents."""
     z = torch.randn(30, 2, 3, generator=torch.Generator().manual_seed(0)).repeat(10, 1, 1)
     for seed in range(3):
         found = of_array(z, tmp_path, seed)
         number = torch.arange(300) % 30
         measured, seen = number[found.test], number[found.train]
         assert len(measured) == len(set(measured.tolist())) == 10
-        assert len(seen) == 200 and not set(measured.tolist()) & set(seen.tolist())
+        assert len(seen) == len(set(seen.tolist())) == 20 and not set(measured.tolist()) & set(seen.tolist())
+        assert found.copies == 270 and torch.equal(found.used, torch.arange(30))
 
 
 def test_an_audit_of_copies_is_not_fooled(tmp_path: Path) -> None:
@@ -58,27 +58,32 @@ def test_an_audit_of_copies_is_not_fooled(tmp_path: Path) -> None:
     found = audit(z.repeat(10, 1, 1), plan=plan).findings
     bits = found.diffusion.bits.per_latent
     assert bits.n == 10 and bits.value > 8 * 3.4  # unit Gaussians of 8 numbers carry 28.9 at the least
-    assert any("90 latents equal a held-out one" in line for line in found.unknown)
-    assert not any(
-        "equal" in line for line in audit(z.repeat(2, 1, 1) + torch.rand(60, 1, 1), plan=plan).findings.unknown
-    )
+    assert any("270 latents equal another" in line for line in found.unknown)
+    assert [fault.kind for fault in found.faults] == ["copies"] and "of the 30 that differ" in found.sentence
+    assert "over all 30 that differ" in found.protocol["bits"]
+    other = audit(z.repeat(2, 1, 1) + torch.rand(60, 1, 1) - 0.5, plan=plan).findings
+    assert not other.faults and not any("equal" in line for line in other.unknown)
+
+
+def test_statistics_are_those_of_different_latents(tmp_path: Path) -> None:
+    """One latent a thousand times beside 60 others. Kills: a scale that copies set, by which the others' bits are
+    measured."""
+    z = torch.randn(60, 4, 2, generator=torch.Generator().manual_seed(1))
+    plan = AuditPlan(levels=4, gaussian_up_to=8, prior=PriorPlan(samples=64, batch=64, warmup=8, ema_halflife=8))
+    alone, among = (audit(torch.cat([z, z[:1].repeat(n, 1, 1)]), plan=plan) for n in (0, 1000))
+    assert among.bits == alone.bits and among.findings.channels == alone.findings.channels
+    assert [fault.kind for fault in among.faults] == ["copies"]
 
 
 def test_one_latent_that_differs_is_told(tmp_path: Path) -> None:
-    """Kills: a line about axes for latents of which two kinds are there, one of them once."""
+    """Kills: a line about axes, or a prior of one latent, where there are two kinds."""
     z = torch.zeros(60, 2, 3)
     z[7] = 1
-    told = []
-    for seed in range(6):
-        try:
-            told.append(len(of_array(z, tmp_path, seed).train))
-        except UserError as error:
-            assert "all latents but one are equal" in str(error)
-            told.append(1)
-    assert set(told) == {1, 59}
+    with pytest.raises(UserError, match="60 latents, and only 2 differ"):
+        of_array(z, tmp_path)
 
 
-@pytest.mark.parametrize("kinds", [1, 2, 7])
+@pytest.mark.parametrize("kinds", [1, 3, 7])
 def test_few_kinds_of_latent_are_still_split(kinds: int, tmp_path: Path) -> None:
     """Half of the kinds at most is held out, and something to measure is always left. Kills: a prior without latents,
     and a measurement of none."""
@@ -119,4 +124,5 @@ def test_copies_of_a_picture_are_measured_once(tmp_path: Path) -> None:
     found = subject.of_model(CallableModel(encode), pictures, tmp_path, WHO, 4, "cpu", lambda line: None)
     numbers = torch.arange(350) // 5
     measured, seen = numbers[found.test].tolist(), numbers[found.train].tolist()
-    assert len(measured) == len(set(measured)) == 7 and not set(measured) & set(seen) and len(seen) == 63 * 5
+    assert len(measured) == len(set(measured)) == 7 and not set(measured) & set(seen)
+    assert len(seen) == len(set(seen)) == 63 and found.copies == 280

@@ -120,7 +120,10 @@ def _tiles(found: Found) -> str:
 
 def _faults(found: Found) -> str:
     faults = [fault for fault in items(found.values, "faults") if isinstance(fault, dict)]
-    looked = "Looked for: collapse, dead channels, scale, means, correlated channels, a decoder that learns nothing."
+    looked = (
+        "Looked for: collapse, dead channels, a decoder that learns nothing, exact copies, scale, means, correlated "
+        "channels."
+    )
     if not faults:
         return f"<p>Nothing wrong found.</p>{how(esc(looked))}"
     lines = "".join(

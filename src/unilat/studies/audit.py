@@ -25,7 +25,7 @@ from unilat.report import audit as page
 from unilat.run.records import OnStep
 from unilat.studies import record, subject
 from unilat.studies.channels import channels_of, scaling_of
-from unilat.studies.faults import Fault, find, sentence
+from unilat.studies.faults import Fault, Given, find, sentence
 from unilat.studies.measures import (
     AuditPlan,
     Beside,
@@ -125,16 +125,18 @@ def audit(
 
 def _measured(audited: Subject, means: Means) -> tuple[Findings, dict[str, Tensor]]:
     """Everything that is measured, in the order of the record."""
-    channels = channels_of(audited.z, audited.logvar)
+    used = audited.used
+    channels = channels_of(audited.z[used], None if audited.logvar is None else audited.logvar[used])
     scaling = scaling_of(audited.declared, audited.z.shape[1])
-    beside = Beside({"correlation": channels.correlation.float()}, record.unknown(audited))
+    beside = Beside({"correlation": channels.correlation.float()}, record.unknown(audited, channels))
     normal = normal_bits(audited, channels, means.plan, beside)
     diffusion = diffusion_bits(audited, channels, means, beside)
     kept = reconstructions(audited, means, beside)
     above = None if kept is None else kept.above_mean
-    faults = find(channels, scaling, diffusion.bits.per_dimension.value, above)
+    given = Given(len(audited.z), audited.copies, "latents" if audited.model is None else "pictures")
+    faults = find(channels, scaling, diffusion.bits.per_dimension.value, above, given)
     live = (int((~channels.dead).sum()), *audited.z.shape[2:])
-    lines = record.protocol(means.plan, audited, patch(means.plan, live), diffusion.prior == "Gaussian")
+    lines = record.protocol(means.plan, audited, patch(means.plan, live), diffusion.prior)
     posterior = normal.posterior and measured_by(normal.posterior, lines["normal.posterior"])
     return Findings(
         subject=record.about(audited),

@@ -12,8 +12,10 @@ from unilat.types import UserError
 
 DEAD_CAPACITY = 0.01
 """Bits a number: a channel whose own noise lets less through is dead."""
-DEAD_SPREAD = 1e-3
-"""Of the widest channel's spread: a channel without a known noise that varies less is dead."""
+FAINT = 1e-3
+"""Of the widest channel's spread: whether a channel without a known noise that varies less is read at all is open."""
+ROUNDING = 1e-6
+"""Of a channel's own size: one that varies less is the same for every example but for the rounding of float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +43,18 @@ class Channels:
         return 0.5 * torch.log1p(self.spread.square() / self.noise.clamp_min(1e-300)) / LN2
 
     @property
+    def faint(self) -> Tensor:
+        """bool ``[C]``: alive, and so narrow beside the widest that its scale may be all that is left of it."""
+        return ~self.dead & (self.spread < FAINT * self.spread.max()) & (self.noise is None)
+
+    @property
     def dead(self) -> Tensor:
-        """bool ``[C]``: tells nothing about the example."""
-        still = self.spread <= 1e-6 * self.mean.abs()  # no more than the rounding of float32
-        if self.capacity is not None:
-            return still | (self.capacity < DEAD_CAPACITY) | (self.spread == 0)
-        return still | (self.spread <= DEAD_SPREAD * self.spread.max())
+        """bool ``[C]``: tells nothing about the example.
+
+        The same for all, or below its own noise where that is known. Other channels' scale says nothing of this one's.
+        """
+        still = self.spread <= ROUNDING * (self.mean.square() + self.std.square()).sqrt()
+        return still if self.capacity is None else still | (self.capacity < DEAD_CAPACITY)
 
 
 def channels_of(z: Tensor, logvar: Tensor | None = None) -> Channels:

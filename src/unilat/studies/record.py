@@ -10,9 +10,9 @@ from torch import Tensor
 from unilat.interop.model import Declared
 from unilat.metrics import PSNR_PROTOCOL
 from unilat.results import Number
-from unilat.studies.channels import DEAD_CAPACITY, DEAD_SPREAD, Channels, Scaling, own_level
-from unilat.studies.faults import Fault
-from unilat.studies.measures import AuditPlan, DiffusionBits, Kept, LatentBits, NormalBits
+from unilat.studies.channels import DEAD_CAPACITY, FAINT, ROUNDING, Channels, Scaling, own_level
+from unilat.studies.faults import Fault, named
+from unilat.studies.measures import UNTRAINED, AuditPlan, DiffusionBits, Kept, LatentBits, NormalBits, PriorName
 from unilat.studies.subject import Subject
 from unilat.training.machine import Manifest
 
@@ -42,6 +42,9 @@ class About:
     pixels: int | None
     """Of the picture behind a latent, where that is known."""
     latents: int
+    """That were given."""
+    copies: int
+    """Of these, equal to one before them, bit for bit; they are left out of everything."""
     trained_on: int
     held_out: int
     posterior: bool
@@ -140,6 +143,7 @@ def about(subject: Subject) -> About:
         dimensions=math.prod(subject.z.shape[1:]),
         pixels=subject.pixels,
         latents=len(subject.z),
+        copies=subject.copies,
         trained_on=len(subject.train),
         held_out=len(subject.test),
         posterior=subject.logvar is not None,
@@ -147,7 +151,7 @@ def about(subject: Subject) -> About:
     )
 
 
-def unknown(subject: Subject) -> list[str]:
+def unknown(subject: Subject, channels: Channels) -> list[str]:
     """What an audit of this subject cannot know, a sentence each."""
     found = [
         "The bits are an upper bound under the prior that was fitted here. One that sees more latents (`samples`) "
@@ -162,13 +166,17 @@ def unknown(subject: Subject) -> list[str]:
         found.append("The encoder and the decoder are not known: reconstructions and the posterior were not looked at.")
         shape = " × ".join(["N", *map(str, subject.z.shape[1:])])
         found.append(f"The array was read as {shape}: latents, channels, grid.")
-        copies = len(subject.z) - len(subject.train) - len(subject.test)
-        if copies:
+        if subject.copies:
             found.append(
-                f"{copies:,} latents equal a held-out one and were left out, so that the prior knows none of those by "
-                "heart. Where latents are codes of few values, equal ones are no copies, and the bits are too high; "
-                "how far is not known."
+                f"{subject.copies:,} latents equal another and were left out. Where latents are codes of few values, "
+                "equal ones are no copies, and the bits are too high; how far is not known."
             )
+    if faint := channels.faint.nonzero().flatten().tolist():
+        verb = "varies" if len(faint) == 1 else "vary"
+        found.append(
+            f"{named(faint)} {verb} by less than {FAINT:g} of the widest channel. Whether a decoder reads so little is "
+            "not known; the bits count it in full, at its own scale."
+        )
     if subject.pixels is None:
         found.append("The pictures are not known, so there are no bits per pixel: name them, or their `size`.")
     if subject.model is not None and subject.logvar is None:
@@ -199,21 +207,23 @@ def table(channels: Channels, scaling: Scaling, bits: Tensor) -> tuple[ChannelRo
     )
 
 
-def protocol(plan: AuditPlan, subject: Subject, patch: int, gaussian: bool) -> dict[str, str]:
-    """How each number was measured; ``gaussian``: the latents' Gaussian needed fewer bits than the network."""
+def protocol(plan: AuditPlan, subject: Subject, patch: int, prior: PriorName | None) -> dict[str, str]:
+    """How each number was measured; ``prior``: whose bits are told."""
     vit = plan.prior.vit
+    fewest = UNTRAINED.get(prior or "")
     rule = (
         f"its own noise lets less than {DEAD_CAPACITY:g} bits through a number"
         if subject.logvar is not None
-        else f"it varies by less than {DEAD_SPREAD:g} of the widest channel"
+        else f"it varies by less than {ROUNDING:g} of its own size"
     )
     lines = {
         "bits": (
             f"rate (UL eq. 3) of the latents{' (mode of the posterior)' if subject.logvar is not None else ''}, "
-            f"standardised by channel over all {len(subject.z):,}, with noise of log-SNR {plan.lambda_0:g} added; a "
+            f"standardised by channel over all {len(subject.used):,}{' that differ' if subject.copies else ''}, with "
+            f"noise of log-SNR {plan.lambda_0:g} added; a "
             f"ViT of width {', '.join(map(str, vit.channels))} and {', '.join(map(str, vit.blocks))} blocks, patch "
             f"{patch}, that saw {plan.prior.samples:,} latents of {len(subject.train):,}"
-            f"{', but these bits are under their plain Gaussian, which needs fewer' if gaussian else ''}; measured on "
+            f"{f', but these bits are under {fewest}, which needs fewer' if fewest else ''}; measured on "
             f"{len(subject.test):,} others at {plan.levels} noise levels each, down to log-SNR {plan.lambda_min:g}; "
             f"seed {plan.seed}"
         ),

@@ -17,7 +17,7 @@ from unilat.interop.model import CallableModel, Declared, ForeignModel
 from unilat.maths.seeds import key
 from unilat.signals import Pictures, split
 from unilat.signals import load as load_pictures
-from unilat.signals.pictures import equal_groups, pack
+from unilat.signals.pictures import distinct, pack
 from unilat.types import UserError
 
 BATCH = 32
@@ -43,6 +43,14 @@ class Subject:
     """Pixels of the picture behind a latent, or None."""
     model: ForeignModel | None = None
     pictures: Pictures | None = None
+    copies: int = 0
+    """Pictures, or without a model latents, that equal one before them bit for bit: in neither set."""
+
+    @property
+    def used(self) -> Tensor:
+        """Indices of both sets; of all latents where one alone differs from the others."""
+        both = torch.cat([self.train, self.test]).sort().values
+        return both if len(both) > 1 else torch.arange(len(self.z))
 
     @property
     def declared(self) -> Declared:
@@ -105,12 +113,13 @@ def of_model(
         if model.sha256 is None:
             claim(folder, {**identity, "latents": digest(tensors)})
         write_safetensors(path, tensors, {})
-    train, test = split(pictures, fraction=0.1, at_most=2000, seed=seed)
-    test = test[torch.from_numpy(equal_groups(pictures.images[test].numpy())).unique()]
+    both = split(pictures, fraction=0.1, at_most=2000, seed=seed)
+    train, test = (side[distinct(pictures.images[side])] for side in both)
     for tensor in tensors.values():
         checked(tensor, model.name)
     pixels = math.prod(pictures.images.shape[2:])
-    return Subject(model.name, tensors["z"], tensors.get("logvar"), train, test, pixels, model, pictures)
+    copies = len(pictures) - len(distinct(pictures.images))
+    return Subject(model.name, tensors["z"], tensors.get("logvar"), train, test, pixels, model, pictures, copies)
 
 
 def of_array(
@@ -128,30 +137,30 @@ def of_array(
     z = arrays.load(path) if path else arrays.checked(array, name)
     checked(z, name)
     claim(folder, {**identity, "latents": digest({"z": z})})
-    train, test = apart(z, seed)
+    firsts = distinct(z)
+    train, test = apart(firsts, seed)
     if len(train) == 1:
-        raise UserError(f"{name}: all latents but one are equal, so there is nothing to train a prior on")
+        raise UserError(f"{name}: {len(z)} latents, and only 2 differ, so there is nothing to train a prior on")
     shown = None
     if pictures is not None:
         shown = pictures_of(pictures, size, None, None)
         if len(shown) != len(z):
             raise UserError(f"{name}: {len(z)} latents and {len(shown)} pictures; they must be the same ones in order")
         size = shown.size
-    return Subject(name, z, None, train, test, math.prod(size) if size else None, None, shown)
+    pixels, copies = math.prod(size) if size else None, len(z) - len(firsts)
+    return Subject(name, z, None, train, test, pixels, None, shown, copies)
 
 
-def apart(z: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices ``(train, test)`` of latents, sorted: equal ones stand on one side, and are measured once.
+def apart(firsts: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices ``(train, test)`` of latents, sorted, from those of the different ones.
 
     Copies on both sides would be measured by a prior that knows them by heart, and twice the same number is no second
     one. About a tenth of the different latents is held out, 10 at least and half of them at most.
     """
-    copy_of = torch.from_numpy(equal_groups(z.numpy()))
-    firsts = copy_of.unique()
     order = torch.randperm(len(firsts), generator=torch.Generator().manual_seed(key(seed, "audit split")))
     held_out = max(1, min(2000, max(10, len(firsts) // 10), len(firsts) // 2))
-    test = firsts[order[:held_out]].sort().values
-    return (~torch.isin(copy_of, test)).nonzero().flatten(), test
+    test, train = (firsts[order[part]].sort().values for part in (slice(held_out), slice(held_out, None)))
+    return train, test
 
 
 def checked(z: Tensor, name: str) -> None:
