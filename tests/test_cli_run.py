@@ -1,6 +1,7 @@
 """The real commands on a real run of some seconds: one after the other, as a user would."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,6 +69,23 @@ def test_latents_go_and_come(tiny_run: Path, tiny_source: Path, tmp_path: Path, 
     assert len(a) == 96
     assert a == c != b
     assert told["psnr"]["mean"] > 3
+
+
+def test_an_error_does_not_count_copies(tiny_run: Path, tiny_source: Path, tmp_path: Path, capsys: Capture):
+    """Every picture three times. Kills: a standard error that takes copies for independent pictures, or bits in another
+    unit; the count and the mean are of all."""
+    for path in sorted(tiny_source.rglob("*.png"))[:20]:
+        for copy in range(3):
+            shutil.copy(path, tmp_path / f"{path.stem}-{path.parent.name}-{copy}.png")
+    told = _json(capsys, "encode", tiny_run, tmp_path, "--out", tmp_path / "z.safetensors")
+    latents = LatentSet.load(tmp_path / "z.safetensors")
+    names = [str(name).rsplit("-", 1)[0] for name in latents.names or ()]
+    firsts = latents.bits.double()[[names.index(name) for name in dict.fromkeys(names)]]
+    mean = float(latents.bits.double().mean())
+    assert told["count"] == 60 and told["bits_per_picture"]["mean"] == pytest.approx(mean, rel=1e-6)
+    error = float(firsts.std()) / math.sqrt(20)
+    assert told["bits_per_picture"]["stderr"] == pytest.approx(error, rel=1e-6)
+    assert told["bits_per_pixel"]["stderr"] == pytest.approx(error / 256, rel=1e-6)
 
 
 def test_samples_are_of_their_class(tiny_run: Path, tmp_path: Path, capsys: Capture):

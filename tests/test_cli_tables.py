@@ -99,6 +99,12 @@ def test_a_number_without_an_error_has_none() -> None:
     assert _number(Number(value=math.nan, stderr=0.1)) == "–"
 
 
+@pytest.mark.parametrize(("stderr", "told"), [(0.25, "20 ± 0.25"), (0.0, "20"), (math.nan, "20"), (None, "20")])
+def test_an_error_of_nothing_is_not_told(stderr: float | None, told: str) -> None:
+    """Kills: "± nan", and "± 0" of numbers that happen to be equal, which says that they are sure."""
+    assert _number(number(20.0, stderr)) == told
+
+
 def timed(ms: float, speed: float, minutes: float, share: float, micro: int, mib: float) -> StageTime:
     """A row of a stage."""
     return StageTime(ms=ms, examples_per_second=speed, minutes=minutes, share=share, micro_batch=micro, peak_mib=mib)

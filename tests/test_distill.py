@@ -9,7 +9,7 @@ import torch
 
 import unilat
 from unilat.cli import main
-from unilat.files import read_json, read_safetensors
+from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.samplers import ddim, uniform_grid
 from unilat.maths.seeds import Draws
 from unilat.nets.decoder import Decoder
@@ -20,6 +20,8 @@ from unilat.run.students import decoder_teacher, distill_stage
 from unilat.training.checkpoint import lock
 from unilat.training.fast import Choices
 from unilat.types import UserError
+
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,30 @@ def test_evaluate_keeps_both_figures(folder: Path, capsys: pytest.CaptureFixture
     assert told == read_json(folder / "metrics-fast.json")
     assert told["reconstruction"]["steps"] == 2 and told["other_steps"] == []
     assert (folder / "metrics.json").read_bytes() == before
+
+
+def test_an_evaluation_tells_the_guidance_that_made_it(folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Distilled at guidance 1.5, measured when the run is set to 5. Kills: a protocol, a table or JSON with 5; a
+    mismatch in silence, where the student is measured and where it is sampled."""
+    other = shutil.copytree(folder, tmp_path / "run")
+    config = read_json(other / "config.json")
+    assert config["evaluation"]["guidance"] == 1.5
+    write_json(other / "config.json", config | {"evaluation": config["evaluation"] | {"guidance": 5.0}})
+    capsys.readouterr()
+    assert main(["evaluate", str(other), "--base", "fast", "--json"]) == 0
+    told = capsys.readouterr()
+    made = json.loads(told.out)["making"]
+    assert (made["guidance"], made["base"], made["base_steps"], made["decoder"]) == (1.5, "fast", 1, "full")
+    line = "the fast base model was distilled with guidance 1.5 and keeps it; the run's is 5 now"
+    assert line in " ".join(told.err.split())
+    assert main(["evaluate", str(other), "--base", "fast"]) == 0
+    assert "made with guidance 1.5, 1 call of the fast base and" in capsys.readouterr().out
+    assert main(["evaluate", str(other)]) == 0
+    told = capsys.readouterr()
+    assert "made with guidance 5, " in told.out and "distilled" not in told.err
+    for words in (["sample", str(other), "-n", "2", "--base", "fast", "--out", str(tmp_path / "s.png")],):
+        assert main(words) == 0
+        assert line in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

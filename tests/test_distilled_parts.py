@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,16 +12,19 @@ import torch
 
 from measured import fitted
 from planted import coloured, planted_config, untrained
-from unilat.files import read_safetensors
+from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.seeds import Draws
 from unilat.nets.condition import Condition
+from unilat.results import Making
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
 from unilat.run.distill import DistillConfig, distill
+from unilat.run.making import making, mismatches
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.training.plan import Schedule
 from unilat.training.records import Fitted
+from unilat.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,8 @@ def test_a_decoders_teacher_is_the_runs_own(folder: Path, pictures: Pictures, fi
         "teacher_steps": 6,
         "samples": 900,
         "seconds": 1.23,
+        "temperature": 0.25,
+        "guidance": None,
     }
 
 
@@ -95,7 +101,8 @@ def test_a_fast_decoder_is_the_average_on_every_third_point(folder: Path, fits: 
     assert run.few_decoder is not None and run.decoder_steps == 2 and run.few_decoder.temperature == 0.25
     assert run.few_decoder.grid.tolist() == pytest.approx([-5.0, -5 + 3 * 7 / 5, math.inf])
     settings = json.loads(header["settings"])
-    assert (settings["truth"], settings["temperature"], settings["guidance"]) == (0.5, 0.25, 2.5)
+    assert (settings["truth"], settings["temperature"], settings["decoder_range"]) == (0.5, 0.25, [-5.0, 2.0])
+    assert settings["guidance"] is run.few_decoder.guidance is None
 
 
 def test_a_bases_teacher_is_guided_and_asked_for_all_classes(folder: Path, fits: list[Any]) -> None:
@@ -119,6 +126,75 @@ def test_a_bases_teacher_is_guided_and_asked_for_all_classes(folder: Path, fits:
     assert run.few_base.grid.tolist() == [-9.0, 4.0]
     tensors, _ = read_safetensors(folder / "fast-base.safetensors")
     assert all(torch.equal(tensor, call.average[name]) for name, tensor in tensors.items())
+
+
+def _set(folder: Path, **evaluation: Any) -> None:
+    """Another evaluation in the run's configuration."""
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", config | {"evaluation": config["evaluation"] | evaluation})
+
+
+def test_a_student_tells_what_it_was_distilled_with(folder: Path, fits: list[Any]) -> None:
+    """Distilled at guidance 2.5 and temperature 0.25 from log-SNR −5, set to others since. Kills: the configuration's
+    numbers told for the student's, full networks told as fast, a mismatch that nobody tells, and one where none is."""
+    told = distill(folder, BASE, device="cpu")
+    distill(folder, DECODER, device="cpu")
+    assert (told.guidance, told.temperature) == (2.5, 1.0)
+    assert mismatches(Run(folder, "cpu", "fast", "fast")) == []
+    _set(folder, guidance=5.0, decoder_temperature=0.5, decoder_range=[-4.0, 1.0], base_steps=7, decoder_steps=6)
+    full, fast = (Run(folder, "cpu", speed, speed) for speed in ("full", "fast"))
+    assert making(full) == Making(
+        decoder="full",
+        decoder_steps=6,
+        decoder_range=(-4.0, 1.0),
+        decoder_temperature=0.5,
+        base="full",
+        base_steps=7,
+        guidance=5.0,
+    )
+    made = making(fast)
+    assert made.decoder_range == pytest.approx((-5.0, -5 + 3 * 7 / 5))
+    assert replace(made, decoder_range=(0.0, 0.0)) == Making(
+        decoder="fast",
+        decoder_steps=2,
+        decoder_range=(0.0, 0.0),
+        decoder_temperature=0.25,
+        base="fast",
+        base_steps=1,
+        guidance=2.5,
+    )
+    lines = mismatches(fast)
+    assert lines == [
+        f"the fast {part} was distilled with {name} {own} and keeps it; the run's is {now} now: distil it again for "
+        "that"
+        for part, name, own, now in (
+            ("base model", "guidance", 2.5, "5"),
+            ("decoder", "decoder_temperature", 0.25, 0.5),
+            ("decoder", "decoder_range, first call,", "-5", "-4"),
+        )
+    ]
+    assert mismatches(full) == [] and mismatches(Run(folder, "cpu", decoder="fast")) == lines[1:]
+    assert making(Run(folder, "cpu", base="fast")).decoder == "full"
+
+
+def test_a_student_whose_file_tells_no_guidance(folder: Path, fits: list[Any]) -> None:
+    """Kills: the run's guidance told for one that nobody knows, and a damaged header that is a traceback."""
+    distill(folder, BASE, device="cpu")
+    path = folder / "fast-base.safetensors"
+    tensors, header = read_safetensors(path)
+    rest = {
+        name: value for name, value in header.items() if name in ("format", "grid", "temperature", "teacher_sha256")
+    }
+    write_safetensors(path, tensors, rest)
+    run = Run(folder, "cpu", base="fast")
+    assert making(run).guidance is None and making(run).line.startswith("guidance not known, 1 call of the fast base")
+    assert "with guidance that is not known" in mismatches(run)[0]
+    run.base.classes = 0  # type: ignore[union-attr]
+    assert making(run).guidance == 1.0 and mismatches(run) == []
+    for spoilt in ("[]", "{", '{"guidance": "much"}'):
+        write_safetensors(path, tensors, rest | {"settings": spoilt})
+        with pytest.raises(UserError, match="is damaged: make it again"):
+            Run(folder, "cpu", base="fast")
 
 
 def test_the_plan_of_a_distillation(folder: Path, fits: list[Any]) -> None:

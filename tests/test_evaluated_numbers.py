@@ -235,7 +235,7 @@ def test_a_decoder_of_one_number_of_calls_is_measured_at_that_alone(
     if once == "mse":
         run.config = replace(run.config, autoencoder=replace(run.config.autoencoder, decoder_loss="mse"))
     else:
-        run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
+        run.few_decoder = SimpleNamespace(temperature=0.75, span=(-4.0, 1.0))  # type: ignore[assignment]
     run.decoder_steps = 2
     metrics, _ = measured(run, pictures)
     assert [row.steps for row in metrics.by_steps] == [2] and metrics.reconstruction.steps == 2
@@ -270,7 +270,7 @@ def test_the_distance_of_all_samples_by_hand(
 def test_a_page_of_samples_and_the_fast_decoders_temperature(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
     """Kills: more or fewer samples shown than 64, labels of others, the full decoder's temperature told of the fast."""
     run = PlantedRun(planted_config(samples=71), pictures, tmp_path, base=BASE)
-    run.few_decoder = SimpleNamespace(temperature=0.75)  # type: ignore[assignment]
+    run.few_decoder = SimpleNamespace(temperature=0.75, span=(-4.0, 1.0))  # type: ignore[assignment]
     metrics, _ = measured(run, pictures)
     arrays, _ = read_safetensors(tmp_path / "evaluation.safetensors")
     assert torch.equal(arrays["samples"], run.sample(71).images[:64])
@@ -328,6 +328,51 @@ def test_a_chance_choice_of_the_held_out_pictures(pictures: Pictures, judge: Jud
     everybody = measured(PlantedRun(planted_config(pictures=500), pictures, tmp_path), pictures)[1]
     assert rows == again and len(set(rows)) == 15 and not [row for row in rows if row % 4]
     assert max(rows) > 120 and sorted(everybody) == list(range(0, 200, 4)) and everybody != sorted(everybody)
+
+
+def test_copies_are_measured_once(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """Of 50 held-out pictures 24 are copies. Kills: a standard error, a distance or a share of right names that takes
+    copies for independent, copies chosen before they are left out, labels of other pictures, and a silence about it."""
+    images, copied = pictures.images.clone(), range(100, 196, 4)
+    for index in copied:
+        images[index] = images[index - 100]
+    run = PlantedRun(planted_config(pictures=500), replace(pictures, images=images), tmp_path, base=BASE)
+    said: list[str] = []
+    seen: list[Any] = []
+    run.encoded = recorded(run.encoded, seen)  # type: ignore[method-assign]
+    found = evaluate(run, None, said.append, run.source)  # type: ignore[arg-type]
+    rows = numbers(seen[0][0][0])
+    assert sorted(rows) == [*range(0, 100, 4), 196]
+    z = latents_of(pictures, rows)
+    bits = (2 * (z + 3).square() + z.square()) / math.log(2)
+    assert row_of(bits.sum((1, 2, 3)) / 256) == told_of(found.bits) and found.bits.n == 26
+    assert found.reconstruction.psnr.n == 26 and found.reconstruction.distance is not None
+    assert found.reconstruction.distance.kernel.n == 26
+    assert found.classifier is not None and found.classifier.real.n == 26
+    assert torch.equal(judge.asked[-1][1], pictures.labels[rows])
+    assert found.pictures == "held out of planted, never trained on; 24 exact copies are left out"
+    assert "measuring 26 held-out pictures; 24 exact copies are left out" in said
+    few = measured(PlantedRun(planted_config(pictures=20), run.source, tmp_path), run.source)[1]
+    assert len(set(few)) == len(few) == 20
+
+
+def test_what_pictures_were_made_with_is_kept(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
+    """Kills: a line that says guidance or classes where there are none, and results without what made them."""
+    run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
+    found = evaluate(run, None, pictures=pictures)  # type: ignore[arg-type]
+    decoder = "the decoder at temperature 0.25, log-SNR -5 to 2"
+    assert found.making is not None and found.making.base == "full"
+    assert found.making.line == f"guidance 2.5, 5 calls of the base and 4 of {decoder}"
+    assert found.generation is not None and f"{found.making.line}; classes in turn" in found.generation.kernel.protocol
+    run.base = SimpleNamespace(**{**vars(BASE), "classes": 0, "denoise": run.autoencoder.prior})
+    found = evaluate(run, None, pictures=pictures)  # type: ignore[arg-type]
+    assert found.making is not None and found.generation is not None
+    assert found.making.line == f"guidance 1, 5 calls of stage 1's prior and 4 of {decoder}"
+    assert "classes in turn" not in found.generation.kernel.protocol
+    run.base = None
+    found = evaluate(run, None, pictures=pictures)  # type: ignore[arg-type]
+    assert found.making is not None and found.making.line == f"4 calls of {decoder}"
+    assert results.read(tmp_path / "metrics.json").making == found.making
 
 
 def test_costs_and_protocol_are_the_runs(

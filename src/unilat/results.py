@@ -110,6 +110,42 @@ class Classifier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Making:
+    """What pictures were made with when they were measured; the run's configuration may say something else by now."""
+
+    decoder: str
+    """``full`` as it was trained, or ``fast`` as it was distilled."""
+    decoder_steps: int
+    """Calls for a picture."""
+    decoder_range: tuple[float, float]
+    """Log-SNR of the first and the last call."""
+    decoder_temperature: float
+    """Standard deviation of the noise that it starts from."""
+    base: str | None = None
+    """``full``, ``fast``, or ``prior`` for stage 1's in its place; None where there is none."""
+    base_steps: int | None = None
+    """Calls for a latent."""
+    guidance: float | None = None
+    """1 is none, as where there are no classes; None where a student's file does not tell, or there is no base."""
+
+    @property
+    def line(self) -> str:
+        """As protocols have it: ``guidance 2, 8 calls of the base and 1 of the decoder at temperature 0.2, …``."""
+        low, high = self.decoder_range
+        fast = "fast " if self.decoder == "fast" else ""
+        decoder = f"the {fast}decoder at temperature {self.decoder_temperature:g}, log-SNR {low:g} to {high:g}"
+        if self.base is None:
+            return f"{_calls(self.decoder_steps)} of {decoder}"
+        base = {"fast": "the fast base", "prior": "stage 1's prior"}.get(self.base, "the base")
+        guidance = "guidance not known" if self.guidance is None else f"guidance {self.guidance:g}"
+        return f"{guidance}, {_calls(self.base_steps)} of {base} and {self.decoder_steps} of {decoder}"
+
+
+def _calls(count: int | None) -> str:
+    return f"{count} call{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """Seconds and largest memory of one phase of a run, interrupted attempts counted too."""
 
@@ -152,6 +188,8 @@ class Results:
     classifier: Classifier | None = None
     """None where samples have no classes, or nobody was asked to judge them."""
     costs: Costs
+    making: Making | None = None
+    """None in a file of before December 2026, which did not keep it."""
 
     @property
     def by_steps(self) -> tuple[Reconstruction, ...]:
@@ -176,7 +214,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            return built(cls, inner, "")
+            return built(cls, {"making": None} | inner, "")
         except Unfit as problem:
             if before:
                 out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"

@@ -145,6 +145,14 @@ def test_rows_are_means_and_errors_over_pictures() -> None:
     assert rows.decoder.unit == "bits per dimension" and "1 noise levels a picture" in rows.decoder.protocol
 
 
+def test_copies_of_a_picture_are_counted_once() -> None:
+    """Kills: an error that takes copies for independent pictures."""
+    pictures = images()
+    runs = [(each, Run(), Model(pictures)) for each in (pictures, torch.cat([pictures, pictures[:50]]))]
+    once, found = (codelength(run, each, model, lambda_max=LAMBDA_MAX, levels=1) for each, run, model in runs)  # type: ignore[arg-type]
+    assert found == once and found.total.n == 80
+
+
 def test_training_sees_its_own_pictures_latents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Kills: a decoder trained on clean latents, or without any; the same for the model of the pixels alone; a range
     that ends elsewhere than where it is measured."""

@@ -16,10 +16,15 @@ from unilat.recipe.config import RunConfig
 from unilat.report import compare as page
 from unilat.report.comparison import Comparison
 from unilat.report.folder import Contents, read
+from unilat.report.page import write as write_report
 from unilat.studies.compare import _missing, compare, groups
 from unilat.types import UserError
 
 MEASURED = ("bits", "bits_off", "psnr", "ssim", "reconstruction_kernel", "generation_kernel", "classifier_samples")
+
+DECODED = {"psnr", "ssim", "reconstruction_kernel", "reconstruction_frechet64"}
+BEFORE = "it was measured before unilat kept what pictures were made with: evaluate it again"
+SAMPLED = {"generation_kernel", "generation_frechet64", "classifier_samples"}
 
 
 def change(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -82,15 +87,23 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
     [
         ("metrics", "reconstruction.psnr.protocol", "peak 255, median of decibels", {"psnr"}),
         ("metrics", "reconstruction.ssim.protocol", "window of 7", {"ssim"}),
-        ("metrics", "reconstruction.steps", 4, {"psnr", "ssim", "reconstruction_kernel", "reconstruction_frechet64"}),
+        ("metrics", "reconstruction.steps", 4, DECODED),
         ("metrics", "reconstruction.psnr.n", 900, {"psnr"}),
         ("metrics", "bits.measured.n", 900, {"bits", "bits_off"}),
         ("metrics", "generation.kernel.protocol", "another network", {"generation_kernel"}),
         ("metrics", "generation.kernel.n", 900, {"generation_kernel"}),
         ("metrics", "classifier.samples.protocol", "a larger network", {"classifier_samples"}),
         ("metrics", "classifier.real.n", 900, {"classifier_real"}),
-        ("config", "evaluation.guidance", 3.0, {"generation_kernel", "generation_frechet64", "classifier_samples"}),
-        ("config", "evaluation.rate_levels", 9, {"bits", "bits_off"}),
+        ("metrics", "making.guidance", 3.0, SAMPLED),
+        ("metrics", "making.base", "fast", SAMPLED),
+        ("metrics", "making.base_steps", 4, SAMPLED),
+        ("metrics", "making.decoder_steps", 4, SAMPLED),
+        ("metrics", "making.decoder", "fast", SAMPLED | DECODED),
+        ("metrics", "making.decoder_range", [-6.0, 2.0], SAMPLED | DECODED),
+        ("metrics", "making.decoder_temperature", 1.0, SAMPLED | DECODED),
+        ("metrics", "bits.measured.protocol", "9 noise levels a picture", {"bits", "bits_off"}),
+        ("config", "evaluation.guidance", 3.0, set()),  # set since, and nothing was measured with it
+        ("config", "evaluation.rate_levels", 9, set()),
         ("config", "autoencoder.price", "normal", {"bits", "bits_off"}),
         ("config", "autoencoder.lambda_0", 4.0, {"bits", "bits_off"}),
         ("manifest", "threads", 7, {"minutes_stage1", "minutes_stage2", "minutes_all"}),
@@ -147,6 +160,34 @@ def test_what_is_not_known_equals_nothing(tmp_path: Path) -> None:
     assert all(columns(table, key) == [[0], [1]] for key in MEASURED)
     assert groups([{"a": None}, {"a": None}, {"a": "x"}, None, {"a": "x"}]) == [[0], [1], [2, 4]]
     assert "data: not known" in parsed(tmp_path / "page.html")[1]
+
+
+def test_a_configuration_changed_since_changes_no_protocol(tmp_path: Path) -> None:
+    """Measured at guidance 1.5, set to 5 since. Kills: a protocol that tells the configuration's numbers for those that
+    made the figures, in the table, on the page and in the report; what is set differently is told as such alone."""
+    since = {"guidance": 5.25, "base_steps": 77, "decoder_steps": 66, "decoder_temperature": 0.9, "rate_levels": 55}
+    changes = {f"evaluation.{name}": value for name, value in since.items()} | {"evaluation.decoder_range": [-4.0, 1.0]}
+    runs = [make(tmp_path / "a"), make(tmp_path / "b", config=changes)]
+    table = compare(runs, tmp_path / "page.html")
+    assert table.apart == () and table.differences["evaluation.guidance"] == (1.5, 5.25)
+    told = "; ".join(str(column.protocol) for column in table.columns)
+    assert "'guidance': '1.5'" in told and not any(f"'{value}'" in told for value in since.values())
+    report = write_report(runs[1]).read_text("utf-8")
+    made = "guidance 1.5, 9 calls of the base and 8 of the decoder at temperature 0.2, log-SNR -6 to 3"
+    assert f"<dt>what pictures were made with</dt><dd>{made}</dd>" in report
+
+
+def test_results_that_do_not_tell_what_made_them_stand_alone(tmp_path: Path) -> None:
+    """Files of before Making. Kills: the configuration believed in its place, and a silence about it."""
+    runs = [make(tmp_path / name) for name in "ab"]
+    for run in runs:
+        tree = json.loads((run / "metrics.json").read_text())
+        del tree["making"]
+        (run / "metrics.json").write_text(json.dumps(tree))
+    table = compare(runs)
+    assert all(columns(table, key) == [[0], [1]] for key in DECODED | SAMPLED)
+    assert columns(table, "bits") == [[0, 1]]
+    assert all(one.missing == BEFORE for one in table.runs)
 
 
 def test_values_stand_in_their_own_rows(tmp_path: Path) -> None:

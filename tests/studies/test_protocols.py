@@ -76,17 +76,19 @@ def test_calls_and_sampling_stand_in_the_protocols(tmp_path: Path) -> None:
         "guidance": 2.5,
         "base_steps": 11,
         "decoder_steps": 13,
-        "decoder_range": 7.0,
+        "decoder_range": [-7.0, 2.0],
         "decoder_temperature": 0.9,
     }
-    run = read(make(tmp_path / "a", config={f"evaluation.{name}": value for name, value in settings.items()}))
+    run = read(make(tmp_path / "a", metrics={f"making.{name}": value for name, value in settings.items()}))
     protocols = {one.key: number.protocol for one in QUANTITIES if (number := one.read(run)) is not None}
     for key in ("psnr", "reconstruction_kernel"):
-        assert protocols[key]["decoder calls"] == "8" and protocols[key]["decoder range"] == "7.0", key
+        assert protocols[key]["decoder calls"] == "8" and protocols[key]["decoder range"] == "(-7.0, 2.0)", key
         assert protocols[key]["decoder temperature"] == "0.9" and "guidance" not in protocols[key], key
     for key in ("generation_kernel", "classifier_samples"):
         for name, value in settings.items():
-            assert protocols[key][name.replace("_", " ")] == str(value), key
+            told = str(tuple(value) if isinstance(value, list) else value)
+            assert protocols[key][name.replace("_", " ")] == told, key
+        assert (protocols[key]["base"], protocols[key]["decoder"]) == ("full", "full")
     assert "guidance" not in protocols["classifier_real"] and protocols["parameters_all"] == {}
     assert protocols["reconstruction_frechet64"]["components"] == "64"
     assert protocols["minutes_all"]["threads"] == "2"
@@ -98,7 +100,7 @@ def test_calls_and_sampling_stand_in_the_protocols(tmp_path: Path) -> None:
         ("autoencoder.bias", 1.5, {"decoder"}),
         ("autoencoder.lambda_0", 4.0, {"base"}),
         ("base.bias", 1.5, {"base"}),
-        ("evaluation.decoder_range", 7.0, {"scatter"}),
+        ("evaluation.decoder_range", [-7.0, 2.0], set()),
         ("seed", 5, {"curve", "scatter"}),
         ("evaluation.guidance", 7.0, set()),
     ],

@@ -45,12 +45,12 @@ class Known:
 
 def test_a_point_by_hand() -> None:
     """4 examples, 3 estimates, 2 × 3 numbers. Kills: half a squared error, nats, what is charged for the rate, bits of
-    another count of dimensions, errors over examples, and R(D) at the error of one dimension."""
+    another count of dimensions, errors over estimates, and R(D) at the error of one dimension."""
     model = Known()
     found = reached(model, torch.zeros(4, 2, 3), VARIANCES, 0, estimates=3)  # type: ignore[arg-type]
     unit = math.log(2) * 6
     assert found.rate == pytest.approx((1.5 + 10) / unit, rel=1e-6)
-    assert found.stderr == pytest.approx(10 / math.sqrt(3) / unit, rel=1e-6)
+    assert found.stderr == pytest.approx(math.sqrt(5 / 3) / math.sqrt(4) / unit, rel=1e-6)
     assert found.distortion == pytest.approx(FLOODED / 6, rel=1e-6)
     assert found.shannon == pytest.approx(SHANNON, rel=1e-5)
     assert found.ratio == pytest.approx(found.rate / SHANNON, rel=1e-5)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from measured import measured, written
+from unilat.cli.tables import verify_table
 from unilat.files import read_json
 from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
@@ -195,6 +196,17 @@ def test_sentences_carry_the_numbers() -> None:
         assert any("by heart" in line for line in slack_of(value).words) is warned
 
 
+def test_one_picture_has_a_slack_without_an_error() -> None:
+    """Kills: "± nan%" in a sentence or verify.json, and a warning from a comparison with NaN."""
+    one = verify.paired_slack(torch.tensor([3.0]), torch.tensor([2.0]), verify.Sizes(run=1, refitted=2), 9)
+    assert (one.value, one.stderr, one.n) == (0.5, None, 1)
+    for value in (0.5, -0.5):
+        found = replace(slack_of(value), slack=replace(one, value=value))
+        told = " ".join(found.words)
+        assert f"pays at least {value:.2%} too much" in told and "nan" not in told and "by heart" not in told
+        assert "nan" not in verify_table(found)
+
+
 def divergence(lambda_t: float) -> float:
     """What a prior that takes each variance for half as large pays too much down to ``lambda_t``, nats a latent."""
     alpha = 1 / (1 + math.exp(-lambda_t))
@@ -207,18 +219,19 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     run's prior pays a divergence that is known.
 
     Kills: training or calibration pictures measured for held-out ones, a prior refitted on what it is measured on, a
-    slack of the wrong one of two priors or of two draws of noise, a refit of another seed, a limit of another size.
+    slack of the wrong one of two priors or of two draws of noise, a refit of another seed, a limit of another size,
+    copies that count as pictures of their own.
     """
     run, held = known()
     start, refitted = Exact(replace(LAW, variances=LAW.variances / 2), 10), Exact(LAW, 53)
-    train, calibration, test = torch.arange(150), torch.arange(150, 180), torch.arange(180, 400)
+    train, calibration, test = torch.arange(150), torch.arange(150, 180), torch.arange(180, 430)  # 30 copies
     run.split = lambda pictures: (train, calibration, test)
     run.encoded = lambda images: (images, torch.full_like(images, ENTROPY))
     run.latents = lambda images: images
     run.folder, run.device, run.autoencoder.prior = tmp_path, torch.device("cpu"), start
     run.config.autoencoder.prior = ViTConfig(channels=(16,))
     run.config.evaluation.pictures = 1000
-    monkeypatch.setattr(verify, "own_pictures", lambda run: SimpleNamespace(images=held.z))
+    monkeypatch.setattr(verify, "own_pictures", lambda run: SimpleNamespace(images=torch.cat([held.z, held.z[370:]])))
     fitted: list[Tensor] = []
     measured: list[Tensor] = []
     real = verify.measure

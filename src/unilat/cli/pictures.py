@@ -8,12 +8,15 @@ from torch import Tensor
 from unilat.cli import places
 from unilat.cli.output import Output
 from unilat.files import whole
+from unilat.metrics.quality import average
 from unilat.models.latents import LatentSet
 from unilat.run import classes
 from unilat.run.given import PictureSet
+from unilat.run.making import mismatches
 from unilat.run.trained import Run
 from unilat.signals.kind import SOFTWARE
 from unilat.signals.kind import Image as Kind
+from unilat.signals.pictures import distinct
 from unilat.types import UserError
 
 
@@ -24,7 +27,7 @@ def encode(run: Run, source: str, out: Path, output: Output) -> None:
     latents = run.encode(given)
     latents.save(out)
     bits = latents.bits.double()
-    error = float(bits.std()) / math.sqrt(len(bits)) if len(bits) > 1 else None
+    error = average(bits[distinct(given.images)], "", "").stderr
     pixels = run.pixels
     values = {
         "latents": out,
@@ -43,6 +46,7 @@ def encode(run: Run, source: str, out: Path, output: Output) -> None:
 def decode(run: Run, latents: Path, out: Path, output: Output, *, steps: int | None, seed: int) -> None:
     """Latent data set → one PNG each."""
     places.for_pictures(out, run.data.source)
+    _tell(run, output)
     made = run.decode(LatentSet.load(latents), steps=steps, seed=seed)
     write_each(made, out)
     output.result({"folder": out, "count": len(made)}, f"{len(made)} pictures: {out}")
@@ -54,6 +58,7 @@ def reconstruct(run: Run, source: str, out: Path, output: Output, *, steps: int 
 
     places.for_pictures(out, source, run.data.source)
     given = _read(run, source, output)
+    _tell(run, output)
     made = run.reconstruct(given, steps=steps, seed=seed)
     write_each(made, out)
     decibels = psnr(given.images, made.images)
@@ -80,6 +85,7 @@ def sample(
     if label is not None and label.isdecimal():
         named = run.class_number(label)
         output.say(f"--class {label}: class number {named}, named {run.classes[named]}")
+    _tell(run, output)
     made = run.sample(number, label=label, guidance=guidance, steps=steps, seed=seed)
     if sheet:
         write_sheet(made.images, out)
@@ -87,6 +93,12 @@ def sample(
         write_each(made, out)
     values = {"out": out, "count": len(made), "labels": made.labels.tolist(), "classes": list(made.classes)}
     output.result(values, f"{len(made)} pictures: {out}")
+
+
+def _tell(run: Run, output: Output) -> None:
+    """Where a distilled network keeps other settings than the run has."""
+    for line in mismatches(run):
+        output.say(line)
 
 
 def _read(run: Run, source: str, output: Output) -> PictureSet:

@@ -61,7 +61,8 @@ class Distill:
                 choices = Choices(precision=self.precision, checkpointing=self.checkpointing)
                 found = distill(self.run, config, progress, choices=choices)
             calls = f"{found.steps} call{'s' if found.steps > 1 else ''} for {found.teacher_steps}"
-            text = f"{self.part} of {calls}, {found.samples:,} paths in {found.seconds:.0f} s: {found.path}"
+            how = f"temperature {found.temperature:g}" if found.guidance is None else f"guidance {found.guidance:g}"
+            text = f"{self.part} of {calls} at {how}, {found.samples:,} paths in {found.seconds:.0f} s: {found.path}"
             output.result(found.to_json(), text + f"\nmeasure it: unilat evaluate {self.run} --{self.part} fast")
 
 

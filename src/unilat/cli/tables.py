@@ -41,6 +41,8 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
         rows.append(("samples named rightly", "", *shares))
     text = _align(rows)
+    if results.making:
+        text += f"\nmade with {results.making.line}"
     costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"

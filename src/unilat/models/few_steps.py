@@ -93,6 +93,13 @@ class FewSteps:
     """Its calls and where the last one leads, ``[calls + 1]``, float64."""
     temperature: float = 1.0
     """Standard deviation of the noise it starts from."""
+    guidance: float | None = None
+    """Scale of the guidance that its teacher followed and that its calls contain; None where it is not known."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Log-SNR of its first and its last call."""
+        return float(self.grid[0]), float(self.grid[-2])
 
     @property
     def calls(self) -> int:
@@ -105,7 +112,7 @@ class FewSteps:
         return ddim(self.denoise, self.temperature * x_1, self.grid, generator=(), cond=cond)
 
     def save(self, path: Path, teacher: nn.Module, place: Place = whole, **told: str) -> None:
-        """Write to ``path``, whole or not at all; ``told`` is kept in the header."""
+        """Write to ``path``, whole or not at all; ``told`` is kept in the header, ``settings`` of it as JSON."""
         levels = [level if math.isfinite(level) else None for level in self.grid.tolist()]
         header = {"format": FORMAT, "grid": json.dumps(levels), "temperature": repr(self.temperature)}
         header |= told | {"teacher_sha256": fingerprint(teacher)}
@@ -127,6 +134,8 @@ class FewSteps:
         try:
             denoise.load_state_dict(tensors)
             levels = [math.inf if level is None else float(level) for level in json.loads(header["grid"])]
-            return cls(denoise, torch.tensor(levels, dtype=torch.float64), float(header["temperature"]))
-        except (RuntimeError, KeyError, ValueError, TypeError):
+            told = json.loads(header.get("settings", "{}")).get("guidance")
+            guidance = None if told is None else float(told)
+            return cls(denoise, torch.tensor(levels, dtype=torch.float64), float(header["temperature"]), guidance)
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError):
             raise UserError(f"{path} is damaged: make it again with `unilat distill {path.parent}`") from None

@@ -122,6 +122,7 @@ def _lines(found: Results) -> list[tuple[str, str]]:
             lines.append((f"{name}, Fréchet distance", distance.frechet64.protocol))
     lines += [("classifier", judge.samples.protocol)] if judge else []
     lines += [("pictures", found.pictures), ("psnr", made.psnr.protocol), ("ssim", made.ssim.protocol)]
+    lines += [("what pictures were made with", found.making.line)] if found.making else []
     return [*dict.fromkeys([*lines, ("features", found.features or "")])]
 
 

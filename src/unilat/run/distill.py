@@ -73,6 +73,10 @@ class Distilled:
     """Paths seen in training."""
     seconds: float
     """Spent in the loop, over all parts of the training."""
+    temperature: float
+    """Standard deviation of the noise that it starts from."""
+    guidance: float | None
+    """Scale that a base model's calls contain; None of a decoder."""
 
     def to_json(self) -> dict[str, object]:
         """As ``--json`` prints it."""
@@ -115,7 +119,9 @@ def distill(
     name, every = f"distill-{config.part}-{config.steps}", config.teacher_steps // config.steps
     evaluation = run.config.evaluation
     temperature = evaluation.decoder_temperature if config.part == "decoder" else 1.0
-    settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": evaluation.guidance}
+    guidance = (evaluation.guidance if run.classes else 1.0) if config.part == "base" else None
+    settings = {**dataclasses.asdict(config), "temperature": temperature, "guidance": guidance}
+    settings |= {"decoder_range": list(evaluation.decoder_range)} if config.part == "decoder" else {}
     stage = distill_stage(name, teacher, every, config.truth, settings)
     files, how = RunFolder(run.folder), choices or Choices()
     both = nn.ModuleList([stage.model, teacher.network])
@@ -132,7 +138,7 @@ def distill(
         )
     stage.model.load_state_dict(done.ema)
     path = files.few_steps(config.part)
-    student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
+    student = FewSteps(stage.model, coarse(teacher.grid, every), temperature, guidance)
     student.save(path, teacher.network, sealed, settings=json.dumps(settings))
     shutil.rmtree(files.stage(name))  # the student is saved; a later call begins anew
     return Distilled(
@@ -142,6 +148,8 @@ def distill(
         teacher_steps=config.teacher_steps,
         samples=done.samples,
         seconds=round(done.seconds, 2),
+        temperature=temperature,
+        guidance=guidance,
     )
 
 

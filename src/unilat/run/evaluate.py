@@ -20,12 +20,14 @@ from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Rec
 from unilat.run import classes
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
+from unilat.run.making import making, mismatches
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
+from unilat.signals.pictures import distinct
 from unilat.signals.stream import Streamed
 from unilat.training.machine import peak_memory
 from unilat.types import UserError
@@ -48,6 +50,8 @@ def evaluate(
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
+    Copies, equal bit for bit, are measured once: an error over pictures takes them for independent.
+
     ``pictures``: what the run was trained from, where it is at hand already. ``features``: the feature network, in
     place of the configuration's; only here it may be a TorchScript file, which is a program.
 
@@ -62,13 +66,17 @@ def evaluate(
     for line in () if given is None else given.lines():
         say(line)
     test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
-    wanted = run.config.evaluation.pictures
-    test, labels = chosen(test, wanted), chosen(labels, wanted)
+    different = distinct(test)
+    keep, copies = chosen(different, run.config.evaluation.pictures), len(test) - len(different)
+    test, labels = test[keep], labels[keep]
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     network = features_of(run.config, features, run.device)
     real = _features(run, network, test) if network else None
     about = f"held out of {run.data.source}, never trained on" if given is None else _about(run, given, test, pictures)
+    about += f"; {copies} exact copies are left out" if copies else ""
     say(f"measuring {len(test)} pictures: {about}")
+    for line in mismatches(run):
+        say(line)
     bits = _bits(run, test, arrays)
     if run.base is None and run.config.stage2.samples:
         say("stage 2 is not finished: there is no base model to measure or to sample from")
@@ -82,7 +90,7 @@ def evaluate(
         sampled = run.sample(run.config.evaluation.samples)
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, network, real)
-        classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
+        classifier = _classifier(run, sampled, pictures, (test, labels)) if source is None and pictures else None
     found = Results(
         pictures=about,
         features=network.protocol if network else None,
@@ -93,6 +101,7 @@ def evaluate(
         generation=generation,
         classifier=classifier,
         costs=_costs(run, begun),
+        making=making(run),
     )
     if source is None and run.world.rank == 0:
         _keep(run, found, arrays)
@@ -225,10 +234,8 @@ def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: T
     """Distance of samples to held-out pictures."""
     if features is None or real is None:
         return None
-    how = run.config.evaluation
-    calls = f"guidance {how.guidance:g}, {run.base_steps} calls of the base and {run.decoder_steps} of the decoder"
-    start = run.few_decoder.temperature if run.few_decoder else how.decoder_temperature
-    protocol = f"{features.protocol}; {calls} at temperature {start:g}; classes in turn"
+    turns = "; classes in turn" if run.base is not None and run.base.classes else ""
+    protocol = f"{features.protocol}; {making(run).line}{turns}"
     return compare(real, _features(run, features, made), protocol=protocol)
 
 
@@ -238,26 +245,23 @@ def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     return found
 
 
-def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Streamed | None) -> Classifier | None:
-    """The share of samples, and of held-out pictures, whose class a classifier of the training pictures names.
-
-    ``pictures`` None: the pictures are another source's, whose classes are not the run's, so there is nothing to name.
-    """
+def _classifier(
+    run: Run, sampled: PictureSet, pictures: Pictures | Streamed, real: tuple[Tensor, Tensor]
+) -> Classifier | None:
+    """The share of samples, and of ``real`` held-out pictures, whose class a classifier of the training ones names."""
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1 and len(classes.trained(run.data)) > 1
-    if pictures is None or not named or seen <= 0 or run.world.rank > 0:
+    if not named or seen <= 0 or run.world.rank > 0:
         return None
-    train, _, test = run.split(pictures)
-    test = chosen(test, run.config.evaluation.pictures)
-    test = test[classes.known(run.data, pictures.labels[test]) >= 0]
+    train, _, _ = run.split(pictures)
+    known = classes.known(run.data, real[1]) >= 0
+    real = (real[0][known], real[1][known])
     if isinstance(pictures, Streamed):
         train = chosen(train, JUDGED)
     images = rows_of(pictures, train, train)
     labelled = (images, pictures.labels[train], len(run.classes))
     judge = train_classifier(*labelled, samples=seen, device=run.device)
-    samples = judge.accuracy(made, labels)
-    truth = judge.accuracy(rows_of(pictures, test, test), pictures.labels[test])
-    return Classifier(samples=samples, real=truth)
+    return Classifier(samples=judge.accuracy(sampled.images, sampled.labels), real=judge.accuracy(*real))
 
 
 def _costs(run: Run, begun: float) -> Costs:

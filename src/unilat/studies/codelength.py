@@ -27,6 +27,7 @@ from unilat.run.folder import RunFolder
 from unilat.run.rate import BATCH
 from unilat.run.trained import Run
 from unilat.signals import kind_of
+from unilat.signals.pictures import distinct
 from unilat.studies.pixels import PixelDenoiser, noisy_latents, pixel_stage
 from unilat.training.engine import fit
 from unilat.training.plan import Schedule
@@ -93,7 +94,8 @@ def codelength(
     levels: int = 8,
     seed: int = 0,
 ) -> Codelength:
-    """Bits per number of the uint8 ``pictures``, means over pictures: those of :func:`bits_each` and their total."""
+    """Bits per number of the uint8 ``pictures``, means over those that differ: :func:`bits_each` and their total."""
+    pictures = pictures[distinct(pictures)] if len(pictures) else pictures
     each = bits_each(run, pictures, model, latent=latent, lambda_max=lambda_max, levels=levels, seed=seed)
     line = f"codelength, last step at log-SNR {lambda_max:g}, {levels} noise levels a picture, seed {seed}"
     return Codelength(**{name: average(bits, "bits per dimension", line) for name, bits in each.items()})

@@ -59,6 +59,8 @@ def _missing(run: Contents) -> str:
     told = [] if run.finished[0] else ["stage 1 is not finished"]
     if not run.finished[1] and finite(entry(run.config, "stage2", "samples")) != 0.0:
         told.append("stage 2 is not finished")
+    if run.results is not None and run.results.making is None:
+        told.append("it was measured before unilat kept what pictures were made with: evaluate it again")
     return "; ".join([*told, *(" ".join(note.rstrip(".").split()) for note in run.notes)])
 
 

@@ -75,14 +75,12 @@ def _bits(run: Contents, what: str) -> Compared | None:
     if what == "target":
         return None if target is None else Compared(target, None, None, data(run))
     how: Parts = {
-        "noise levels a picture": _told(run.config, "evaluation", "rate_levels"),
         "price": "KL to N(0, I)" if normal else "diffusion prior",
         "log-SNR of the fixed noise": _told(run.config, "autoencoder", "lambda_0"),
     }
     measured = _number(run, row.measured, how)
     if measured is None:
         return None
-    del measured.protocol["protocol"]  # its line says no more than these parts do
     if what == "measured" or not target:
         return measured if what == "measured" else None
     error = None if measured.stderr is None else 100 * measured.stderr / target
@@ -98,8 +96,14 @@ def _quality(run: Contents, key: str) -> Compared | None:
 
 
 def _calls(run: Contents, steps: int) -> Parts:
-    how = {f"decoder {name}": _told(run.config, "evaluation", f"decoder_{name}") for name in ("range", "temperature")}
-    return {"decoder calls": f"{steps}", **how}
+    """As the results tell them: the configuration may have been changed since."""
+    return {"decoder calls": f"{steps}", **_made(run, "decoder", "decoder_range", "decoder_temperature")}
+
+
+def _made(run: Contents, *names: str) -> Parts:
+    made = run.results.making if run.results else None
+    told = {name: None if made is None else getattr(made, name) for name in names}
+    return {name.replace("_", " "): None if value is None else str(value) for name, value in told.items()}
 
 
 def _distance(run: Contents, what: str, kind: str) -> Compared | None:
@@ -119,8 +123,8 @@ def _distance(run: Contents, what: str, kind: str) -> Compared | None:
 
 
 def _sampling(run: Contents) -> Parts:
-    names = ("guidance", "base_steps", "decoder_steps", "decoder_range", "decoder_temperature")
-    return {name.replace("_", " "): _told(run.config, "evaluation", name) for name in names}
+    names = ("base", "guidance", "base_steps")
+    return _made(run, *names, "decoder", "decoder_steps", "decoder_range", "decoder_temperature")
 
 
 def _classifier(run: Contents, key: str) -> Compared | None:

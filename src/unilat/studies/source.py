@@ -43,7 +43,7 @@ class Point:
     rate: float
     """Bits per dimension of the source under the trained prior (UL eq. 3)."""
     stderr: float
-    """Standard error of ``rate`` over estimates."""
+    """Standard error of ``rate`` over draws."""
     distortion: float
     """``E‖x − x̂‖²`` per dimension."""
     shannon: float
@@ -74,10 +74,10 @@ def reached(model: Autoencoder, x: Tensor, variances: Tensor, seed: int, estimat
     """Rate and error of ``model`` on ``x [N, C, T]``, beside R(D) of a Gaussian with these variances."""
     dimensions = math.prod(x.shape[1:])
     found = [model.losses(x, Draws.keyed(key(seed, "reached"), index, 0, len(x))) for index in range(estimates)]
-    rates = torch.stack([terms.rate.nats().double().mean() for terms in found]) / LN2 / dimensions
+    rates = torch.stack([terms.rate.nats().double() for terms in found]).mean(0) / LN2 / dimensions
     error = 2 * float(torch.stack([terms.decoder.double().mean() for terms in found]).mean())
     shannon = rate_distortion_gaussian(variances.double(), error) / LN2 / dimensions
-    stderr = float(rates.std()) / math.sqrt(estimates)
+    stderr = float(rates.std()) / math.sqrt(len(x))
     return Point(float(rates.mean()), stderr, error / dimensions, shannon, len(x))
 
 

@@ -29,6 +29,7 @@ from unilat.run.records import Note, OnStep, ignore
 from unilat.run.seal import sealed
 from unilat.run.trained import Run
 from unilat.signals import Pictures
+from unilat.signals.pictures import distinct
 from unilat.signals.stream import Streamed
 from unilat.studies.prior import PriorPlan, fit_prior, measure, uniform_table
 from unilat.studies.verification import Agreement, Repeated, Sizes, Slack, Verification
@@ -59,7 +60,8 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     at_least(1, samples, "samples")
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
-    held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))
+    images = rows_of(pictures, test_indices, test_indices)
+    held = HeldOut(*run.encoded(images[chosen(distinct(images), run.config.evaluation.pictures)]))
     tell(Note(f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"))
     others, reported, placing = _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
