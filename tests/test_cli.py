@@ -45,6 +45,7 @@ class FakeRun:
         self.data = Facts(source="elsewhere", channels=1, classes=(), sha256="")
         self.results = RESULTS
         self.asked: dict[str, Any] = {}
+        self.base = self.few_base = self.few_decoder = None
 
     def sample(self, n: int, **options: Any) -> PictureSet:
         self.asked = {"n": n, **options}

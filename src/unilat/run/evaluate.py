@@ -63,7 +63,7 @@ def evaluate(
     if source is None and pictures is None:
         pictures = own_pictures(run)
     given = None if source is None else run.read(source)
-    for line in () if given is None else given.lines():
+    for line in [*mismatches(run), *([] if given is None else given.lines())]:
         say(line)
     test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
     different = distinct(test)
@@ -75,8 +75,6 @@ def evaluate(
     about = f"held out of {run.data.source}, never trained on" if given is None else _about(run, given, test, pictures)
     about += f"; {copies} exact copies are left out" if copies else ""
     say(f"measuring {len(test)} pictures: {about}")
-    for line in mismatches(run):
-        say(line)
     bits = _bits(run, test, arrays)
     if run.base is None and run.config.stage2.samples:
         say("stage 2 is not finished: there is no base model to measure or to sample from")
@@ -206,7 +204,8 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     least, device, world = base.lambda_min, run.device, run.world
     found = measure_rate(z, base.denoise, table, least, levels=count, seed=1, device=device, cond=cond, world=world)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
-    return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", _bound(run, "under the base model"))
+    under = "under the base model" + (" as it was before it was distilled" if run.few_base else "")
+    return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", _bound(run, under))
 
 
 def _reconstructions(
