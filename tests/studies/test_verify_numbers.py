@@ -18,6 +18,7 @@ from unilat.maths.levels import Table, rate_table
 from unilat.maths.oracle import Gaussian
 from unilat.maths.rate import LN2
 from unilat.nets.vit import ViTConfig
+from unilat.run.evaluate import bound
 from unilat.run.folder import RunFolder
 from unilat.run.rate import measure_rate
 from unilat.studies import verify
@@ -83,7 +84,7 @@ def test_bits_of_known_latents_are_their_closed_form() -> None:
 
 
 def test_reported_bits_are_those_of_as_many_pictures(tmp_path: Path) -> None:
-    """Kills: a report of other pictures that is compared with these, and one of these that is not looked at."""
+    """Kills: a report of other pictures or noise levels that is compared with these, and one that is not looked at."""
     run, held = known()
     run.folder = tmp_path
     run.results = measured(0.125, target=9.0, n=400)
@@ -91,6 +92,10 @@ def test_reported_bits_are_those_of_as_many_pictures(tmp_path: Path) -> None:
     assert verify._reported(run, held) == 0.125
     run.results = measured(0.125, target=9.0, n=399)
     assert verify._reported(run, held) > 1
+    for levels, told in ((5, True), (8, False)):  # the run is set to 5
+        row = replace(run.results.bits.measured, n=400, protocol=bound(run).replace(" 5 noise", f" {levels} noise"))
+        run.results = replace(run.results, bits=replace(run.results.bits, measured=row))
+        assert (verify._reported(run, held) == 0.125) is told
 
 
 def test_noise_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def _size(stored: object) -> tuple[float, float] | None:
 
 def lead(run: Contents) -> str:
     """Two sentences below the headline: the same in bytes, and on what."""
-    wanted, measured, _ = bits(run)
+    wanted, measured, stderr = bits(run)
     words = []
     size, count = _size(run.data.get("size")), run.results.bits.n if run.results else None
     if measured is not None and size:
@@ -61,7 +61,8 @@ def lead(run: Contents) -> str:
             + (f", {percent(abs(measured / wanted - 1), 1)} {side} what was asked." if wanted else ".")
         )
     if count:
-        words.append(f"Measured on {plural(count, 'picture')} that training never saw; ± is one standard error.")
+        error = "; ± is one standard error" if stderr else ""
+        words.append(f"Measured on {plural(count, 'picture')} that training never saw{error}.")
     return f'<p class="lead">{esc(" ".join(words))}</p>' if words else ""
 
 

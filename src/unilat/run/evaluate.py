@@ -162,7 +162,7 @@ def chosen(rows: Tensor, wanted: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
 
 
-def _bound(run: Run, under: str) -> str:
+def bound(run: Run, under: str = "under the run's prior") -> str:
     """The protocol of bits: what they bound, and at how many noise levels they were measured."""
     levels = run.config.evaluation.rate_levels
     return f"upper bound on what a latent tells of its picture, {under}, {levels} noise levels a picture"
@@ -187,7 +187,7 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> Bits:
     each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
-    measured = average(bits / run.kind.units, f"bits per {run.kind.unit}", _bound(run, "under the run's prior"))
+    measured = average(bits / run.kind.units, f"bits per {run.kind.unit}", bound(run))
     return Bits(target=run.config.stage1.target_bpp, measured=measured)
 
 
@@ -205,7 +205,7 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     found = measure_rate(z, base.denoise, table, least, levels=count, seed=1, device=device, cond=cond, world=world)
     nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
     under = "under the base model" + (" as it was before it was distilled" if run.few_base else "")
-    return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", _bound(run, under))
+    return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", bound(run, under))
 
 
 def _reconstructions(
