@@ -294,9 +294,10 @@ class Evaluate:
     unilat evaluate runs/photos other-photos/ --json
     unilat evaluate runs/photos --decoder fast
 
-    Of other pictures it says how many equal some that the run was trained on, pixel by pixel. The
-    figures of distilled networks are kept beside the others, in metrics-fast.json; the report shows
-    the full ones."""
+    Of other pictures it says how many equal some that the run was trained on, pixel by pixel; those
+    that equal another exactly are measured once. The figures of distilled networks are kept beside
+    the others, in metrics-fast.json, and tell the guidance and temperature that those were
+    distilled with; the report shows the full ones."""
 
     run: RunFolder
     data: Positional[Annotated[str, arg(metavar="DATA")]] = ""

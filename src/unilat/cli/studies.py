@@ -24,8 +24,9 @@ class Distill:
         unilat sample runs/glyphs --decoder fast --base fast
 
     The student learns to land in each of its calls where several calls of its teacher do. The base
-    model is distilled under the guidance that the run was evaluated with. The result lies in the run
-    folder; `decode`, `reconstruct`, `sample` and `evaluate` take it with --decoder fast, --base fast."""
+    model is distilled under the guidance that the run is set to, and keeps it. The result lies in the
+    run folder; `decode`, `reconstruct`, `sample` and `evaluate` take it with --decoder fast, --base
+    fast."""
 
     run: Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
     part: Literal["decoder", "base"] = "decoder"
@@ -205,9 +206,10 @@ class Audit:
         unilat audit latents.safetensors --json
 
     The latents are standardised by channel, noise of log-SNR 5 is added, and a diffusion prior alone
-    is trained on them; its bits are measured on latents that it never saw. The page OUT/audit.html
-    shows them by channel, position and noise level, beside what a normal prior would charge. The same
-    command again goes on where it stopped. From Python also a function: `unilat.audit(encode, data)`."""
+    is trained on them; its bits are measured on latents that it never saw. Exact copies are told and
+    left out. The page OUT/audit.html shows the bits by channel, position and noise level, beside what
+    a normal prior would charge. The same command again goes on where it stopped. From Python also a
+    function: `unilat.audit(encode, data)`."""
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]]
     """Folder of a model, or file of latents."""
