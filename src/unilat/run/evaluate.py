@@ -50,9 +50,8 @@ def evaluate(
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
-    Copies, equal bit for bit, are measured once: an error over pictures takes them for independent.
-
-    ``pictures``: what the run was trained from, where it is at hand already. ``features``: the feature network, in
+    Copies, equal bit for bit, are measured once: an error over pictures takes them for independent. ``pictures``: what
+    the run was trained from, where it is at hand already. ``features``: the feature network, in
     place of the configuration's; only here it may be a TorchScript file, which is a program.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
