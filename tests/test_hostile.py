@@ -347,6 +347,14 @@ def test_configurations_whose_lists_differ_in_length(folder: Path) -> None:
             holder[key] = kept
 
 
+def test_a_configuration_has_no_number_beyond_64_bits() -> None:
+    """Kills: 2⁶³ steps, NaN or an infinity taken for numbers."""
+    for number in ("9223372036854775808", "-9223372036854775809", "NaN", "Infinity", "1e999"):
+        with pytest.raises(UserError, match=r"beyond 64 bits|is no number|without an end"):
+            configuration.from_json(f'{{"stage1": {{"samples": {number}}}}}')
+    assert configuration.from_json('{"stage1": {"samples": 9223372036854775807}}').stage1.samples == 2**63 - 1
+
+
 def test_the_fuzzer_spoils_what_it_is_given() -> None:
     """Kills: trials that leave the files as they are, or that all do the same."""
     chance, tree = random.Random(0), {"a": [1, 2], "b": {"c": "x"}}

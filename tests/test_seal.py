@@ -346,8 +346,9 @@ def test_the_origin_tells_pictures_networks_and_bits_apart(tiny_run: Path) -> No
         claim.origin(replace(config, base=replace(config.base, bias=0.5)), "a"),
         claim.origin(replace(config, stage1=replace(stage1, target_bpp=0.2)), "a"),
         claim.origin(replace(config, stage1=replace(stage1, target_bpp=None, loss_factor=1.5)), "a"),
+        claim.origin(replace(config, stage1=replace(stage1, target_bpp=None, loss_factor=1.7)), "a"),
     ]
-    assert len({own, *others}) == 6
+    assert len({own, *others}) == 7
     longer = replace(config, stage1=replace(stage1, samples=2 * stage1.samples), seed=config.seed)
     assert claim.origin(replace(longer, evaluation=replace(config.evaluation, guidance=3.0)), "a") == own
 

@@ -75,7 +75,7 @@ SEALED = {
     "verify.json": (_text("verify.json", "{}"), "is of no file that this run wrote: check again with `unilat verify"),
     "seal.json": (_text("seal.json", "{}"), "is damaged"),
     "latents": (_text("latents/index.json", "{}"), "is damaged"),
-    "stage1/step-0000000008.1": (_newest_damaged, "training goes on from step-0000000008"),
+    "stage1/step-0000000008.1": (_newest_damaged, "training goes on from step-0000000008\n"),
 }
 
 
@@ -85,7 +85,7 @@ def test_what_is_wrong_with_a_sealed_run_is_told_with_the_way_out(what: str, fol
     damage, told = SEALED[what]
     damage(folder)
     wrong = found(folder, "wrong")
-    assert list(wrong) == [what] and told in wrong[what]
+    assert list(wrong) == [what] and told in wrong[what] + "\n"
     assert not doctor(capsys, folder, 1)["whole"]
     assert main(["doctor", str(folder)]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == f"{folder} is not whole: 1 thing is wrong"
@@ -153,7 +153,7 @@ def test_pictures_are_looked_at(tiny_source: Path, tmp_path: Path, capsys: Captu
         (pictures / "lying" / f"bad{number:02}.png").write_bytes(b"no picture")
     told = doctor(capsys, pictures, 1, "--size", "16")
     wrong = [one for one in told["findings"] if one["state"] == "wrong"]
-    assert len(wrong) == 21 and "lying/bad00.png" in wrong[0]["what"] and "2 more" in wrong[-1]["said"]
+    assert len(wrong) == 21 and "lying/bad00.png" in wrong[0]["what"] and wrong[-1]["said"].startswith("2 more")
     assert not any(one["said"].startswith("skipped ") for one in told["findings"])
     assert main(["doctor", str(pictures)]) == 1 and "smaller than 64 x 64; choose --size 16" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
