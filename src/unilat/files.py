@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from unilat.types import UserError
@@ -38,9 +38,23 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
+    """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`.
+
+    Equal tensors and an equal header make equal bytes, which safetensors' own writer does not: it shuffles the header.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda part: save_file(plain, part, metadata=header | {"sha256": digest(plain)}))
+    data = save(plain)
+    end = 8 + int.from_bytes(data[:8], "little")
+    told = dict(sorted((header | {"sha256": digest(plain)}).items()))
+    text = json.dumps({"__metadata__": told, **json.loads(data[8:end])}).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers lie where they can be mapped
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:  # made by Python, whose files have the rights that the umask leaves
+            for piece in (len(text).to_bytes(8, "little"), text, memoryview(data)[end:]):
+                file.write(piece)
+
+    _replace(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -71,7 +85,7 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         with whole(path) as part:
             write(part)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None
 
 

@@ -215,7 +215,7 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _write(path: Path, content: bytes) -> dict[str, int | str]:
     """Write and sync one new file; returns what the manifest says of it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
         while rest:

@@ -22,7 +22,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _rewind(path, stage, step)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise self._trouble(error) from error
 
