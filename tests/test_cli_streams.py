@@ -105,11 +105,15 @@ def test_a_run_with_closed_streams(tiny_source: Path, tmp_path: Path) -> None:
     what is printed, and an error for a stream that is None."""
     words = ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.4", "--out", str(tmp_path / "run")]
     words += ["--stage1.samples", "64", "--stage2.samples", "0", "--json"]
+    here = os.environ | {"PYTHONPATH": str(Path(streams.__file__).parents[2])}
     closed = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", sys.executable]
     code = "with streams.steady(), open('number', 'w') as file, open('x', 'w') as x: file.write(str(x.fileno()))"
-    assert subprocess.run([*closed, "-c", f"from unilat.cli import streams\n{code}"], cwd=tmp_path).returncode == 0
+    assert (
+        subprocess.run([*closed, "-c", f"from unilat.cli import streams\n{code}"], cwd=tmp_path, env=here).returncode
+        == 0
+    )
     assert int((tmp_path / "number").read_text()) > 2
-    assert subprocess.run([*closed, "-m", "unilat", *words], cwd=tmp_path).returncode == 0
+    assert subprocess.run([*closed, "-m", "unilat", *words], cwd=tmp_path, env=here).returncode == 0
     lines = (tmp_path / "run" / "log.jsonl").read_text("utf-8").splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["bits"]["target"] == 0.4
