@@ -22,6 +22,7 @@ from unilat.cli.helptext import MARKERS, help_text
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, from_json, to_json
+from unilat.signals import located
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ def _start(options: Train) -> RunConfig:
     else:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
-    source = str(Path(options.data)) if Path(options.data).exists() else options.data  # `folder/` is `folder`
-    config = replace(config, data=replace(config.data, source=source))
+    config = replace(config, data=replace(config.data, source=located(options.data)))
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.target_bpp is not None and options.loss_factor is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from unilat.metrics.features import FeatureNetwork, feature_network
 from unilat.metrics.quality import average, qualities
 from unilat.recipe.build import describe
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+from unilat.run.again import places
 from unilat.run.folder import RunFolder
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
@@ -93,13 +95,23 @@ def evaluate(
 
 def own_pictures(run: Run) -> Pictures | Streamed:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = read_pictures(run.config.data, run.data.channels, run.data.streamed)
-    if pictures.sha256 != run.data.sha256:
-        raise UserError(
-            f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
-            f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
-        )
-    return pictures
+    data, problems = run.config.data, list[UserError]()
+    for place in (found := places(data.source, run.folder)):
+        try:
+            pictures = read_pictures(replace(data, source=place), run.data.channels, run.data.streamed)
+        except UserError as problem:  # something else of this name, unless nothing is better
+            problems.append(problem)
+            continue
+        if pictures.sha256 == run.data.sha256:
+            return pictures
+    if problems and len(problems) == len(found):
+        raise problems[0]
+    what = "has changed since this run was trained, so what was held out is lost" if found else "is no longer there"
+    raise UserError(
+        f"{data.source} {what}; if the pictures lie elsewhere now, train this run again with them, `out` {run.folder} "
+        f"and the configuration {run.files.config}: it is finished, so that it only looks whether they are the same. "
+        f"Others are measured by `unilat evaluate {run.folder} DATA`"
+    )
 
 
 def held_out(run: Run, pictures: Pictures | Streamed | None = None) -> tuple[Tensor, Tensor]:

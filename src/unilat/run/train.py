@@ -29,6 +29,7 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.results import Results
+from unilat.run import again
 from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
@@ -37,7 +38,7 @@ from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictu
 from unilat.run.records import Note, OnStep, ignore
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
-from unilat.signals import Pictures, kind_of
+from unilat.signals import Pictures, kind_of, located
 from unilat.signals.stream import Streamed
 from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
@@ -72,6 +73,7 @@ def train(
     machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
     holds a run of another configuration.
     """
+    config = again.placed(config)
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
@@ -113,7 +115,9 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         for note in pictures.notes:
             tell(Note(note))
         indices = split_pictures(config, pictures)
-        _remember(folder, pictures, indices, world)
+        _remember(folder, pictures, indices, how)
+        if world.rank == 0:
+            write_json(files.config, configuration.to_dict(again.standing(read_config(folder), config, files)))
     with _unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
@@ -129,6 +133,8 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
                     latents = _latents(run, pictures, indices[0], tell)
                 with _phase(folder, "stage 2"):
                     _stage2(config, folder, latents, run.classes, how)
+                if world.rank == 0:
+                    write_json(files.config, configuration.to_dict(config))
             world.meet()
         run = load(folder, device)
         run.world = world
@@ -149,16 +155,12 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
     files = RunFolder(folder)
     if files.config.is_file():
         found = read_config(folder)
-        share = config.data.unreadable_share
-        lengthened = replace(found, evaluation=config.evaluation, data=replace(found.data, unreadable_share=share))
-        if lengthened != config and files.data.is_file():
-            differs = "; ".join(configuration.differences(lengthened, config))
-            raise UserError(
-                f"{folder} holds a run of another configuration ({differs}): choose another `out`, or delete it"
-            )
+        if files.data.is_file():
+            again.refuse_other(folder, found, config)
     elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and no run folder: choose another `out`")
-    write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
+    if not files.data.is_file():  # else it stays as it is until the pictures are known to be the same
+        write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
     for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     if not files.manifest.is_file():
@@ -181,9 +183,7 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
             write_json(RunFolder(folder).data, replace(known, unreadable={**known.unreadable, **lost}).to_json())
 
 
-def _remember(
-    folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], world: World = ALONE
-) -> None:
+def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], how: "_How") -> None:
     """What was read, or a refusal where it is not what this run began with."""
     facts = Facts(
         source=pictures.source,
@@ -206,8 +206,11 @@ def _remember(
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
     known = before.get("unreadable") if isinstance(before, dict) else None
-    world.meet()  # all have read what was there
-    if world.rank == 0:
+    place = before.get("source") if isinstance(before, dict) else None
+    if isinstance(place, str) and pictures.source not in (place, located(place)):
+        how.tell(Note(f"the pictures lie in {pictures.source} now, no longer in {place}; their content is the same"))
+    how.world.meet()  # all have read what was there
+    if how.world.rank == 0:
         write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
 
 
@@ -329,7 +332,7 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
 
 def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, classes: list[str], how: _How) -> None:
     path = RunFolder(folder).base
-    if path.is_file():
+    if again.has_base(config, RunFolder(folder)):
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
@@ -341,6 +344,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     if how.world.rank == 0:
         write_safetensors(path, model.state_dict(), header)
+        RunFolder(folder).metrics_fast.unlink(missing_ok=True)  # of the base model that was shorter trained
 
 
 @contextlib.contextmanager
