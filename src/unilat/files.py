@@ -37,6 +37,16 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
 
 
+def writable(folder: Path) -> None:
+    """Raise :class:`UserError` where nothing can be written into ``folder``: better before hours of work than after."""
+    part = folder / f".probe.{os.getpid()}.part"
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): take a copy of it") from None
+
+
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
     """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`.
 

@@ -102,6 +102,7 @@ class ConfiguredTrain:
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import description_table, metrics_table
         from unilat.run.folder import RunFolder
+        from unilat.run.records import Unkept
 
         with Output(self.options.json) as output:
             check(self.settings)
@@ -112,8 +113,12 @@ class ConfiguredTrain:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
-            with TrainingProgress(output.console) as progress:
-                run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
+            try:
+                with TrainingProgress(output.console) as progress:
+                    run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
+            except Unkept as error:
+                output.result(error.results.to_json(), metrics_table(error.results))
+                raise
             if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
                 report = str(RunFolder(self.folder).report)
                 output.result(run.results.to_json() | {"report": report}, metrics_table(run.results, self.folder))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unilat import results
-from unilat.files import read_json, write_safetensors
+from unilat.files import read_json, writable, write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
@@ -21,6 +21,7 @@ from unilat.run.again import places
 from unilat.run.folder import RunFolder
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
+from unilat.run.records import Unkept
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -46,8 +47,13 @@ def evaluate(
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
     computes its part of the pictures, and process 0 alone asks the classifier and writes.
+
+    Raises :class:`~unilat.run.records.Unkept`, which has the results, where they cannot be written or the base model is
+    gone.
     """
     begun = time.perf_counter()
+    for line in _foretold(run, source is None):
+        say(line)
     if source is None and pictures is None:
         pictures = own_pictures(run)
     given = None if source is None else run.read(source)
@@ -82,21 +88,57 @@ def evaluate(
         classifier=classifier,
         costs=_costs(run, begun),
     )
-    files = RunFolder(run.folder)
-    if run.world.rank > 0:
-        return found
-    if source is None and run.distilled:
-        results.write(files.metrics_fast, found)
-    elif source is None:
-        write_safetensors(files.evaluation, arrays, {})
-        results.write(files.metrics, found)
+    if run.world.rank == 0:
+        _keep(run, found, arrays, own=source is None)
     return found
+
+
+def _foretold(run: Run, own: bool) -> list[str]:
+    """What is known to be missing before anything is measured."""
+    lines = [_lost(run)] if _lost(run) else []
+    if own and run.world.rank == 0:
+        try:
+            writable(run.folder)
+        except UserError as error:
+            lines.append(f"what is measured will be told and not kept: {error}")
+    return lines
+
+
+def _lost(run: Run) -> str:
+    """Why there is no base model where there should be one; nothing where all is well."""
+    if run.base is not None or run.config.stage2.samples == 0:
+        return ""
+    return f"{run.files.base} is not there, so nothing is sampled: bring it back, or go on with `unilat train`"
+
+
+def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> None:
+    """Write what belongs into the run folder; what was measured with a base model that is gone stays there."""
+    files, lost = run.files, _lost(run)
+    try:
+        if own and run.distilled:
+            results.write(files.metrics_fast, found)
+        elif own and not (lost and _knows_base(files.metrics)):
+            write_safetensors(files.evaluation, arrays, {})
+            results.write(files.metrics, found)
+    except UserError as error:
+        raise Unkept(f"what was measured is not kept: {error}", found) from None
+    if lost:
+        raise Unkept(f"not all was measured: {lost}", found)
+
+
+def _knows_base(path: Path) -> bool:
+    """Whether results were measured with a base model; such as cannot be read were not."""
+    try:
+        return path.is_file() and results.read(path).base_bits is not None
+    except UserError:
+        return False
 
 
 def own_pictures(run: Run) -> Pictures | Streamed:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
     data, problems = run.config.data, list[UserError]()
-    for place in (found := places(data.source, run.folder)):
+    found = places(data.source, run.folder)
+    for place in found or [data.source]:
         try:
             pictures = read_pictures(replace(data, source=place), run.data.channels, run.data.streamed)
         except UserError as problem:  # something else of this name, unless nothing is better

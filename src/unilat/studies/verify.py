@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unilat.files import write_json
+from unilat.files import writable, write_json
 from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
@@ -56,6 +56,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     """
     if samples < 1:
         raise UserError(f"`samples` must be 1 or more, not {samples}")
+    writable(run.folder)
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     held = HeldOut(*run.encoded(rows_of(pictures, chosen(test_indices, run.config.evaluation.pictures))))
