@@ -6,13 +6,14 @@ import json
 import math
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 import unilat.files
-from unilat.files import read_json, read_safetensors, whole, write_json, write_safetensors
+from unilat.files import read_json, read_safetensors, sweep, whole, write_json, write_safetensors
 from unilat.training import checkpoint
 from unilat.training.journal import Journal
 from unilat.types import UserError
@@ -185,6 +186,25 @@ def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path, mask: int, 
     files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert len(files) == 6
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {p.name: oct(mode) for p in files}
+
+
+def test_what_the_dead_left_is_swept(tmp_path: Path) -> None:
+    """Kills: temporary files that stay for ever, in folders below too, and the file that a live process is writing."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [
+        ".d.9999999999999.part",
+        f".a.json.{gone.pid}.part",
+        f"b/.c.{gone.pid}.part",
+        f".own.{os.getpid()}.part",
+        ".old.part",
+    ]
+    stay = [f".live.{os.getppid()}.part", "a.part", "b/c.json"]
+    (tmp_path / "b").mkdir()
+    for name in left + stay:
+        (tmp_path / name).write_text("half")
+    sweep(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(stay)
 
 
 def test_equal_content_makes_equal_bytes(tmp_path: Path) -> None:

@@ -37,6 +37,31 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in ``folder`` and below; what another live process writes stays.
+
+    Processes of other machines count as dead: whoever sweeps holds the folder.
+    """
+    for part in folder.rglob(".*.part"):
+        process = part.name.split(".")[-2]
+        if not (process.isdecimal() and int(process) != os.getpid() and _alive(int(process))):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this number runs here; where asking would end it, nobody asks."""
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def writable(folder: Path) -> None:
     """Raise :class:`UserError` where nothing can be written into ``folder``: better before hours of work than after."""
     part = folder / f".probe.{os.getpid()}.part"

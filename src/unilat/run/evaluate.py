@@ -108,12 +108,14 @@ def _lost(run: Run) -> str:
     """Why there is no base model where there should be one; nothing where all is well."""
     if run.base is not None or run.config.stage2.samples == 0:
         return ""
-    return f"{run.files.base} is not there, so nothing is sampled: bring it back, or go on with `unilat train`"
+    return (
+        f"{RunFolder(run.folder).base} is not there, so nothing is sampled: bring it back, or go on with `unilat train`"
+    )
 
 
 def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> None:
     """Write what belongs into the run folder; what was measured with a base model that is gone stays there."""
-    files, lost = run.files, _lost(run)
+    files, lost = RunFolder(run.folder), _lost(run)
     try:
         if own and run.distilled:
             results.write(files.metrics_fast, found)
@@ -148,10 +150,11 @@ def own_pictures(run: Run) -> Pictures | Streamed:
             return pictures
     if problems and len(problems) == len(found):
         raise problems[0]
-    what = "has changed since this run was trained, so what was held out is lost" if found else "is no longer there"
+    lost = problems and not found
+    what = "is no longer there" if lost else "has changed since this run was trained, so what was held out is lost"
     raise UserError(
         f"{data.source} {what}; if the pictures lie elsewhere now, train this run again with them, `out` {run.folder} "
-        f"and the configuration {run.files.config}: it is finished, so that it only looks whether they are the same. "
+        f"and the configuration {RunFolder(run.folder).config}: it looks whether they are the same, and remembers. "
         f"Others are measured by `unilat evaluate {run.folder} DATA`"
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unilat.files import read_json, read_safetensors, write_json, write_safetensors
+from unilat.files import read_json, read_safetensors, sweep, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
 from unilat.metrics.features import feature_network
@@ -40,6 +40,7 @@ from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.stream import Streamed
+from unilat.training import checkpoint
 from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
@@ -161,8 +162,9 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
         raise UserError(f"{folder} is not empty and no run folder: choose another `out`")
     if not files.data.is_file():  # else it stays as it is until the pictures are known to be the same
         write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
-    for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+    sweep(folder)
+    for name in ("stage1", "prior", "stage2"):  # those that have ended are not opened again
+        checkpoint.sweep(files.stage(name))
     if not files.manifest.is_file():
         write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices))
 
