@@ -116,7 +116,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 def write(name: str, protocol: str, rows: list[dict[str, Any]], device: str = "cpu") -> Path:
     """Write ``results/NAME.json`` and the same as ``NAME.md``."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = found or os.environ.get("BENCH_COMMIT", "")  # a copy on a lent machine has no history
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),

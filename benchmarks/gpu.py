@@ -9,46 +9,51 @@ Steps are the engine's own (`fit`) on random pictures in memory: six warm up, th
 waiting between them beyond what the engine waits for. FLOPs as `describe` counts them, three times a forward pass;
 their rate is told over that of a bf16 matrix product of 8192 x 8192, measured in the same process. Plain is
 `--precision float32 --no-compile --capture off`; chosen is what `unilat train` takes by itself for the preset's
-whole length. Where memory ends, half the batch is tried. Without a GPU it says so and writes nothing.
+whole length. Where memory ends, half the batch is tried. What is compiled has been compiled before, by three processes
+side by side, into a cache on disk. A step at a preset's own batch follows from steps of one and of two micro-batches.
+Without a GPU it says so and writes nothing.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, Rows, row, write
+from gpu_steps import BATCHES, Place, ahead, own_batch, product_rate, stages, steps, torch_device
 
 WORK = ROOT / "runs" / "bench-gpu"
 BUDGET = 465.0
 """Seconds of all parts."""
 LIMITS = {
-    "small": 60.0, "imagenet-512": 150.0, "glyphs": 100.0, "bits": 40.0, "resume": 40.0, "photo-256": 70.0,
-    "photo-128": 50.0, "photo-64": 40.0,
+    "small": 60.0, "glyphs": 100.0, "bits": 40.0, "resume": 40.0, "imagenet-512": 150.0, "photo-256": 70.0,
+    "photo-128": 60.0, "photo-64": 60.0,
 }  # fmt: skip
-"""Seconds of each part, in the order in which they are worth having."""
+"""Seconds of each part, in the order in which they are measured."""
 STAGES = ("stage 1", "settling", "stage 2")
-BATCHES = {"imagenet-512": {"stage 1": (8, 16), "stage 2": (32, 64)}}
-"""Batches, plain and chosen, where the preset's own is more than a GPU holds at once; rates do not depend on it."""
-WARM, LEAST, MOST, SECONDS = 6, 3, 100, 2.0
-"""Steps that warm up; steps timed, at least and at most, and after how many seconds no more are begun."""
-PICTURES, CLASSES = 512, 10
-SIDE = 8192
+AHEAD = (
+    (("imagenet-512", "stage 1"), *(("photo-128", stage) for stage in STAGES)),
+    (("imagenet-512", "stage 2"), *(("photo-64", stage) for stage in STAGES)),
+    tuple(("photo-256", stage) for stage in STAGES),
+)
+"""What three processes compile side by side before the first of these is measured: together they fit into 75 GiB."""
+TIMED = ("small", "glyphs")
+"""What nothing may be compiled beside; bits and resuming are as they are beside others."""
+AHEAD_LIMIT, COMPILERS = 140.0, 5
+"""Seconds that this may take, and processes that compile in each."""
 GOALS: dict[str, dict[str, Any]] = {
     "small, stage 1: a step, chosen": {"goal": 6.0},
     "small, settling: an example, plain / chosen": {"goal": 8.0, "at_least": True},
     "small, stage 2: an example, plain / chosen": {"goal": 8.0, "at_least": True},
-    "imagenet-512, stage 1: share of the bf16 product's rate, chosen": {"goal": 0.40, "at_least": True},
-    "imagenet-512, stage 2: share of the bf16 product's rate, chosen": {"goal": 0.50, "at_least": True},
+    "imagenet-512, stage 1 at its own batch: share of the bf16 product's rate": {"goal": 0.40, "at_least": True},
+    "imagenet-512, stage 2 at its own batch: share of the bf16 product's rate": {"goal": 0.50, "at_least": True},
     "imagenet-512, stage 1 at its own batch: peak memory": {"goal": 70.0},
     "`unilat train glyphs`: all": {"goal": 45.0},
     "bits in bf16 networks / in float32 - 1": {"goal": (-0.005, 0.005)},
@@ -57,154 +62,11 @@ GOALS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a part is measured, and at which size: the presets as they are, or ``tiny`` in their place."""
-
-    device: str
-    tiny: bool
-
-    def config(self, name: str) -> Any:
-        """A preset's configuration."""
-        from unilat.recipe import presets
-
-        small = replace(presets.get("tiny"), stage1=replace(presets.get("tiny").stage1, settle=640))
-        return small if self.tiny else presets.get(name)
-
-    def wait(self) -> None:
-        """Until the device has done what was asked of it."""
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def peak(self) -> float:
-        """Largest memory since the last :meth:`forget`, GiB."""
-        import torch
-
-        return torch.cuda.max_memory_allocated() / 2**30 if self.device == "cuda" else 0.0
-
-    def forget(self) -> None:
-        """Give back what is free."""
-        import torch
-
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+Keep = Callable[[Rows], object]
+"""What is told all rows of a part whenever there are more, so that a part which ends at its limit has those."""
 
 
-def torch_device(place: Place) -> Any:
-    """The same as torch has it."""
-    import torch
-
-    return torch.device(place.device)
-
-
-class Done(Exception):
-    """Enough steps: ends a fit before it saves."""
-
-
-class Clock:
-    """Counts steps: ``first`` seconds to the end of the first, ``step`` seconds of one after the warm ones."""
-
-    def __init__(self, place: Place, most: int):
-        self.place, self.most, self.count = place, most, 0
-        self.begun = self.start = time.perf_counter()
-        self.first = self.step = 0.0
-
-    def __call__(self, told: object) -> None:
-        self.count += 1
-        timed = self.count - WARM
-        enough = timed >= self.most or (timed >= LEAST and time.perf_counter() - self.start > SECONDS)
-        if self.count in (1, WARM) or enough:
-            self.place.wait()
-        now = time.perf_counter()
-        if self.count == 1:
-            self.first = now - self.begun
-        if self.count == WARM:
-            self.start = now
-        if enough:
-            self.step = (now - self.start) / timed
-            raise Done
-
-
-def product_rate(place: Place) -> float:
-    """FLOPs a second of a matrix product in bf16."""
-    import torch
-
-    side = 256 if place.tiny else SIDE
-    left = torch.randn(side, side, device=place.device, dtype=torch.bfloat16)
-    seconds = []
-    for _ in range(12):
-        place.wait()
-        start = time.perf_counter()
-        torch.mm(left, left)
-        place.wait()
-        seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / statistics.median(seconds[2:])
-
-
-def stages(config: Any, place: Place) -> Iterator[tuple[str, Any, Any, float, float]]:
-    """``(name, stage, schedule, FLOPs an example, FLOPs of all)`` of each stage of a configuration."""
-    import torch
-
-    from unilat.recipe import config as configuration
-    from unilat.recipe.build import build_autoencoder, build_base, describe
-    from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
-
-    torch.manual_seed(0)
-    parts = describe(config, 3, CLASSES).parts
-    flops = {name: 3.0 * part.forward_flops for name, part in parts.items()}
-    pictures = torch.randint(0, 256, (PICTURES, 3, *config.data.size), dtype=torch.uint8)
-    autoencoder = build_autoencoder(config, 3).to(place.device)
-    autoencoder.start_at_unit_scale(pictures[:16].to(place.device).float() / 127.5 - 1)
-    steady = replace(config.stage1, calibrate_every=10**9)
-    stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
-    one = sum(flops[name] for name in ("encoder", "prior", "decoder"))
-    yield "stage 1", stage.stage(), schedule(config.stage1), one, one * config.stage1.samples
-    if config.stage1.settle:
-        plan = settling(config.stage1)
-        yield "settling", stage.settled(), plan, flops["prior"], flops["prior"] * plan.samples
-    base = build_base(config, [str(index) for index in range(CLASSES)])
-    z = torch.randn(PICTURES, config.autoencoder.latent_channels, *configuration.latent_grid(config))
-    frozen = base_stage(base, z, torch.arange(PICTURES) % CLASSES, config.stage2.levels)
-    yield "stage 2", frozen, schedule(config.stage2), flops["base"], flops["base"] * config.stage2.samples
-
-
-def steps(stage: Any, plan: Any, whole: float, choices: Any, place: Place) -> dict[str, Any]:
-    """Steps of a stage as ``choices`` say: batch, seconds of one and to the end of the first, memory, the choice."""
-    from unilat.training.capture import captures
-    from unilat.training.engine import fit
-    from unilat.training.fast import applied, compiles, line, resolved
-    from unilat.training.micro import MicroBatch
-    from unilat.types import UserError
-
-    device = torch_device(place)
-    choices = resolved(choices, device)
-    compiled, why = compiles(choices, whole, device)
-    capture, of_capture = captures(choices, stage, plan, whole, device)
-    batch, count = plan.batch, 3 if place.tiny else MOST
-    while True:
-        timed = replace(plan, batch=batch, samples=batch * (WARM + count + 1), warmup=0)
-        place.forget()
-        clock = Clock(place, count)
-        try:
-            with applied(stage.model, choices, compiled, device), tempfile.TemporaryDirectory() as folder:
-                machine = {"device": place.device, "capture": capture, "micro": MicroBatch()}
-                fit(stage, timed, Path(folder), 0, progress=clock, **machine)
-        except Done:
-            said = line(choices, compiled, f"{of_capture}, {why}" if of_capture else why, device)
-            found = {"batch": batch, "step": clock.step, "first": clock.first, "gib": place.peak(), "line": said}
-            print(f"  {stage.name}: {1e3 * clock.step:.1f} ms, {said}", flush=True)
-            return found
-        except UserError as error:  # memory ends
-            print(f"  {stage.name}: {error}", flush=True)
-            if batch == 1:
-                raise
-            batch //= 2
-
-
-def measure_preset(name: str, place: Place) -> Rows:
+def measure_preset(name: str, place: Place, keep: Keep) -> Rows:
     """All rows of one preset."""
     from unilat.training.fast import Choices
 
@@ -217,36 +79,33 @@ def measure_preset(name: str, place: Place) -> Rows:
         sides = {}
         for side, choices, batch in zip(("plain", "chosen"), (plain, Choices()), batches, strict=True):
             sides[side] = steps(stage, replace(plan, batch=batch), whole, choices, place)
-        rows += preset_rows(f"{name}, {stage_name}", sides, flops, rate)
+        what = f"{name}, {stage_name}"
+        rows += preset_rows(what, sides, flops, rate)
+        keep(rows)
+        if name == "imagenet-512" and (place.tiny or stage_name != "settling"):
+            size, double = sides["chosen"]["batch"], replace(plan, batch=2 * sides["chosen"]["batch"])
+            two = steps(stage, double, whole, Choices(), place, micro=size)
+            rows += own_rows(what, sides["chosen"], two["step"], plan.batch, flops, rate)
+            keep(rows)
+    if (place.work / f"first-{name}.json").is_file():
+        for what, seconds in json.loads((place.work / f"first-{name}.json").read_text("utf-8")).items():
+            rows.append(
+                told(f"{what}: until the first step is done, nothing compiled, three at it", seconds, "seconds")
+            )
+    keep(rows)
     if name == "imagenet-512":
         rows.append(told(f"{name}, stage 1 at its own batch: peak memory", own_batch(place), "GiB"))
     return rows
 
 
-def own_batch(place: Place) -> float:
-    """GiB that a step of stage 1 takes at the preset's own batch, in micro-batches that are found to fit."""
-    from unilat.training.engine import fit
-    from unilat.training.fast import Choices, applied
-    from unilat.training.micro import MicroBatch
-
-    _, stage, plan, _, _ = next(stages(place.config("imagenet-512"), place))
-    micro, count = MicroBatch(search=True, found=lambda size: print(f"  micro-batches of {size}", flush=True)), [0]
-
-    def progress(told: object) -> None:
-        count[0] += 1
-        place.wait()
-        if count[0] == 2:
-            raise Done
-        place.forget()  # of the first step, which has tried what fits
-
-    chosen, device = Choices(), torch_device(place)
-    with (
-        contextlib.suppress(Done),
-        applied(stage.model, chosen, False, device),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        fit(stage, plan, Path(folder), 0, progress=progress, device=place.device, micro=micro)
-    return place.peak()
+def own_rows(what: str, one: dict[str, Any], two: float, batch: int, flops: float, rate: float) -> Rows:
+    """Rows of a step of ``batch`` examples in micro-batches as ``one``'s, given the seconds of one and of two."""
+    seconds = one["step"] + (batch / one["batch"] - 1) * (two - one["step"])
+    share = flops * batch / seconds / rate
+    return [
+        told(f"{what} at its own batch: a step in micro-batches of {one['batch']}, by steps of 1 and 2", seconds, "s"),
+        told(f"{what} at its own batch: share of the bf16 product's rate", share, "of it"),
+    ]
 
 
 def preset_rows(what: str, sides: dict[str, dict[str, Any]], flops: float, rate: float) -> Rows:
@@ -259,7 +118,9 @@ def preset_rows(what: str, sides: dict[str, dict[str, Any]], flops: float, rate:
         rows.append(told(f"{what}: share of the bf16 product's rate, {side}", flops / each[side] / rate, "of it"))
         rows.append(told(f"{what}: peak memory, {side}", found["gib"], "GiB"))
     rows.append(told(f"{what}: an example, plain / chosen", each["plain"] / each["chosen"], "ratio"))
-    rows.append(told(f"{what}: until the first step is done, chosen", sides["chosen"]["first"], "seconds"))
+    rows.append(
+        told(f"{what}: until the first step is done, chosen, compiled before", sides["chosen"]["first"], "seconds")
+    )
     return rows
 
 
@@ -278,10 +139,7 @@ def run_glyphs(place: Place) -> Path:
                 "--preset tiny --data.at-most 120 --stage1.samples 320 --stage1.settle 64 --stage2.samples 64".split()
             )
         begun = time.perf_counter()
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-        }
-        subprocess.run([sys.executable, "-m", "unilat", *words], env=environment, check=True, stdout=sys.stderr)
+        subprocess.run([sys.executable, "-m", "unilat", *words], env=environment(), check=True, stdout=sys.stderr)
         (folder / "wall.txt").write_text(str(time.perf_counter() - begun))
     return folder
 
@@ -386,12 +244,12 @@ def apart() -> Rows:
     return [row(f"{what}: not measured (it needs pictures, and minutes beside these)", None, "")]
 
 
-def measure(part: str, place: Place) -> Rows:
+def measure(part: str, place: Place, keep: Keep = len) -> Rows:
     """The rows of one part."""
     others: dict[str, Callable[[Place], Rows]] = {
         "glyphs": measure_glyphs, "bits": measure_bits, "resume": measure_resume,
     }  # fmt: skip
-    return others[part](place) if part in others else measure_preset(part, place)
+    return others[part](place) if part in others else measure_preset(part, place, keep)
 
 
 def unmeasured(part: str, why: str) -> Rows:
@@ -408,21 +266,65 @@ def run_part(part: str, limit: float) -> Rows:
     """One part in a process of its own, which ends at its limit."""
     path = WORK / f"{part}.json"
     path.unlink(missing_ok=True)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(Path(__file__)), "--worker", part]
+    code, why = 0, f"not done in {limit:.0f} s"
     try:
-        code = subprocess.run(command, env=environment, timeout=limit).returncode
-        why = f"its process ended with {code}"
+        code = subprocess.run([*WORKER, part], env=environment(), timeout=limit).returncode
+        why = f"its process ended with {code}" if code else ""
     except subprocess.TimeoutExpired:
-        why = f"not done in {limit:.0f} s"
-    if not path.is_file():
-        path.write_text(json.dumps(unmeasured(part, why)), "utf-8")
+        pass
+    made = json.loads(path.read_text("utf-8")) if path.is_file() else []
+    if why or not made:
+        names = {one["what"] for one in made}
+        missing = [one for one in unmeasured(part, why) if one["what"].split(": not measured")[0] not in names]
+        path.write_text(json.dumps(made + missing), "utf-8")
     return json.loads(path.read_text("utf-8"))
+
+
+WORKER = [sys.executable, str(Path(__file__)), "--worker"]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process of this script."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])} | more
+
+
+def compile_ahead(parts: Sequence[str]) -> "list[subprocess.Popen[bytes]]":
+    """Processes that compile what the ``parts`` need, side by side."""
+    running: list[subprocess.Popen[bytes]] = []
+    for name in BATCHES:
+        (WORK / f"first-{name}.json").unlink(missing_ok=True)
+    for place, group in enumerate(AHEAD):
+        if any(part in parts for part, _ in group):
+            words = [*WORKER, "ahead", "--ahead", str(place), *parts]
+            running.append(subprocess.Popen(words, env=environment(TORCHINDUCTOR_COMPILE_THREADS=str(COMPILERS))))
+    return running
+
+
+def ended(running: "Sequence[subprocess.Popen[bytes]]", limit: float) -> None:
+    """Wait for them, for so many seconds at the most."""
+    begun = time.perf_counter()
+    for process in running:
+        try:
+            process.wait(max(1.0, limit - (time.perf_counter() - begun)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def compile_group(group: int, parts: Sequence[str], place: Place) -> None:
+    """One of those processes: stage after stage, each one's seconds in ``first-PRESET.json``."""
+    for name, stage in AHEAD[group]:
+        if name in parts and not (name == "imagenet-512" and stage == "settling"):
+            seconds, path = ahead(name, stage, place), WORK / f"first-{name}.json"
+            known = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+            path.write_text(json.dumps(known | {f"{name}, {stage}": seconds}), "utf-8")
+            print(f"  compiled ahead: {name}, {stage}: {seconds:.0f} s", flush=True)
 
 
 def rehearse() -> Rows:
     """Every call of every part on a CPU, on tiny networks; what it took there is not told."""
-    place, rows = Place("cpu", tiny=True), Rows()
+    place, rows = Place("cpu", tiny=True, work=WORK), Rows()
+    ahead("photo-64", "settling", place)
     for part in LIMITS:
         again = part.startswith("photo-")  # the same calls as for the first preset
         made = [one for one in rows if one["what"].startswith("small")] if again else measure(part, place)
@@ -436,12 +338,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*LIMITS, []])
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, on tiny networks; writes nothing")
-    parser.add_argument("--worker", choices=[*LIMITS], help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=[*LIMITS, "ahead"], help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=BUDGET, help="of all parts")
     options = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
+    if options.worker == "ahead":
+        compile_group(options.ahead, options.part, Place("cuda", tiny=False, work=WORK))
+        return
     if options.worker:
-        rows = measure(options.worker, Place("cuda", tiny=False))
-        (WORK / f"{options.worker}.json").write_text(json.dumps(rows), "utf-8")
+        path = WORK / f"{options.worker}.json"
+        place = Place("cuda", tiny=False, work=WORK)
+        path.write_text(json.dumps(measure(options.worker, place, lambda rows: path.write_text(json.dumps(rows)))))
         return
     if options.rehearse:
         print(json.dumps(rehearse(), ensure_ascii=False))
@@ -451,16 +359,25 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("there is no GPU here, or this torch cannot use it: nothing was measured, nothing is written")
         return
-    begun = time.perf_counter()
-    for part in options.part or LIMITS:
-        left = BUDGET - (time.perf_counter() - begun)
+    begun, parts, compiling = time.perf_counter(), options.part or [*LIMITS], None
+    for part in parts:
+        left = options.seconds - (time.perf_counter() - begun)
+        if compiling is None and part not in TIMED:
+            compiling = compile_ahead(parts)
+        if compiling and part in BATCHES:
+            print(f"compiling: at most {min(AHEAD_LIMIT, 0.5 * left):.0f} s more", flush=True)
+            ended(compiling, min(AHEAD_LIMIT, 0.5 * left))
+            left, compiling = options.seconds - (time.perf_counter() - begun), []
         print(f"{part}: at most {min(LIMITS[part], left):.0f} s", flush=True)
         for one in run_part(part, min(LIMITS[part], max(1.0, left))):
             print("  ", one["what"], one["value"], one["unit"], one["goal"] or "", one["holds"], flush=True)
+        write("gpu", " ".join((__doc__ or "").split("\n\n")[-1].split()), every_row(), "cuda:0")
+
+
+def every_row() -> Rows:
+    """What there is of all parts, also those of an earlier call."""
     paths = [WORK / f"{part}.json" for part in LIMITS]
-    rows = [one for path in paths if path.is_file() for one in json.loads(path.read_text("utf-8"))] + apart()
-    protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-    print(write("gpu", protocol, rows, "cuda:0").with_suffix(".md").read_text("utf-8"))
+    return [one for path in paths if path.is_file() for one in json.loads(path.read_text("utf-8"))] + apart()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One thread, whatever OMP_NUM_THREADS says: on a shared machine two busy processe
 times slower, and OpenMP's threads do not survive a fork, so that a child of a test which computes with two hangs.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,22 @@ def same_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """On a CPU, this test and the processes that it starts, though there be a GPU: it forks, which CUDA does not
     survive, counts on a step's speed, or starts more processes than there may be GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    gc.collect()
+    gc.freeze()  # what other tests have left on a GPU must not be given back by a child
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def in_a_child(on_cpu: None) -> None:
+    """The same for a test that computes gradients in a child."""
+    if torch.cuda.is_initialized():
+        pytest.skip("torch's autograd does not survive a fork once it has used a GPU: run this file alone")
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,9 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Opener:
 
 
 @pytest.fixture
-def gpu(script: Opener, tmp_path: Path) -> ModuleType:
+def gpu(script: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """``benchmarks/gpu.py``."""
+    monkeypatch.delitem(sys.modules, "gpu_steps", raising=False)
     made = script("gpu")
     made.WORK = tmp_path / "work"
     made.WORK.mkdir()
@@ -69,12 +70,54 @@ def test_rows_of_a_stage_by_hand(gpu: ModuleType) -> None:
     assert says(found(rows, "imagenet-512, stage 1: an example, plain / chosen"), 10.0, None, None, None)
     assert says(found(rows, "imagenet-512, stage 1: a step, chosen"), 12.0, None, None, None)
     assert says(found(rows, "imagenet-512, stage 1: rate, chosen"), 400.0, None, None, None)
-    assert says(found(rows, "imagenet-512, stage 1: share of the bf16 product's rate, chosen"), 0.4, None, None, True)
+    assert says(found(rows, "imagenet-512, stage 1: share of the bf16 product's rate, chosen"), 0.4, None, None, None)
     assert says(found(rows, "imagenet-512, stage 1: share of the bf16 product's rate, plain"), 0.04, None, None, None)
     assert says(found(rows, "imagenet-512, stage 1: peak memory, plain"), 30.0, None, None, None)
     assert says(found(rows, "imagenet-512, stage 1: until the first step is done"), 41.0, None, None, None)
     rows = gpu.preset_rows("small, stage 1", sides, 3e11, 1e15)
     assert says(found(rows, "small, stage 1: a step, chosen"), 12.0, None, None, False)
+
+
+def test_a_step_at_its_own_batch_follows_from_one_and_two(gpu: ModuleType) -> None:
+    """A micro-batch of 16 costs 12 ms, what comes once a step 8: 64 of them 0.776 s, for 1,024 examples of 3e11 FLOPs.
+
+    Kills: what comes once counted with each, micro-batches off by one, a rate of another batch.
+    """
+    step, share = gpu.own_rows("imagenet-512, stage 1", {"batch": 16, "step": 0.020}, 0.032, 1024, 3e11, 1e15)
+    assert says(step, 0.776, None, None, None) and says(share, 0.3072 / 0.776, None, None, False)
+
+
+def test_what_is_compiled_ahead_fits_into_its_time(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: processes for parts that nobody asked for, a wait without end, a stage that imagenet-512 has not."""
+    begun, killed, waits = list[list[str]](), list[str](), list[float]()
+
+    class Process:
+        def __init__(self, words: list[str], env: dict[str, str]):
+            begun.append(words[words.index("--ahead") + 1 :])
+
+        def wait(self, timeout: float | None = None) -> None:
+            if timeout is not None:
+                waits.append(timeout)
+                raise subprocess.TimeoutExpired("ahead", timeout)
+
+        def kill(self) -> None:
+            killed.append("one")
+
+    monkeypatch.setattr(gpu.subprocess, "Popen", Process)
+    gpu.ended(gpu.compile_ahead(["photo-64", "imagenet-512"]), 30.0)
+    assert begun == [["0", "photo-64", "imagenet-512"], ["1", "photo-64", "imagenet-512"]]
+    assert killed == ["one", "one"] and all(1.0 <= wait <= 30.0 for wait in waits)
+
+    asked = list[tuple[str, str]]()
+    monkeypatch.setattr(gpu, "ahead", lambda name, stage, place: asked.append((name, stage)) or 7.0)
+    for group in range(len(gpu.AHEAD)):
+        gpu.compile_group(group, ["imagenet-512", "photo-256"], gpu.Place("cpu", tiny=True, work=gpu.WORK))
+    assert asked == [
+        ("imagenet-512", "stage 1"), ("imagenet-512", "stage 2"), *(("photo-256", stage) for stage in gpu.STAGES),
+    ]  # fmt: skip
+    assert json.loads((gpu.WORK / "first-imagenet-512.json").read_text()) == {
+        "imagenet-512, stage 1": 7.0, "imagenet-512, stage 2": 7.0,
+    }  # fmt: skip
 
 
 def test_goals_hold_on_their_side(gpu: ModuleType) -> None:
@@ -95,19 +138,20 @@ def test_steps_are_timed_after_the_warm_ones_and_end_in_time(gpu: ModuleType, mo
     """Warm steps of 1 s, then steps of 0.5 s: four until 2 s are over. Kills: warm steps timed, a mean over one step
     too many, a wait between steps, an end that never comes."""
     now, waits = [100.0], list[int]()
-    monkeypatch.setattr(gpu, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    steps: Any = sys.modules["gpu_steps"]
+    monkeypatch.setattr(steps, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     place = SimpleNamespace(wait=lambda: waits.append(1))
-    clock = gpu.Clock(place, 100)
-    with pytest.raises(gpu.Done):
+    clock = steps.Clock(place, 100)
+    with pytest.raises(steps.Done):
         for index in range(99):
-            now[0] += 1.0 if index < gpu.WARM else 0.5
+            now[0] += 1.0 if index < steps.WARM else 0.5
             clock(None)
-    assert (clock.first, clock.step, clock.count, len(waits)) == (1.0, 0.5, gpu.WARM + 5, 3)
-    few = gpu.Clock(place, 3)
-    with pytest.raises(gpu.Done):
+    assert (clock.first, clock.step, clock.count, len(waits)) == (1.0, 0.5, steps.WARM + 5, 3)
+    few = steps.Clock(place, 3)
+    with pytest.raises(steps.Done):
         for _ in range(99):
             few(None)
-    assert few.count == gpu.WARM + 3
+    assert few.count == steps.WARM + 3
 
 
 def test_half_the_batch_is_tried_where_memory_ends(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +163,10 @@ def test_half_the_batch_is_tried_where_memory_ends(gpu: ModuleType, monkeypatch:
         if plan.batch > 8:
             raise UserError("memory")
         progress.step, progress.first = 0.5, 1.0
-        raise gpu.Done
+        raise sys.modules["gpu_steps"].Done
 
     monkeypatch.setattr("unilat.training.engine.fit", fit)
-    place = gpu.Place("cpu", tiny=True)
+    place = gpu.Place("cpu", tiny=True, work=gpu.WORK)
     _, stage, plan, _, whole = next(gpu.stages(place.config("small"), place))
     one = gpu.steps(stage, plan, whole, Choices(), place)
     assert tried == [32, 16, 8] and (one["batch"], one["step"]) == (8, 0.5)
@@ -143,6 +187,15 @@ def test_a_part_that_hangs_or_fails_is_told_with_its_goals(gpu: ModuleType, monk
     (row,) = gpu.run_part("photo-64", 9.0)
     assert row["what"] == "photo-64: all its rows: not measured (its process ended with 1)"
     assert json.loads((gpu.WORK / "photo-64.json").read_text()) == [row]
+
+    def ends_half_way(command: list[str], *, timeout: float, **named: Any) -> None:
+        made = [gpu.told("imagenet-512, stage 1 at its own batch: share of the bf16 product's rate", 0.41, "of it")]
+        (gpu.WORK / "imagenet-512.json").write_text(json.dumps(made))
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(gpu.subprocess, "run", ends_half_way)
+    half = gpu.run_part("imagenet-512", 33.0)
+    assert len(half) == len(rows) and half[0]["holds"] is True and [row["holds"] for row in half[1:]] == [False] * 2
 
 
 def test_all_parts_end_within_eight_minutes(gpu: ModuleType) -> None:

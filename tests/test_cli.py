@@ -63,7 +63,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A run that every folder holds, and a training that notes its configuration."""
     fake = FakeRun()
 
-    def train(config: Any, out: Path, on_step: Any, choices: Any) -> FakeRun:
+    def train(config: Any, out: Path, on_step: Any, choices: Any, features: Any) -> FakeRun:
         fake.asked = {"config": config, "folder": out, "choices": choices}
         on_step(Note("reading glyphs"))
         for step in (1, 2):
@@ -82,7 +82,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         return fake
 
     stand_ins = {"train": train, "describe": describe, "load": load}
-    stand_ins["evaluate"] = lambda run, source, say: run.evaluate(source)
+    stand_ins["evaluate"] = lambda run, source, say, features: run.evaluate(source)
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(unilat, name, stand_in, raising=False)
     return fake

@@ -135,6 +135,7 @@ def test_bad_folders_are_refused(tiny_run: Path, tmp_path: Path, capsys: Capture
     for command in (["sample"], ["evaluate"], ["report"]):
         assert "run folder" in _refused(capsys, *command, tmp_path / "empty")
     shutil.copytree(tiny_run, tmp_path / "copy")
+    (tmp_path / "copy" / "seal.json").unlink()
     text = (tmp_path / "copy" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "copy" / "config.json").write_text(text.replace('"batch"', '"bach"', 1), encoding="utf-8")
     assert "bach" in _refused(capsys, "sample", tmp_path / "copy")

@@ -130,6 +130,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Path) -> None:
         stage.load_state({"truth": 0.0})
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_machines_choices_change_how_it_is_computed_and_not_what(tiny_run: Path, tmp_path: Path) -> None:
     """Kills: choices that are not applied, or that reach the student alone; a second trainer in the same folder."""
     made = {}
@@ -164,6 +165,7 @@ def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: 
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     (folder / "base.safetensors").unlink()
+    (folder / "seal.json").unlink()
     with pytest.raises(UserError, match="no base model"):
         distill(folder, DEFAULTS["base"])
     with pytest.raises(UserError, match="no base model"):

@@ -77,7 +77,7 @@ def test_a_decoders_teacher_is_the_runs_own(folder: Path, pictures: Pictures, fi
     assert start.truth is not None and torch.equal(start.truth, pictures.images[:40] / 127.5 - 1)
     assert (*call.rest[:2], call.seed) == (3, 0.5, 8)
     assert re.fullmatch(r"distill-decoder-2-[0-9a-f]{8}", call.folder.name) and call.folder.parent == folder
-    assert call.log == folder / "log.jsonl"
+    assert call.log.path == folder / "log.jsonl"
     assert told.to_json() == {
         "fast": str(folder / "fast-decoder.safetensors"),
         "part": "decoder",

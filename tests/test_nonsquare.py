@@ -80,7 +80,8 @@ def test_pictures_go_in_and_come_out_in_their_shape(run: Run) -> None:
     assert latents.z.shape == (5, 4, 4, 6) and latents.pixels == 384
     assert run.decode(latents).images.shape == images.shape == run.reconstruct(images).images.shape
     assert run.sample(3).images.shape == (3, 3, H, W)
-    torch.testing.assert_close(run.encode(run.config.data.source).z[:5], latents.z, rtol=1e-4, atol=1e-4)
+    near = 2e-3 if torch.cuda.is_available() else 1e-4  # a GPU's convolutions round to 10 bits, by the batch
+    torch.testing.assert_close(run.encode(run.config.data.source).z[:5], latents.z, rtol=near, atol=near)
     for turned in (images.transpose(2, 3), images[..., :16]):
         with pytest.raises(UserError, match="smaller than 16 x 24"):
             run.encode(turned)

@@ -80,7 +80,7 @@ def test_stage_1_is_given_its_own_pictures(pictures: Pictures, fits: list[Any], 
     assert torch.equal(one.calibration, pictures.images[3:10])
     assert one.config == config.stage1 and one.aim == 0.35 and not one.flip
     assert (call.plan, call.seed) == (schedule(config.stage1), 7)
-    assert (call.folder, call.log, call.device) == (tmp_path / "stage1", tmp_path / "log.jsonl", "cpu")
+    assert (call.folder, call.log.path, call.device) == (tmp_path / "stage1", tmp_path / "log.jsonl", "cpu")
     stage1(replace(config, data=replace(config.data, flip=True)), tmp_path / "flipped", pictures)
     assert fits[1].stage.batch.__self__.flip
 

@@ -281,6 +281,7 @@ def test_a_base_of_other_latents_is_refused(whole: Path, tmp_path: Path) -> None
     """Kills: a base model beside an autoencoder that was trained again: its samples would be noise."""
     folder = shutil.copytree(whole, tmp_path / "copy")
     tensors, header = read_safetensors(folder / "base.safetensors")
+    (folder / "seal.json").unlink()
     run.write_safetensors(folder / "base.safetensors", tensors, header | {"encoder_sha256": "0" * 64})
     with pytest.raises(UserError, match="another encoder's latents; train stage 2 again"):
         run.load(folder)

@@ -143,6 +143,7 @@ def test_a_run_is_found_from_every_folder(
     too, and what lies there under the name is believed by its content alone. A new run keeps the whole path."""
     shutil.copytree(tiny_source, tmp_path / "two")
     config = read_config(copy)
+    (copy / "seal.json").unlink()
     write_json(copy / "config.json", to_dict(replace(config, data=replace(config.data, source="two"))))
     (tmp_path / "runs" / "two").mkdir()
     (tmp_path / "runs" / "two" / "junk.png").write_text("none")

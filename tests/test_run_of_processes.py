@@ -14,6 +14,8 @@ import unilat
 from unilat.files import read_safetensors
 from unilat.run.folder import RunFolder
 
+ONE_GPU = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes of a run need two GPUs, or none")
+
 
 def train(source: Path, folder: Path, *words: str) -> str:
     """The command line in two processes of one thread each; what they said."""
@@ -26,6 +28,7 @@ def train(source: Path, folder: Path, *words: str) -> str:
     return done.stderr + done.stdout
 
 
+@ONE_GPU
 def test_two_processes_encode_evaluate_and_sample_as_one(tiny_source: Path, tiny_run: Path, tmp_path: Path) -> None:
     """A finished run, encoded and measured again by two. Kills: rows of one process alone, draws that depend on who
     makes them, notes told twice, a file that two processes write."""
@@ -59,6 +62,7 @@ def test_two_processes_encode_evaluate_and_sample_as_one(tiny_source: Path, tiny
     assert len(mine) > 5 and mine == pytest.approx(other, rel=1e-3, abs=1e-3)
 
 
+@ONE_GPU
 @pytest.mark.slow
 def test_two_processes_train_sharded_from_pictures_to_report(tiny_source: Path, tiny_run: Path, tmp_path: Path) -> None:
     """Kills: an encoder, decoder or prior whose weights are not whole where it computes, a stage after the first."""

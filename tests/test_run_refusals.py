@@ -78,6 +78,7 @@ def test_an_unfinished_folder_is_no_run(tmp_path: Path, source: Path) -> None:
     run._claim(small(source), tmp_path / "run", machine(), Choices())
     with pytest.raises(UserError, match=r"data\.json is not there|stage 1 is not finished"):
         run.load(tmp_path / "run")
+    (tmp_path / "run" / "seal.json").unlink()
     (tmp_path / "run" / "config.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not JSON"):
         run.load(tmp_path / "run")
@@ -87,11 +88,12 @@ def test_a_damaged_data_json_names_the_way_out(tiny_run: Path, tmp_path: Path) -
     """Kills: a KeyError for a file that lost its keys, and a text that is taken for the number of channels."""
     folder = tmp_path / "damaged"
     shutil.copytree(tiny_run, folder)
+    (folder / "seal.json").unlink()
     facts = read_json(folder / "data.json")
     del facts["classes"]
     (folder / "data.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): delete it"):
+    with pytest.raises(UserError, match=r"data\.json is damaged \(classes missing\): bring it back"):
         run.load(folder)
     (folder / "data.json").write_text(json.dumps({**facts, "channels": "3"}))
-    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): delete it"):
+    with pytest.raises(UserError, match=r"\(classes missing; channels of another kind\): bring it back"):
         run.load(folder)

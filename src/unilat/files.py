@@ -1,12 +1,18 @@
 """Files written whole or not at all, all of the library's by :func:`whole`; safetensors and JSON read without trust."""
 
 import contextlib
+import dataclasses
+import errno
 import hashlib
 import json
+import math
 import os
+import stat
+import types
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +20,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unilat.types import UserError
+
+MOST = 2**28
+"""Bytes of the largest file that is read whole where nobody says how many."""
+Place = Callable[[Path], AbstractContextManager[Path]]
+"""Gives for a file a place to write it to, as :func:`whole` does."""
 
 
 @contextlib.contextmanager
@@ -35,6 +46,11 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def durable(path: Path) -> AbstractContextManager[Path]:
+    """:func:`whole`, with the bytes on the disk before the name is."""
+    return whole(path, sync=True)
 
 
 def sweep(folder: Path) -> None:
@@ -72,7 +88,7 @@ def writable(folder: Path) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): take a copy of it") from None
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str], place: Place = whole) -> None:
     """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`.
 
     Equal tensors and an equal header make equal bytes, which safetensors' own writer does not: it shuffles the header.
@@ -89,23 +105,86 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, 
             for piece in (len(text).to_bytes(8, "little"), text, memoryview(data)[end:]):
                 file.write(piece)
 
-    _replace(path, write)
+    _replace(path, write, place)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, place: Place = whole) -> None:
     """Write readable JSON atomically, by the same rule; NaN and infinity become null, as JSON knows neither."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n"
-    _replace(path, lambda part: part.write_text(text, "utf-8"))
+    content = json_bytes(value)
+    _replace(path, lambda part: part.write_bytes(content), place)
+
+
+def json_bytes(value: Any) -> bytes:
+    """What :func:`write_json` writes."""
+    return (json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+    """All bytes of a regular file; ``OSError`` for a pipe or a device, which may have no end, and beyond ``most``."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, where {most:,} are the most")
+        return file.read()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read its bytes; ``OSError`` for anything else, and without waiting for it."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises :class:`UserError` where it is missing or damaged."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_bytes(path).decode())
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no whole JSON file ({error})") from None
+
+
+class Damaged(UserError):
+    """A file that is not what was written; in one line, with the way out."""
+
+
+class Unfit(Exception):
+    """A key, and what is wrong with it."""
+
+
+def built(kind: Any, tree: object, key: str) -> Any:
+    """``tree``, as JSON has it, as an object of the annotation ``kind``; raises :class:`Unfit` with the first ``key``
+    that is not one."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(tree, dict):
+            raise Unfit(f"{key or 'the file'} must be an object")
+        inside = f"{key}." if key else ""
+        hints = get_type_hints(kind)
+        for name in (*hints, *tree):
+            if name not in tree or name not in hints:
+                raise Unfit(f"{inside}{name} is {'missing' if name in hints else 'not known'}")
+        return kind(**{name: built(hint, tree[name], f"{inside}{name}") for name, hint in hints.items()})  # pyright: ignore[reportCallIssue]
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return None if tree is None else built(inner[0], tree, key)
+    if origin is tuple and isinstance(tree, list):
+        return tuple(built(inner[0], value, f"{key}[{index}]") for index, value in enumerate(tree))
+    if origin is dict and isinstance(tree, dict):
+        return {str(name): built(inner[1], value, f"{key}.{name}") for name, value in tree.items()}
+    if kind is float and tree is None:
+        return math.nan
+    if isinstance(tree, int) and tree.bit_length() > 1000:
+        raise Unfit(f"{key} is larger than any number")
+    fits = int | float if kind is float else origin or kind
+    if isinstance(tree, bool) or not isinstance(tree, fits):
+        word = {float: "a number", int: "a whole number", str: "a text", tuple: "a list"}.get(
+            origin or kind, "an object"
+        )
+        raise Unfit(f"{key} must be {word}")
+    return tree
 
 
 def _finite(value: Any) -> Any:
@@ -116,9 +195,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def _replace(path: Path, write: Callable[[Path], Any], place: Place = whole) -> None:
     try:
-        with whole(path) as part:
+        with place(path) as part:
             write(part)
     except OSError as error:
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None

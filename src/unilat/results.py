@@ -8,13 +8,12 @@
 
 import dataclasses
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from unilat.files import read_json, write_json
+from unilat.files import Place, Unfit, built, read_json, whole, write_json
 from unilat.types import UserError
 
 FORMAT = "unilat results 1"
@@ -177,16 +176,16 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            return _built(cls, inner, "")
-        except _Unfit as problem:
+            return built(cls, inner, "")
+        except Unfit as problem:
             if before:
                 out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"
             raise UserError(f"{name} is damaged or of another unilat ({problem}): {out}") from None
 
 
-def write(path: Path, results: Results) -> None:
+def write(path: Path, results: Results, place: Place = whole) -> None:
     """Write ``results`` as JSON, whole or not at all; raises :class:`UserError` where that fails."""
-    write_json(path, results.to_json())
+    write_json(path, results.to_json(), place)
 
 
 def read(path: Path) -> Results:
@@ -196,8 +195,14 @@ def read(path: Path) -> Results:
     return Results.from_json(read_json(path), str(path), path.parent)
 
 
-class _Unfit(Exception):
-    """A key, and what is wrong with it."""
+def read_phases(path: Path) -> list[Phase]:
+    """What ``phases.json`` holds, nothing where it is not there; raises :class:`UserError` where it does not fit."""
+    if not path.exists():
+        return []
+    try:
+        return list(built(tuple[Phase, ...], read_json(path), ""))
+    except Unfit as problem:
+        raise UserError(f"{path} is damaged ({problem}): delete it and go on without these times") from None
 
 
 def _plain(tree: Any) -> Any:
@@ -207,37 +212,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_plain(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-def _built(kind: Any, tree: object, key: str) -> Any:
-    """``tree`` as an object of the annotation ``kind``; raises :class:`_Unfit` with the first key that is not one."""
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(tree, dict):
-            raise _Unfit(f"{key or 'the file'} must be an object")
-        inside = f"{key}." if key else ""
-        hints = get_type_hints(kind)
-        for name in (*hints, *tree):
-            if name not in tree or name not in hints:
-                raise _Unfit(f"{inside}{name} is {'missing' if name in hints else 'not known'}")
-        return kind(**{name: _built(hint, tree[name], f"{inside}{name}") for name, hint in hints.items()})  # pyright: ignore[reportCallIssue]
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is types.UnionType:
-        return None if tree is None else _built(inner[0], tree, key)
-    if origin is tuple and isinstance(tree, list):
-        return tuple(_built(inner[0], value, f"{key}[{index}]") for index, value in enumerate(tree))
-    if origin is dict and isinstance(tree, dict):
-        return {str(name): _built(inner[1], value, f"{key}.{name}") for name, value in tree.items()}
-    if kind is float and tree is None:
-        return math.nan
-    if isinstance(tree, int) and tree.bit_length() > 1000:
-        raise _Unfit(f"{key} is larger than any number")
-    fits = int | float if kind is float else origin or kind
-    if isinstance(tree, bool) or not isinstance(tree, fits):
-        word = {float: "a number", int: "a whole number", str: "a text", tuple: "a list"}.get(
-            origin or kind, "an object"
-        )
-        raise _Unfit(f"{key} must be {word}")
-    return tree
 
 
 def _of_before(tree: Mapping[str, object]) -> dict[str, object]:
@@ -283,14 +257,14 @@ def _of_before(tree: Mapping[str, object]) -> dict[str, object]:
 def _object(tree: Mapping[str, object], key: str) -> Mapping[str, object]:
     value = tree.get(key)
     if not isinstance(value, dict):
-        raise _Unfit(f"{key} is {'missing' if value is None else 'no object'}")
+        raise Unfit(f"{key} is {'missing' if value is None else 'no object'}")
     return value
 
 
 def _rows(tree: Mapping[str, object], key: str) -> list[dict[str, object]]:
     value = tree.get(key, [])
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise _Unfit(f"{key} is no list of objects")
+        raise Unfit(f"{key} is no list of objects")
     return value
 
 

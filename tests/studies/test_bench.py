@@ -30,6 +30,7 @@ SETTLING = replace(TINY, stage1=replace(TINY.stage1, settle=640, settle_batch=48
 CPU = torch.device("cpu")
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_figures_follow_from_one_another() -> None:
     """Kills: forward FLOPs told as training's, a batch told as an example, minutes of one step or of one stage, a share
     of another stage's networks."""

@@ -14,6 +14,7 @@ from unilat.cli import main
 from unilat.cli.naming import arguments_named
 from unilat.files import read_json, write_json
 from unilat.run.records import Note
+from unilat.run.seal import sealed
 from unilat.studies import verify
 from unilat.training.records import Step
 from unilat.types import UserError
@@ -66,12 +67,12 @@ def test_a_false_report_is_found(run_folder: Path, found: verify.Verification, c
     true = metrics["bits"]["measured"]["value"]
     off = 10 * found.reported.stderr
     metrics["bits"]["measured"]["value"] = true - off
-    write_json(run_folder / "metrics.json", metrics)
+    write_json(run_folder / "metrics.json", metrics, sealed)
     try:
         assert main(["verify", str(run_folder), "--samples", "640", "--json"]) == 1
     finally:
         metrics["bits"]["measured"]["value"] = true
-        write_json(run_folder / "metrics.json", metrics)
+        write_json(run_folder / "metrics.json", metrics, sealed)
     told = json.loads(capsys.readouterr().out)
     assert not told["reported"]["holds"]
     assert any("reported" in line and "standard errors" in line for line in told["failures"])
@@ -143,6 +144,7 @@ def test_what_is_gone_is_told_in_one_line(run_folder: Path, tmp_path: Path, caps
     """Kills a traceback for pictures that are gone, latents of another encoder, no run at all, and no samples."""
     gone = tmp_path / "gone"
     shutil.copytree(run_folder, gone, ignore=shutil.ignore_patterns("verify"))
+    (gone / "seal.json").unlink()
     config = read_json(gone / "config.json")
     write_json(gone / "config.json", config | {"data": config["data"] | {"source": str(tmp_path / "nowhere")}})
     for words, told in (

@@ -54,7 +54,8 @@ def stage() -> Stage:
 
     def after_step(metrics: dict[str, float], samples: int) -> dict[str, float]:
         with torch.no_grad():
-            return {"looked": float(model(data[:2]).square().mean())} if samples % (10 * BATCH) == 0 else {}
+            seen = data[:2].to(model.seen.device)
+            return {"looked": float(model(seen).square().mean())} if samples % (10 * BATCH) == 0 else {}
 
     def calibrate(ema: dict[str, Tensor], step: int) -> dict[str, float]:
         return {"calibration": float(sum(tensor.double().square().sum() for tensor in ema.values()))}
@@ -95,7 +96,8 @@ def fit(
 ) -> tuple[Fitted, dict[str, Tensor]]:
     """The stage trained in ``folder``: what ``engine.fit`` returns, and the model's tensors afterwards."""
     made = made or stage()
-    result = engine.fit(made, schedule or plan(), folder / "run", SEED, log=folder / "log.jsonl", **named)
+    machine = {"device": "cpu"} | named
+    result = engine.fit(made, schedule or plan(), folder / "run", SEED, log=folder / "log.jsonl", **machine)
     assert not any(type(part).__name__.startswith("FSDP") for part in made.model.modules())
     assert sum(isinstance(part, ResidualBlock) for part in made.model.stack) == 2
     tensors = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}

@@ -245,6 +245,7 @@ def test_a_signal_to_all_stops_the_run_between_two_steps(tmp_path: Path) -> None
     assert len(marked.workers()) == 2 and not any(alive(pid) for pid in marked.workers())
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
     """Kills: workers that hang when their parent is gone, and hold its memory for ever."""
     made = tmp_path / "made"

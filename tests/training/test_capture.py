@@ -25,6 +25,7 @@ from unilat.training import capture, checkpoint
 from unilat.training.capture import LAUNCH_BOUND, Script, captures
 from unilat.training.engine import fit
 from unilat.training.fast import Choices
+from unilat.training.micro import MicroBatch
 from unilat.training.plan import Schedule, Stage
 from unilat.training.records import Fitted
 from unilat.types import UserError
@@ -160,6 +161,30 @@ def test_a_step_that_is_not_finite_does_not_happen_in_captured_form_either(tmp_p
     assert all(torch.equal(before[name], tensor) for name, tensor in stage.model.named_parameters())
 
 
+def test_a_captured_step_that_does_not_fit_goes_on_in_parts(tmp_path: Path) -> None:
+    """Memory ends in the first steps. Kills: a run that stops, a loss factor that stays as it was at the capture."""
+    stage, plan = first()
+    losses = stage.losses
+
+    def narrow(batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(batch[0]) > plan.batch // 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return losses(batch, draws)
+
+    told: list[str] = []
+    micro = MicroBatch(search=True)
+    found = fit(
+        replace(stage, losses=narrow), plan, tmp_path / "one", SEED, device="cpu", capture=True, micro=micro,
+        warn=told.append,
+    )  # fmt: skip
+    assert told == [f"stage1: a batch of {plan.batch} does not fit into memory at once, so that steps are not captured"]
+    assert micro.size == plan.batch // 2
+    plain = fit(first()[0], plan, tmp_path / "two", SEED, device="cpu")
+    assert found.metrics == pytest.approx(plain.metrics, rel=1e-3, nan_ok=True)
+    owner: Any = stage.losses
+    assert owner.__self__._factor is None
+
+
 def test_a_script_draws_what_the_step_would(tmp_path: Path) -> None:
     """Kills: buffers of another step, another order, buffers that move, a step that draws more or less unseen."""
     script, like = Script(6, CPU), torch.zeros(6, 2)
@@ -177,7 +202,11 @@ def test_a_script_draws_what_the_step_would(tmp_path: Path) -> None:
     script.begin(Draws.keyed(5, 3, 0, 6))
     script.strata(6)
     with pytest.raises(ValueError, match="drew 1 times and the first one 4"):
-        script.begin(Draws.keyed(5, 4, 0, 6))
+        script.end()
+    script.begin(Draws.keyed(5, 4, 0, 6))  # a graph that is replayed asks for nothing
+    script.begin(Draws.keyed(5, 5, 0, 6))
+    assert all(torch.equal(a, b) for a, b in zip(drawn(script), drawn(Draws.keyed(5, 5, 0, 6)), strict=True))
+    script.end()
 
 
 def test_what_is_captured_and_why_not() -> None:

@@ -223,6 +223,7 @@ def test_the_command_line_names_them() -> None:
         parse_train(["glyphs", "--compile", "--no-compile"]).choices()
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_run_uses_and_tells_them(tiny_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: choices that never reach a stage, or that last into the evaluation; a manifest that is silent."""
     config = presets.get("tiny")

@@ -223,7 +223,7 @@ def test_a_micro_batch_that_does_not_fit_is_told_with_one_that_does(tmp_path: Pa
 def test_the_processors_memory_ends_in_one_line_too(tmp_path: Path, memory: Callable[[], object]) -> None:
     """The allocator's own words. Kills: a traceback where a GPU would be told in one line."""
     with pytest.raises(UserError, match="micro-batches of 6 does not fit into memory; micro-batches of 3 do"):
-        fit(Narrow(5, memory), schedule(), tmp_path, SEED)
+        fit(Narrow(5, memory), schedule(), tmp_path, SEED, device="cpu")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("no")])
@@ -333,3 +333,45 @@ def test_the_command_line_has_it(tmp_path: Path) -> None:
     assert (plain.choices().micro_batch, named.choices().micro_batch) == (0, 16)
     assert named.settings == plain.settings
     assert re.search(r"--micro-batch N", (Path(__file__).parents[2] / "docs/help/train.txt").read_text())
+
+
+def test_what_fits_is_sought_by_plain_blocks(tmp_path: Path) -> None:
+    """Kills: every size that is tried compiled anew, a run that goes on uncompiled, one that knows what fits and
+    begins uncompiled."""
+    for search, size, seen in ((True, 0, [False, True]), (False, 0, [True]), (True, 6, [True])):
+        toy, calls = Toy(), list[bool]()
+        losses, block = toy.losses, next(part for part in toy.model.modules() if not [*part.children()])
+        block._compiled_call_impl = block.forward
+
+        def watched(batch: tuple[Tensor, ...], draws: Draws, said=calls, block=block, losses=losses) -> Any:
+            said.append(block._compiled_call_impl is not None)
+            return losses(batch, draws)
+
+        toy.losses = watched  # type: ignore[method-assign]
+        fit(toy, schedule(), tmp_path / f"{search}{size}", SEED, stop_at=2, micro=MicroBatch(size, search))
+        assert [*dict.fromkeys(calls)] == seen and block._compiled_call_impl is not None
+
+
+def test_what_is_found_leaves_a_tenth_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 bytes a row takes 11: 8 rows take 88, 9 would fit and leave too little. What was asked for may take all.
+
+    Kills: a GPU that is filled to the last byte, one that is filled half, a peak that an earlier try has left.
+    """
+    toy = Narrow(9)
+
+    def peak() -> int:
+        return 11 * max(toy.sizes, default=0)
+
+    for name, call in {
+        "is_available": lambda: True,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": toy.sizes.clear,
+        "max_memory_allocated": peak,
+        "mem_get_info": lambda: (1, 100),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, call)
+    for batch, search, size in ((9, True, 5), (8, True, 0), (9, False, 0)):
+        micro = MicroBatch(search=search)
+        plan = schedule(batch=batch, samples=2 * batch)
+        fit(toy, plan, tmp_path / f"{batch}{search}", SEED, micro=micro, device="cpu")
+        assert micro.size == size

@@ -33,10 +33,17 @@ from .test_muon import Linked
 from .test_resume import lines
 from .toy import Toy, fit, schedule, written
 
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": str(Path(unilat.__file__).parents[1]),
+}
+"""Of each of several processes, which compute on the CPU though there be a GPU: there may be fewer of those."""
+
 
 def torchrun(play: str, folder: Path, processes: int = 2) -> list[dict[str, Any]]:
     """Gloo processes of ``worker.py``, one thread each: what each has seen."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(unilat.__file__).parents[1])}
+    environment = os.environ | ONE_THREAD
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command += [str(Path(__file__).with_name("worker.py")), play, str(folder)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
@@ -50,7 +57,7 @@ def test_two_processes_see_the_batches_and_losses_of_one(tmp_path: Path) -> None
 
     stage, alone = Toy(dropout=0.0, mixing=False), tmp_path / "alone"
     plan = schedule(batch=7, samples=70)
-    fit(stage, plan, alone / "run", 7, log=alone / "log.jsonl", stop_at=8)
+    fit(stage, plan, alone / "run", 7, log=alone / "log.jsonl", stop_at=8, device="cpu")
     expected = lines(alone / "log.jsonl")
 
     ours, theirs = (rank["batches"] for rank in ranks)
@@ -214,7 +221,7 @@ def test_a_process_that_dies_or_hangs_is_noticed(tmp_path: Path, fault: str, sha
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(unilat.__file__).parents[1])}
+    environment = os.environ | ONE_THREAD
     environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "FAULT": fault, "SHARD": shard}
     command = [sys.executable, str(Path(__file__).with_name("worker.py")), "lost", str(tmp_path)]
     both = [

@@ -111,7 +111,7 @@ def killed(folder: Path, log: Path, after: int, moment: str) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.usefixtures("in_a_child")
 def test_killed_again_and_again_the_run_ends_the_same(tmp_path: Path) -> None:
     """Kills: work lost beyond one interval; a dead trainer's lock; temporaries; lines of the log told twice."""
     chance, deaths, oracle = random.Random(1), 0, tmp_path / "oracle"
@@ -166,7 +166,7 @@ def test_a_signal_during_the_last_save_is_not_forgotten(oracle: Path, tmp_path: 
     assert fingerprint(tmp_path) == fingerprint(oracle / "run")
 
 
-@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.usefixtures("in_a_child")
 def test_a_second_signal_forces_the_exit(tmp_path: Path) -> None:
     """Kills: a step that hangs and cannot be interrupted."""
     child = os.fork()

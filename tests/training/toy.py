@@ -69,7 +69,7 @@ class Toy:
 
     def losses(self, batch: tuple[Tensor, ...], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         x = batch[0]
-        noise = draws.normal(x) * draws.strata(len(x))[:, None] * (1.0 + self.model.profile[1])
+        noise = draws.normal(x) * draws.strata(len(x)).to(x.device)[:, None] * (1.0 + self.model.profile[1])
         error = (self.model(x + noise) - x[:, :2]).square().sum(1)
         profile = torch.stack([torch.ones_like(error), error], 1).detach()
         return self.weight * error, {"profile": profile, "error": error.detach()}

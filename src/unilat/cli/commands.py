@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from unilat.cli.studies import Audit, Bench, Compare, Distill, Verify
+from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -24,6 +24,14 @@ Steps = Annotated[
 Speed = Literal["full", "fast"]
 Decoder = Annotated[Speed, arg(help="The decoder as it was trained, or the one that `unilat distill` made of it.")]
 Base = Annotated[Speed, arg(help="The base model as it was trained, or the one that `unilat distill` made of it.")]
+Features = Annotated[
+    DisallowNone[str | None],
+    arg(
+        metavar="NETWORK",
+        help="Network behind the distances: auto, none, efficientnet-lite0 or a TorchScript file, which is a program: "
+        "name only one that you trust. By default the configuration's, which is never a file.",
+    ),
+]
 Seed = Annotated[int, arg(help="Seed of the noise; picture i depends on this seed and on i alone.")]
 
 
@@ -75,6 +83,7 @@ class Train:
     """Run folder to write or to go on with. By default runs/ and the name of DATA."""
     seed: int = 0
     """Seed of weights, order and noise."""
+    features: Features = None
     dry_run: bool = False
     """Print the configuration, parameters, FLOPs and memory of every part, and stop."""
     precision: Literal["auto", "bf16", "tf32", "float32"] = "auto"
@@ -177,6 +186,7 @@ class Encode:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
+            output.unsealed(self.run)
             pictures.encode(unilat.load(self.run), self.data, self.out, output)
 
 
@@ -203,6 +213,7 @@ class Decode:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
+            output.unsealed(self.run)
             run = unilat.load(self.run, decoder=self.decoder)
             pictures.decode(run, self.latents, self.out, output, steps=self.steps, seed=self.seed)
 
@@ -230,6 +241,7 @@ class Reconstruct:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
+            output.unsealed(self.run)
             run = unilat.load(self.run, decoder=self.decoder)
             pictures.reconstruct(run, self.data, self.out, output, steps=self.steps, seed=self.seed)
 
@@ -264,6 +276,7 @@ class Sample:
         from unilat.cli.output import Output
 
         with Output(self.json) as output:
+            output.unsealed(self.run)
             run = unilat.load(self.run, decoder=self.decoder, base=self.base)
             asked = {"label": self.label, "guidance": self.guidance, "steps": self.steps, "seed": self.seed}
             pictures.sample(run, self.number, self.out, output, **asked)
@@ -285,6 +298,7 @@ class Evaluate:
     """Other pictures to measure on. By default those the run held out."""
     decoder: Decoder = "full"
     base: Base = "full"
+    features: Features = None
     json: Json = False
 
     def execute(self) -> None:
@@ -295,11 +309,12 @@ class Evaluate:
         from unilat.run.records import Unkept
 
         with Output(self.json) as output:
+            output.unsealed(self.run)
             run = unilat.load(self.run, decoder=self.decoder, base=self.base)
             given = run.read(self.data) if self.data else None
             unkept = None
             try:
-                results = unilat.evaluate(run, given, say=output.say)
+                results = unilat.evaluate(run, given, say=output.say, features=self.features)
             except Unkept as error:
                 unkept, results = error, error.results
             if given is None:
@@ -325,6 +340,7 @@ class Report:
         from unilat.report import page
 
         with Output(self.json) as output:
+            output.changed(self.run)
             path = page.write(self.run)
             output.result({"report": str(path)}, f"report: {path}")
 
@@ -339,6 +355,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "report": Report,
     "verify": Verify,
+    "doctor": Doctor,
     "compare": Compare,
     "audit": Audit,
     "bench": Bench,

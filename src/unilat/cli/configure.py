@@ -21,7 +21,7 @@ from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
-from unilat.recipe.config import RunConfig, check, from_json, to_json
+from unilat.recipe.config import RunConfig, check, to_json
 from unilat.signals import located
 from unilat.types import UserError
 
@@ -113,9 +113,10 @@ class ConfiguredTrain:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
+            named = {"choices": self.choices(), "features": self.options.features}
             try:
                 with TrainingProgress(output.console) as progress:
-                    run = unilat.train(self.settings, out=self.folder, on_step=progress, choices=self.choices())
+                    run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)
             except Unkept as error:
                 output.result(error.results.to_json(), metrics_table(error.results))
                 raise
@@ -168,10 +169,9 @@ def _start(options: Train) -> RunConfig:
     if options.config is not None and options.preset is not None:
         raise UserError("--config and --preset both name a starting configuration: give one of them")
     if options.config is not None:
-        try:
-            config = from_json(options.config.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--config {options.config} cannot be read: {error}") from None
+        from unilat.run.trained import read_config_file
+
+        config = read_config_file(options.config)
         if options.size is not None:
             config = replace(config, data=replace(config.data, size=as_size(options.size)))
     else:

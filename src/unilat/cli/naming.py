@@ -18,7 +18,8 @@ SHORT = {
 
 
 ARGUMENTS = {
-    **{name: "--" + name.replace("_", "-") for name in ("base", "channels", "guidance", "out", "preset", "samples")},
+    **{name: "--" + name.replace("_", "-") for name in ("base", "channels", "features", "guidance", "out")},
+    **{name: "--" + name.replace("_", "-") for name in ("preset", "samples")},
     **{name: "--" + name.replace("_", "-") for name in ("size", "steps", "teacher_steps", "truth")},
     "count": "-n",
     "label": "--class",

@@ -53,6 +53,22 @@ class Output:
         """A line for people, on standard error."""
         self.console.print(arguments_named(line), markup=False)
 
+    def unsealed(self, *folders: Path) -> None:
+        """A line for each run whose files nothing checks."""
+        from unilat.run import seal
+
+        for folder in folders:
+            if folder.is_dir() and (line := seal.remark(folder)):
+                self.say(line)
+
+    def changed(self, *folders: Path) -> None:
+        """:meth:`unsealed`, and a line for each file that is not what its run wrote, where one is left out for that."""
+        from unilat.run import seal
+
+        self.unsealed(*folders)
+        for path in (path for folder in folders if folder.is_dir() for path in seal.wrong(folder)):
+            self.say(f"{path} {seal.problem(path)}: {seal.way_out(path)}")
+
     def result(self, values: Mapping[str, object], text: str) -> None:
         """The command's one answer: ``values`` as JSON, or ``text``. Closes the output."""
         self._exit.close()

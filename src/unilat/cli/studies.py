@@ -56,6 +56,7 @@ class Distill:
         given = {name: getattr(self, name) for name in ("steps", "teacher_steps", "samples", "truth")}
         config = replace(DEFAULTS[self.part], **{name: value for name, value in given.items() if value is not None})
         with Output(self.json) as output:
+            output.unsealed(self.run)
             with TrainingProgress(output.console) as progress:
                 choices = Choices(precision=self.precision, checkpointing=self.checkpointing)
                 found = distill(self.run, config, progress, choices=choices)
@@ -118,6 +119,7 @@ def _verify_run(options: Verify, folder: Path, output: "Output") -> bool:
     from unilat.cli.tables import verify_table
     from unilat.studies.verify import verify_run
 
+    output.unsealed(folder)
     with TrainingProgress(output.console) as progress:
         found = verify_run(unilat.load(folder), options.samples, options.seed, progress)
     output.result(found.to_json(), verify_table(found))
@@ -148,8 +150,41 @@ class Compare:
         from unilat.studies.compare import compare
 
         with Output(self.json) as output:
+            output.changed(*self.runs)
             table = compare(self.runs, self.out)
             output.result(table.to_json(), comparison_table(table))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Tell what is whole of a run folder or of pictures, what is not, and what to do.
+
+        unilat doctor runs/photos
+        unilat doctor photos/ --size 128
+
+    Of a run: whether every file is as the run wrote it (its seal, and the checksums of weights, latents
+    and checkpoints), whether all fit together, what is missing, and what killed processes left behind.
+    Of pictures: which cannot be read, and what `unilat data look` finds. Nothing is changed.
+
+    Exit code 0 where all is whole, 1 where anything is wrong."""
+
+    source: Positional[Annotated[str, arg(metavar="RUN|DATA")]]
+    """Run folder, or pictures as for `unilat train`."""
+    size: Annotated[DisallowNone[str | None], arg(metavar="PIXELS")] = None
+    """Side of the pictures, 64, or height x width, 96x128. By default the source's own; a run has its size."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Look, print, and end with exit code 1 where anything is wrong."""
+        from unilat.cli.output import Output
+        from unilat.cli.tables import doctor_table
+        from unilat.studies.doctor import examine
+
+        with Output(self.json) as output:
+            found = examine(self.source, self.size, output.note)
+            output.result(found.to_json(), doctor_table(found))
+        if not found.whole:
+            raise SystemExit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,10 +290,9 @@ class Bench:
     def _settings(self) -> "tuple[RunConfig, int, int | Data]":
         """The configuration, the channels of its pictures and how many there are."""
         from unilat.recipe import presets
-        from unilat.recipe.config import from_json
         from unilat.run.facts import read
         from unilat.run.folder import RunFolder
-        from unilat.run.trained import read_config
+        from unilat.run.trained import read_config, read_config_file
         from unilat.studies.phases import Data
         from unilat.types import UserError
 
@@ -268,7 +302,7 @@ class Bench:
             return config, config.data.channels or self.channels, self.pictures
         if self.size is not None:
             raise UserError(f"--size goes with a preset; {path} has a size of its own")
-        config = read_config(path) if path.is_dir() else from_json(path.read_text("utf-8", "replace"))
+        config = read_config(path) if path.is_dir() else read_config_file(path)
         data = RunFolder(path).data
         if not data.is_file():
             return config, config.data.channels or self.channels, self.pictures

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unilat.cli.naming import options_named
 from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
 from unilat.results import Costs, Number, Results
 from unilat.run.folder import RunFolder
 from unilat.studies.bench import Timing, Way
+from unilat.studies.doctor import Diagnosis
 from unilat.studies.oracle import Suite
 from unilat.studies.record import Findings
 from unilat.studies.verification import Verification
@@ -197,6 +199,17 @@ def _align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def doctor_table(found: Diagnosis) -> str:
+    """One line for each thing that was looked at, and what to do; the last line says whether all is whole."""
+    lines = [
+        f"{one.state:<5}  {one.what}: {options_named(one.said)}" + (f"; to do: {one.todo}" if one.todo else "")
+        for one in found.findings
+    ]
+    wrong = sum(one.state == "wrong" for one in found.findings)
+    verdict = "whole" if found.whole else f"not whole: {wrong} thing{'s are' if wrong > 1 else ' is'} wrong"
+    return "\n".join([*lines, "", f"{found.source} is {verdict}"])
 
 
 def audit_table(found: Findings, page: Path | None = None) -> str:

@@ -8,6 +8,7 @@ user's.
 import contextlib
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,7 +53,8 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
     a file                   TorchScript: uint8 ``[B, 3, H, W]`` at the pictures' own size in, ``[B, D]`` out. It is a
                              program: run only files you trust.
 
-    UserError when the packages or the file are missing, damaged or not what they should be.
+    UserError when the packages or the file are missing, damaged or not what they should be. What a configuration says
+    passes :func:`refuse_program` first.
     """
     text = str(spec)
     if text == "none" or (text == "auto" and not _installed()):
@@ -69,6 +71,15 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
             f"no feature network called {text!r}: say auto, none, efficientnet-lite0 or an existing TorchScript file"
         )
     return TorchScriptFeatures(Path(text), device)
+
+
+def refuse_program(spec: str) -> None:
+    """Raise :class:`UserError` for a file: a configuration may be anybody's, and what it names is not run for that."""
+    if not re.fullmatch(r"auto|none|efficientnet-lite0(@\d{1,9})?", spec):
+        raise UserError(
+            f"evaluation.features is auto, none or efficientnet-lite0, not {spec!r}: a file is a program, and is run "
+            "only if you name it yourself, with `features`"
+        )
 
 
 def _installed() -> bool:

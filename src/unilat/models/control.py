@@ -98,4 +98,5 @@ class RateController:
     def load_state(self, state: dict[str, float | None]) -> None:
         """Go on from a checkpoint's state."""
         self.log_factor, self.integral = float(state["log_factor"] or 0), float(state["integral"] or 0)
-        self.log_rate, self.log_ratio = state["log_rate"], float(state["log_ratio"] or 0)
+        rate = state["log_rate"]
+        self.log_rate, self.log_ratio = None if rate is None else float(rate), float(state["log_ratio"] or 0)

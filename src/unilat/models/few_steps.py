@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unilat.files import read_safetensors, write_safetensors
+from unilat.files import Place, read_safetensors, whole, write_safetensors
 from unilat.maths.samplers import Sampler, ddim
 from unilat.models.latents import fingerprint
 from unilat.nets.condition import Condition
@@ -104,11 +104,12 @@ class FewSteps:
         """From ``x_1 ~ N(0, I)`` to the end of the grid."""
         return ddim(self.denoise, self.temperature * x_1, self.grid, generator=(), cond=cond)
 
-    def save(self, path: Path, teacher: nn.Module, **told: str) -> None:
+    def save(self, path: Path, teacher: nn.Module, place: Place = whole, **told: str) -> None:
         """Write to ``path``, whole or not at all; ``told`` is kept in the header."""
         levels = [level if math.isfinite(level) else None for level in self.grid.tolist()]
         header = {"format": FORMAT, "grid": json.dumps(levels), "temperature": repr(self.temperature)}
-        write_safetensors(path, self.denoise.state_dict(), header | told | {"teacher_sha256": fingerprint(teacher)})
+        header |= told | {"teacher_sha256": fingerprint(teacher)}
+        write_safetensors(path, self.denoise.state_dict(), header, place)
 
     @classmethod
     def load(cls, path: Path, teacher: nn.Module) -> "FewSteps":

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unilat.files import digest, read_json, read_safetensors, write_json
+from unilat.files import Unfit, built, digest, read_json, read_safetensors, write_json
 from unilat.models.latents import LatentSet
 from unilat.types import UserError
 
 FORMAT = "unilat latent shards 1"
+_NAME = re.compile(r"train-\d{5,}\.safetensors")
 SHARD = 8192
 """Latents in a shard; the last one may hold fewer."""
 
@@ -260,16 +262,17 @@ def _read(folder: Path) -> _Index:
     """The index, if it is whole and as it was written."""
     tree = read_json(_place(folder))
     body = {name: value for name, value in tree.items() if name != "sha256"} if isinstance(tree, dict) else {}
-    if body.get("format") != FORMAT or tree.get("sha256") != _checksum(body):
-        raise UserError(f"{_place(folder)} is damaged: delete {folder} and go on, the pictures are encoded again")
-    rows = [{**row, "mean": tuple(row["mean"]), "std": tuple(row["std"])} for row in body["shards"]]
-    return _Index(
-        seal=Seal(**body["seal"]),
-        per_shard=body["per_shard"],
-        mean=tuple(body["mean"]),
-        std=tuple(body["std"]),
-        shards=tuple(Shard(**row) for row in rows),
-    )
+    try:
+        if body.get("format") != FORMAT or tree.get("sha256") != _checksum(body):
+            raise Unfit("its content does not match its checksum")
+        index: _Index = built(_Index, {name: value for name, value in body.items() if name != "format"}, "")
+        if wrong := [shard.name for shard in index.shards if not _NAME.fullmatch(shard.name)]:
+            raise Unfit(f"{wrong[0]!r} is the name of no shard")
+        return index
+    except (Unfit, ValueError, RecursionError) as problem:
+        raise UserError(
+            f"{_place(folder)} is damaged ({problem}): delete {folder} and go on, the pictures are encoded again"
+        ) from None
 
 
 def _refuse_other(folder: Path, index: _Index, seal: Seal) -> None:

@@ -9,7 +9,6 @@ mean m and standard deviation s the network sees inputs of unit variance and is 
 scaled together leave F as it is. For m = 0, s = 1 this is v prediction, x̂ = α x_t − σ v̂ with F = −v̂.
 """
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from unilat.maths.noise import alpha, expand, sigma
 from unilat.nets.condition import Condition
+from unilat.nets.low import rounded
 
 
 class Denoiser(nn.Module):
@@ -61,8 +61,9 @@ class Denoiser(nn.Module):
 
 def call(net: Callable[..., Tensor], precision: torch.dtype, x: Tensor, *inputs: Tensor | Condition | None) -> Tensor:
     """``net(x, *inputs)`` in its own precision, answered in float32."""
-    low = precision != torch.float32
-    with torch.autocast(x.device.type, precision) if low else contextlib.nullcontext():
+    if precision == torch.float32:
+        return net(x, *inputs).float()
+    with rounded(net, precision), torch.autocast(x.device.type, precision):
         return net(x, *inputs).float()
 
 

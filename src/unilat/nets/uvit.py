@@ -48,6 +48,7 @@ class UViTConfig:
         check_fields(self, name, least={"width": 1, "depth": 0, "head_width": 1}, shares=("dropout",))
         check_cells(name, (self.patch, *self.strides))
         check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels))
+        check_levels(f"{name}.width", (self.width,), (self.depth,))
         check_heads(name, (self.width,), self.head_width)
 
 

@@ -56,7 +56,8 @@ def to_json(config: RunConfig) -> str:
 def from_json(text: str) -> RunConfig:
     """Read a configuration; raises :class:`UserError` naming the first key or value that does not fit."""
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_refuse_constant)
+        _refuse_numbers(values)
     except (ValueError, RecursionError) as error:
         raise UserError(f"the configuration is not JSON: {error}") from None
     if isinstance(values, dict) and isinstance(values.get("stage1"), dict) and "bpp" in values["stage1"]:
@@ -66,6 +67,8 @@ def from_json(text: str) -> RunConfig:
     _refuse_unknown(RunConfig, values, "")
     try:
         return TypeAdapter(RunConfig).validate_python(values)
+    except RecursionError:
+        raise UserError("configuration: it is nested deeper than any configuration") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"configuration: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -92,6 +95,8 @@ def check(config: RunConfig) -> None:
     config.base.check("base")
     config.stage2.check("stage2")
     config.evaluation.check("evaluation")
+    if len(config.autoencoder.decoder.patch) != len(config.autoencoder.encoder.patch):
+        raise FieldError("autoencoder.decoder.patch and autoencoder.encoder.patch must have as many axes")
     _check_grid(config)
     ae, wanted, reach = config.autoencoder, config.stage1.target_bpp, capacity(config)
     if wanted is None:
@@ -178,6 +183,23 @@ def _refuse_unknown(kind: Any, values: Any, place: str) -> None:
             raise UserError(f"configuration: unknown key {place}{name}; known are {', '.join(hints)}")
         if dataclasses.is_dataclass(hints[name]):
             _refuse_unknown(hints[name], value, f"{place}{name}.")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _refuse_numbers(tree: Any) -> None:
+    """Raise ValueError for a whole number beyond 64 bits or a text that no file can hold, which JSON may have."""
+    if isinstance(tree, dict | list):
+        for value in tree.values() if isinstance(tree, dict) else tree:
+            _refuse_numbers(value)
+    elif isinstance(tree, int) and tree.bit_length() > 63:
+        raise ValueError("it holds a whole number beyond 64 bits")
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        raise ValueError("it holds a number without an end")
+    elif isinstance(tree, str):
+        tree.encode()
 
 
 def _flatten(values: dict[str, Any], place: str = "") -> dict[str, Any]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from unilat.files import read_bytes
 from unilat.report.text import finite
 from unilat.results import Results
+from unilat.run import seal
 from unilat.run.folder import RunFolder
 from unilat.types import UserError
 
@@ -39,6 +41,8 @@ class Contents:
     finished: tuple[bool, bool] = (False, False)
     """Whether autoencoder.safetensors and base.safetensors stand in the folder."""
     notes: tuple[str, ...] = ()
+    remark: str = ""
+    """What the reader should know of files that nothing checks; empty for a sealed run."""
 
     def stage(self, name: str) -> list[LogRow]:
         """The logged steps of ``stage1`` or ``stage2``."""
@@ -51,6 +55,8 @@ class Contents:
         return [str(name) for name in names] if isinstance(names, list) else []
 
 
+LONGEST = 2**34
+"""Bytes of the longest file that is read."""
 _NAMES = RunFolder(Path())
 _MISSING = {
     _NAMES.config.name: "the configuration is not known",
@@ -63,7 +69,7 @@ _MISSING = {
 
 
 def read(folder: Path) -> Contents:
-    """Read a run folder. UserError only if it does not exist or holds none of a run's files."""
+    """Read a run folder. UserError only if it does not exist, holds none of a run's files, or its seal is damaged."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name the folder of a run")
     if not any((folder / name).is_file() for name in _MISSING):
@@ -71,6 +77,9 @@ def read(folder: Path) -> Contents:
     notes: list[str] = []
     files = RunFolder(folder)
     trees = {name: _json(getattr(files, name), notes) for name in ("config", "manifest", "data")}
+    for path in (files.autoencoder, files.base):
+        if wrong := seal.problem(path):
+            notes.append(f"{path.name} {wrong}: {seal.way_out(path)}.")
     return Contents(
         name=folder.resolve().name,
         results=_results(files.metrics, notes),
@@ -78,13 +87,18 @@ def read(folder: Path) -> Contents:
         arrays=_arrays(files.evaluation, notes),
         finished=(files.autoencoder.is_file(), files.base.is_file()),
         notes=tuple(notes),
+        remark=seal.remark(folder),
         **trees,
     )
 
 
 def _bytes(path: Path, notes: list[str]) -> bytes | None:
+    """The content of a file that is what the run wrote; None with a note where it is not."""
+    if wrong := seal.problem(path):
+        notes.append(f"{path.name} {wrong}: {seal.way_out(path)}.")
+        return None
     try:
-        return path.read_bytes()
+        return read_bytes(path, LONGEST)
     except FileNotFoundError:
         notes.append(f"{path.name} is missing: {_MISSING[path.name]}.")
     except OSError as problem:

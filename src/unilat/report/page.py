@@ -166,6 +166,7 @@ def _last_line(run: Contents) -> str:
     if entry(run.data, "sha256"):
         known.append(f"pictures sha256 {str(run.data['sha256'])[:12]}…")
     known += [words] if (words := training.seen(run)) else []
+    known += ["not sealed: nothing tells whether a file was changed"] if run.remark else []
     return " · ".join(known)
 
 

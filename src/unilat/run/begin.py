@@ -40,6 +40,7 @@ def train(
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
+    features: str | Path | None = None,
     **fields: Any,
 ) -> Run:
     """Train latents of ``target_bpp`` bits per pixel on pictures, then a diffusion model on them; the finished run.
@@ -56,7 +57,7 @@ def train(
     :class:`~unilat.run.records.Note`; where it returns False the run is saved and :class:`~unilat.run.records.Stopped`
     is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit as if nothing had stopped
     it. ``charge`` is what stage 1 minimises in place of the rate (``models/price.py``); ``choices`` are the machine's
-    (``training/fast.py``).
+    (``training/fast.py``). ``features``: the network behind the distances where it is a TorchScript file of your own.
 
     Raises :class:`UserError` in one line for whatever a user can mend, a misspelt field among it.
     """
@@ -66,7 +67,7 @@ def train(
     folder = Path(tempfile.mkdtemp(prefix="unilat-")) if out is None else Path(out)
     listener = Listener(on_step, folder)
     try:
-        job.train(config, folder, listener, device, charge, choices)
+        job.train(config, folder, listener, device, charge, choices, features)
         run = load(folder, device)
     except SystemExit:
         if listener.stopped_at is None:  # a signal
@@ -158,6 +159,7 @@ _SHORT = (
     "device",
     "charge",
     "choices",
+    "features",
 )
 
 

@@ -25,11 +25,13 @@ from unilat.run.evaluate import own_pictures
 from unilat.run.folder import RunFolder
 from unilat.run.parts import part
 from unilat.run.records import Note, OnStep, ignore
+from unilat.run.seal import grown, sealed
 from unilat.run.students import Teacher, base_teacher, decoder_teacher, distill_stage
 from unilat.run.trained import Run, load
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied
+from unilat.training.journal import Log
 from unilat.training.plan import Schedule
 from unilat.types import UserError
 
@@ -126,7 +128,7 @@ def distill(
             _schedule(config),
             place,
             config.seed,
-            log=files.log,
+            log=Log(files.log, sealed, grown),
             progress=progress,
             device=device,
             noise=how.noise,
@@ -134,7 +136,7 @@ def distill(
     stage.model.load_state_dict(done.ema)
     path = files.few_steps(config.part)
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature)
-    student.save(path, teacher.network, settings=json.dumps(settings))
+    student.save(path, teacher.network, sealed, settings=json.dumps(settings))
     shutil.rmtree(place)  # the student is saved; a later call begins anew
     return Distilled(
         path=path,

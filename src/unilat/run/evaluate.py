@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 
 from unilat import results
-from unilat.files import read_json, writable, write_safetensors
+from unilat.files import writable, write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
-from unilat.metrics.features import FeatureNetwork, feature_network
+from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
 from unilat.metrics.quality import average, qualities
 from unilat.recipe.build import describe
+from unilat.recipe.config import RunConfig
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.again import places
 from unilat.run.folder import RunFolder
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
 from unilat.run.records import Unkept
+from unilat.run.seal import check, sealed
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -38,11 +40,16 @@ Say = Callable[[str], object]
 
 
 def evaluate(
-    run: Run, source: Source | None = None, say: Say = lambda line: None, pictures: Pictures | Streamed | None = None
+    run: Run,
+    source: Source | None = None,
+    say: Say = lambda line: None,
+    pictures: Pictures | Streamed | None = None,
+    features: str | Path | None = None,
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
-    ``pictures``: what the run was trained from, where it is at hand already.
+    ``pictures``: what the run was trained from, where it is at hand already. ``features``: the feature network, in
+    place of the configuration's; only here it may be a TorchScript file, which is a program.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
@@ -63,23 +70,25 @@ def evaluate(
     wanted = run.config.evaluation.pictures
     test, labels = chosen(test, wanted), chosen(labels, wanted)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
-    features = feature_network(run.config.evaluation.features, run.device)
-    real = _features(run, features, test) if features else None
+    network = features_of(run.config, features, run.device)
+    real = _features(run, network, test) if network else None
     say(f"measuring {len(test)} {'held-out ' if source is None else ''}pictures")
     bits = _bits(run, test, arrays)
+    if run.base is None and run.config.stage2.samples:
+        say("stage 2 is not finished: there is no base model to measure or to sample from")
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
-    reconstruction, other_steps = _reconstructions(run, test, features, real, arrays)
+    reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
     generation, classifier = None, None
     if run.base is not None:
         say(f"making {run.config.evaluation.samples} pictures")
         sampled = run.sample(run.config.evaluation.samples)
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
-        generation = _generation(run, sampled.images, features, real)
+        generation = _generation(run, sampled.images, network, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
     measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
     found = Results(
         pictures=measured,
-        features=features.protocol if features else None,
+        features=network.protocol if network else None,
         bits=bits,
         base_bits=base_bits,
         reconstruction=reconstruction,
@@ -118,10 +127,10 @@ def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> Non
     files, lost = RunFolder(run.folder), _lost(run)
     try:
         if own and run.distilled:
-            results.write(files.metrics_fast, found)
+            results.write(files.metrics_fast, found, sealed)
         elif own and not (lost and _knows_base(files.metrics)):
-            write_safetensors(files.evaluation, arrays, {})
-            results.write(files.metrics, found)
+            write_safetensors(files.evaluation, arrays, {}, sealed)
+            results.write(files.metrics, found, sealed)
     except UserError as error:
         raise Unkept(f"what was measured is not kept: {error}", found) from None
     if lost:
@@ -134,6 +143,15 @@ def _knows_base(path: Path) -> bool:
         return path.is_file() and results.read(path).base_bits is not None
     except UserError:
         return False
+
+
+def features_of(
+    config: RunConfig, named: str | Path | None, device: torch.device | str = "cpu"
+) -> FeatureNetwork | None:
+    """The network that was ``named`` by whoever measures, or else the configuration's, which may be no program."""
+    if named is None:
+        refuse_program(config.evaluation.features)
+    return feature_network(config.evaluation.features if named is None else named, device)
 
 
 def own_pictures(run: Run) -> Pictures | Streamed:
@@ -278,7 +296,9 @@ def _classifier(run: Run, made: Tensor, labels: Tensor, pictures: Pictures | Str
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
     parts = describe(run.config, run.data.channels, len(run.classes)).parts
-    phases = {phase.name: phase for phase in _phases(RunFolder(run.folder).phases)}
+    path = RunFolder(run.folder).phases
+    check(path)
+    phases = {phase.name: phase for phase in results.read_phases(path)}
     seconds = round(time.perf_counter() - begun, 2)
     phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
     return Costs(
@@ -286,11 +306,3 @@ def _costs(run: Run, begun: float) -> Costs:
         training_flops={name: part.training_flops for name, part in parts.items()},
         phases=tuple(phases.values()),
     )
-
-
-def _phases(path: Path) -> list[Phase]:
-    """What training has timed."""
-    try:
-        return [Phase(**row) for row in read_json(path)] if path.is_file() else []
-    except TypeError:
-        raise UserError(f"{path} is damaged: delete it, and evaluate again") from None

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from unilat.files import read_json
+from unilat.run.seal import check
 from unilat.types import UserError
 
 
@@ -42,7 +43,8 @@ class Facts:
 
 
 def read(path: Path) -> Facts:
-    """The facts of a run folder; raises :class:`UserError` where what a run cannot do without is missing or amiss."""
+    """The facts of a run folder; raises :class:`UserError` where they are not what the run wrote, or some are amiss."""
+    check(path)
     found = read_json(path)
     tree = found if isinstance(found, dict) else {}
     needed = {"channels": int, "classes": list, "sha256": str, "source": str}
@@ -51,7 +53,7 @@ def read(path: Path) -> Facts:
     if missing or amiss:
         told = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(amiss)} of another kind"] * bool(amiss)
         raise UserError(
-            f"{path} is damaged ({'; '.join(told)}): delete it and go on with `unilat train`, which writes it again"
+            f"{path} is damaged ({'; '.join(told)}): bring it back, or begin the run anew in another folder"
         )
     size, converted, unreadable = tree.get("size"), tree.get("converted"), tree.get("unreadable")
     counts = {name: tree[name] for name in ("count", "train", "calibration", "test", "skipped") if name in tree}

@@ -51,6 +51,14 @@ class RunFolder:
     """What `unilat verify` found."""
     refits = _Inside("verify")
     """Folder of the priors that `unilat verify` refits."""
+    seal = _Inside("seal.json")
+    """Size and SHA-256 of all the others that belong together (``run/seal.py``)."""
+
+    @property
+    def trained(self) -> tuple[Path, ...]:
+        """What training leaves, and goes on from."""
+        stages = (self.stage(name) for name in ("stage1", "prior", "stage2"))
+        return (self.data, self.autoencoder, self.base, self.log, self.latents, *stages)
 
     def few_steps(self, part: str) -> Path:
         """Where the distilled ``decoder`` or ``base`` lies."""

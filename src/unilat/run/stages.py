@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -319,6 +320,23 @@ def prior_stage(
         state=lambda: dict(origin),
         load_state=load_state,
     )
+
+
+def owned(stage: Stage, origin: str) -> Stage:
+    """``stage`` whose checkpoints name their ``origin``: those of another one are refused with a :class:`UserError`.
+
+    Those of before November 2026 name none, and are taken.
+    """
+
+    def load_state(state: Saved) -> None:
+        if state.get("origin", origin) != origin:
+            raise UserError(
+                f"the checkpoints of {stage.name} are another run's, of other pictures, networks or bits: bring this "
+                "run's back, or delete that folder"
+            )
+        stage.load_state({name: value for name, value in state.items() if name != "origin"})
+
+    return replace(stage, state=lambda: {**stage.state(), "origin": origin}, load_state=load_state)
 
 
 def settling(config: Stage1Config) -> Schedule:

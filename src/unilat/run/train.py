@@ -20,7 +20,6 @@ from torch import Tensor
 from unilat.files import read_json, read_safetensors, sweep, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
-from unilat.metrics.features import feature_network
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.models.price import Charge
 from unilat.models.shards import LatentShards, Seal, of_data, open_shards, take_shards, write_shards
@@ -28,15 +27,17 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
-from unilat.results import Results
+from unilat.results import Phase, Results, read_phases
 from unilat.run import again
-from unilat.run.evaluate import evaluate
+from unilat.run.claim import origin, ready, refuse_other
+from unilat.run.evaluate import evaluate, features_of
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.records import Note, OnStep, ignore
-from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
+from unilat.run.seal import forget_gone, grown, remark, sealed
+from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.stream import Streamed
@@ -45,6 +46,7 @@ from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
+from unilat.training.journal import Log
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import ALONE, World, join
@@ -66,19 +68,20 @@ def train(
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
+    features: str | Path | None = None,
 ) -> Results | None:
     """Run the main job in ``folder`` and return its results, also in ``metrics.json``; None from torchrun's others.
 
     ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
-    machine's (``training/fast.py``). Raises :class:`UserError` for anything a user can mend, among it a folder that
-    holds a run of another configuration.
+    machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
+    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
     """
     config = again.placed(config)
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
-    feature_network(config.evaluation.features)  # a mistake in its name is told now, not after the training
+    features_of(config, features)  # a mistake in its name is told now, not after the training
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
@@ -88,8 +91,10 @@ def train(
         if world.rank == 0:
             stack.enter_context(lock(folder))
             _claim(config, folder, manifest(str(place)), chosen)
+            if unsealed := remark(folder):
+                progress(Note(unsealed))
         world.meet()  # the others begin when the folder is claimed
-        how = _How(progress if world.rank == 0 else ignore, device, chosen, world)
+        how = _How(progress if world.rank == 0 else ignore, device, chosen, world, features=features)
         return _train(config, folder, how, charge)
 
 
@@ -101,6 +106,10 @@ class _How:
     device: str
     choices: Choices
     world: World = ALONE
+    origin: str = ""
+    """What the run's checkpoints are of."""
+    features: str | Path | None = None
+    """Network behind the distances, in place of the configuration's."""
 
 
 def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) -> Results | None:
@@ -117,8 +126,10 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
             tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices, how)
+        how = replace(how, origin=origin(config, pictures.sha256))
         if world.rank == 0:
-            write_json(files.config, configuration.to_dict(again.standing(read_config(folder), config, files)))
+            standing = again.standing(read_config(folder), config, files)
+            write_json(files.config, configuration.to_dict(standing), sealed)
     with _unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
@@ -135,12 +146,12 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
                 with _phase(folder, "stage 2"):
                     _stage2(config, folder, latents, run.classes, how)
                 if world.rank == 0:
-                    write_json(files.config, configuration.to_dict(config))
+                    write_json(files.config, configuration.to_dict(config), sealed)
             world.meet()
         run = load(folder, device)
         run.world = world
         with _phase(folder, "evaluate"):
-            results = evaluate(run, say=lambda text: tell(Note(text)), pictures=pictures)
+            results = evaluate(run, say=lambda text: tell(Note(text)), pictures=pictures, features=how.features)
         if world.rank > 0:
             return None  # the first process reports
         page.write(folder)
@@ -150,23 +161,21 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
 def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices) -> None:
     """Make the run folder, or refuse one of another configuration, naming what differs.
 
-    A folder in which no pictures were read yet (no data.json) has nothing to lose: after a mistake in the first command
-    the mended one may take it.
+    A folder in which no pictures were read yet has nothing to lose: after a mistake in the first command the mended one
+    may take it.
     """
-    files = RunFolder(folder)
+    files, begun = RunFolder(folder), ready(config, folder)
     if files.config.is_file():
         found = read_config(folder)
-        if files.data.is_file():
+        if begun:
             again.refuse_other(folder, found, config)
-    elif any(path.suffix != ".part" and path.name != ".lock" for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and no run folder: choose another `out`")
-    if not files.data.is_file():  # else it stays as it is until the pictures are known to be the same
-        write_json(files.config, configuration.to_dict(config))  # first: it makes the folder a run folder
+    if not (begun and files.config.is_file()):  # else it stays until the pictures are known to be the same
+        write_json(files.config, configuration.to_dict(config), sealed)  # first: it makes the folder a run folder
     sweep(folder)
     for name in ("stage1", "prior", "stage2"):  # those that have ended are not opened again
         checkpoint.sweep(files.stage(name))
     if not files.manifest.is_file():
-        write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices))
+        write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices), sealed)
 
 
 @contextlib.contextmanager
@@ -182,7 +191,8 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
             count = f"{len(lost)} of {len(pictures)} pictures could not be read"
             tell(Note(f"{count}, others took their place: {first}{more}"))
             known = read_facts(RunFolder(folder).data)
-            write_json(RunFolder(folder).data, replace(known, unreadable={**known.unreadable, **lost}).to_json())
+            found = replace(known, unreadable={**known.unreadable, **lost})
+            write_json(RunFolder(folder).data, found.to_json(), sealed)
 
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], how: "_How") -> None:
@@ -211,9 +221,11 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
     place = before.get("source") if isinstance(before, dict) else None
     if isinstance(place, str) and pictures.source not in (place, located(place)):
         how.tell(Note(f"the pictures lie in {pictures.source} now, no longer in {place}; their content is the same"))
+    facts = replace(facts, unreadable=known if isinstance(known, dict) else {})
+    refuse_other(path, facts)
     how.world.meet()  # all have read what was there
     if how.world.rank == 0:
-        write_json(path, replace(facts, unreadable=known if isinstance(known, dict) else {}).to_json())
+        write_json(path, facts.to_json(), sealed)
 
 
 def _stage1(
@@ -252,7 +264,7 @@ def _stage1(
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
     if how.world.rank == 0:
-        write_safetensors(path, model.state_dict(), header)
+        write_safetensors(path, model.state_dict(), header, sealed)
 
 
 def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed, world: World = ALONE) -> None:
@@ -265,7 +277,7 @@ def _take_over(config: RunConfig, folder: Path, pictures: Pictures | Streamed, w
         raise UserError(f"the autoencoder of {other.folder} does not fit this run ({'; '.join(differs)})")
     path = RunFolder(folder).autoencoder
     if world.rank == 0 and not path.is_file():
-        write_safetensors(path, *read_safetensors(other.files.autoencoder))
+        write_safetensors(path, *read_safetensors(other.files.autoencoder), sealed)
 
 
 def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops: float, workers: int = 0) -> int:
@@ -280,8 +292,9 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     machine |= {"shard": how.choices.shard}
     before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
-        path, log = files.stage(stage.name), files.log
-        done = fit(stage, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
+        path, log = files.stage(stage.name), Log(files.log, sealed, grown)
+        ours = owned(stage, how.origin) if how.origin else stage
+        done = fit(ours, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
         if compiled:
             how.tell(Note(f"{stage.name}: compiling took {seconds_of_compiling() - before:.0f} s of it"))
     stage.model.load_state_dict(done.ema)
@@ -291,13 +304,15 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
 def _micro_batch(stage: str, folder: Path, how: _How, search: bool) -> MicroBatch:
     """What is computed at a time: as asked, else as the manifest remembers it, else on a GPU what is found to fit."""
     path = RunFolder(folder).manifest
-    kept = read_json(path).get("micro_batches", {}) if path.is_file() else {}
+    tree = read_json(path) if path.is_file() else {}
+    tree = tree if isinstance(tree, dict) else {}
+    there = tree.get("micro_batches")
+    kept = {name: size for name, size in there.items() if type(size) is int} if isinstance(there, dict) else {}
 
     def found(size: int) -> None:
         how.tell(Note(f"{stage}: in micro-batches of {size}, which fit into memory"))
         if os.environ.get("RANK", "0") == "0":
-            known = read_json(path)
-            write_json(path, known | {"micro_batches": known.get("micro_batches", {}) | {stage: size}})
+            write_json(path, tree | {"micro_batches": kept | {stage: size}}, sealed)
 
     asked = how.choices.micro_batch
     return MicroBatch(asked or kept.get(stage, 0), search and not asked, found)
@@ -345,8 +360,9 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     if how.world.rank == 0:
-        write_safetensors(path, model.state_dict(), header)
+        write_safetensors(path, model.state_dict(), header, sealed)
         RunFolder(folder).metrics_fast.unlink(missing_ok=True)  # of the base model that was shorter trained
+        forget_gone(folder)
 
 
 @contextlib.contextmanager
@@ -360,9 +376,9 @@ def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
         yield
     finally:
         path = RunFolder(folder).phases
-        rows = {row["name"]: row for row in read_json(path)} if path.is_file() else {}
-        row = rows.setdefault(name, {"name": name, "seconds": 0.0, "peak_memory_mib": 0})
-        row["seconds"] = round(row["seconds"] + time.perf_counter() - start, 2)
-        row["peak_memory_mib"] = max(row["peak_memory_mib"], round(peak_memory()))
+        rows = {row.name: row for row in read_phases(path)}
+        row = rows.get(name, Phase(name=name, seconds=0.0, peak_memory_mib=0))
+        seconds, memory = row.seconds + time.perf_counter() - start, max(row.peak_memory_mib, round(peak_memory()))
+        rows[name] = replace(row, seconds=round(seconds, 2), peak_memory_mib=memory)
         with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
-            write_json(path, list(rows.values()))
+            write_json(path, [dataclasses.asdict(row) for row in rows.values()], sealed)

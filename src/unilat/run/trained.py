@@ -12,17 +12,17 @@
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unilat.fields import FieldError
-from unilat.files import read_safetensors
+from unilat.files import read_bytes, read_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
@@ -32,7 +32,7 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig
 from unilat.results import Results
 from unilat.results import read as read_results
-from unilat.run import facts
+from unilat.run import facts, seal
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
@@ -45,7 +45,10 @@ from unilat.types import UserError
 
 Source = str | Path | Tensor | np.ndarray | Sequence[Any] | PictureSet
 """Whatever :meth:`Run.read` takes."""
+Model = TypeVar("Model", bound=torch.nn.Module)
 Speed = Literal["full", "fast"]
+LONGEST = 2**20
+"""Bytes that a configuration may have."""
 
 
 class Run:
@@ -60,10 +63,12 @@ class Run:
     def __init__(self, folder: Path, device: str = "auto", decoder: Speed = "full", base: Speed = "full"):
         self.folder, self.device = Path(folder), pick_device(device)
         self.config, files = read_config(self.folder), self.files
+        configuration.check(self.config)
+        seal.check(files.autoencoder, files.base)
         self.data = facts.read(files.data)
         tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
-        self.autoencoder = build_autoencoder(self.config, self.data.channels)
-        _fill(self.autoencoder, tensors, files.autoencoder)
+        build = functools.partial(build_autoencoder, self.config, self.data.channels)
+        self.autoencoder = _filled(build, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)
         self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
         self.base: Base | None = None
@@ -73,8 +78,7 @@ class Run:
                 raise UserError(
                     f"{folder}: {files.base.name} was trained on another encoder's latents; train stage 2 again"
                 )
-            self.base = build_base(self.config, self.classes)
-            _fill(self.base, tensors, files.base)
+            self.base = _filled(functools.partial(build_base, self.config, self.classes), tensors, files.base)
             self.base.eval().requires_grad_(False).to(self.device)
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()
@@ -86,7 +90,9 @@ class Run:
         self.few_base = self._few("base", self.base.denoise) if base == "fast" and self.base else None
 
     def _few(self, part: str, teacher: torch.nn.Module) -> FewSteps:
-        return FewSteps.load(self.files.few_steps(part), teacher)
+        path = self.files.few_steps(part)
+        seal.check(path)
+        return FewSteps.load(path, teacher)
 
     @property
     def files(self) -> RunFolder:
@@ -117,6 +123,7 @@ class Run:
     @property
     def results(self) -> Results:
         """What the run was measured to be worth, from ``metrics.json``; UserError where it was not measured yet."""
+        seal.check(self.files.metrics)
         return read_results(self.files.metrics)
 
     @functools.cached_property
@@ -309,15 +316,36 @@ def load(folder: str | Path, device: str = "auto", decoder: Speed = "full", base
 def read_config(folder: Path) -> RunConfig:
     """The configuration of a run folder; raises :class:`UserError` where it is none."""
     path = RunFolder(folder).config
+    seal.check(path)
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder (no {path.name} in it): make one with `unilat train`")
-    return configuration.from_json(path.read_text("utf-8", "replace"))
+    return read_config_file(path)
 
 
-def _fill(model: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Load weights, all of them and no others; raises :class:`UserError` where they are not this model's."""
+def read_config_file(path: Path) -> RunConfig:
+    """The configuration in a file; of a run's own only if it is what the run wrote. Raises :class:`UserError`."""
+    if path.name == RunFolder(path.parent).config.name:
+        seal.check(path)
     try:
+        text = read_bytes(path, LONGEST).decode("utf-8", "replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
+    return configuration.from_json(text)
+
+
+def _filled(build: Callable[[], Model], tensors: dict[str, Tensor], path: Path) -> Model:
+    """The model with these weights, all of them and no others; raises :class:`UserError` where they are another's.
+
+    Whether they are is seen before memory is taken for what a configuration asks for.
+    """
+    try:
+        with torch.device("meta"):
+            outline = build().state_dict()
+        if any(name not in outline or outline[name].shape != tensor.shape for name, tensor in tensors.items()):
+            raise RuntimeError("other names or shapes")
+        model = build()
         model.load_state_dict(tensors)
+        return model
     except RuntimeError:
         raise UserError(
             f"{path} does not hold this configuration's weights: delete it and run `unilat train` again"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat.metrics.classifier import train_classifier
-from unilat.metrics.features import feature_network
+from unilat.metrics.features import feature_network, refuse_program
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import Base
 from unilat.nets.condition import Condition
@@ -281,7 +281,9 @@ def _passing(subject: _Subject, size: int) -> dict[str, float]:
 
 def _judging(subject: _Subject) -> float:
     """Seconds of the feature network and of the classifier in an evaluation."""
-    spent, features = 0.0, feature_network(subject.config.evaluation.features)
+    spent, named = 0.0, subject.config.evaluation.features
+    refuse_program(named)
+    features = feature_network(named)
     if features is not None:
         some = subject.pictures[:64]
         spent += once(lambda: features(some)) / len(some) * phases.judged(subject.config, subject.data)

@@ -97,6 +97,8 @@ def of_model(
         claim(folder, identity)
     if model.sha256 is not None and path.is_file():
         tensors = read_safetensors(path)[0]
+        if "z" not in tensors:
+            raise UserError(f"{path} holds no latents: delete it, and the pictures are encoded again")
     else:
         say(f"encoding {len(pictures):,} pictures")
         tensors = _encoded(model, pictures, device)

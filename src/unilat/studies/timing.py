@@ -23,9 +23,9 @@ WARM, TIMED = 3, 8
 
 def step_of(stage: Stage, plan: Schedule, place: torch.device, capture: bool = False) -> tuple[float, int]:
     """Seconds of a step, and the examples that are computed at a time in it; ``capture``: replayed as a graph."""
-    if capture:
-        return _steps(stage, plan, place, MicroBatch(), capture=True), plan.batch
     micro = MicroBatch(search=place.type == "cuda")
+    if capture:
+        return _steps(stage, plan, place, micro, capture=True), micro.size or plan.batch
     if micro.search:
         _steps(stage, plan, place, micro, 1)  # finds what fits
     size = micro.size or plan.batch

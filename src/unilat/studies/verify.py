@@ -25,6 +25,7 @@ from unilat.run.evaluate import chosen, own_pictures
 from unilat.run.folder import RunFolder
 from unilat.run.parts import rows_of
 from unilat.run.records import Note, OnStep, ignore
+from unilat.run.seal import sealed
 from unilat.run.trained import Run
 from unilat.signals import Pictures
 from unilat.signals.stream import Streamed
@@ -73,7 +74,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
         placing=placing,
         slack=_slack(run, latents, held, samples, seed, tell),
     )
-    write_json(RunFolder(run.folder).verified, found.to_json())
+    write_json(RunFolder(run.folder).verified, found.to_json(), sealed)
     return found
 
 

@@ -11,7 +11,7 @@ plain one (``engine.py``), bit by bit. The first :data:`WARM` steps are real one
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from unilat.maths.seeds import Draws, key
 from unilat.training.ema import keep
 from unilat.training.fast import Choices
+from unilat.training.micro import out_of_memory
 from unilat.training.plan import Batch, Schedule, Stage
 from unilat.training.state import State
 
@@ -71,11 +72,14 @@ class Script(Draws):
 
     def begin(self, draws: Draws) -> None:
         """Fill the buffers with what ``draws`` gives for the same calls in the same order."""
-        if self._calls and self._next != len(self._calls):
-            raise ValueError(f"a step drew {self._next} times and the first one {len(self._calls)} times")
         self._source, self._next, self._whole = draws, 0, bool(self._calls)
         for call, buffer in self._calls:
             buffer.copy_(call(draws))
+
+    def end(self) -> None:
+        """All has been drawn that a step draws; ``ValueError`` where the first one drew another number of times."""
+        if self._next != len(self._calls):
+            raise ValueError(f"a step drew {self._next} times and the first one {len(self._calls)} times")
 
     def normal(self, like: Tensor) -> Tensor:
         blank = like.detach().new_empty(()).expand(like.shape)
@@ -92,6 +96,10 @@ class Script(Draws):
             self._calls.append((call, call(self._source).to(self._place).clone()))
         self._next += 1
         return self._calls[self._next - 1][1]
+
+
+class NoRoom(Exception):
+    """A step that did not happen: memory ran out before anything had moved."""
 
 
 class NotFinite(Exception):
@@ -113,10 +121,17 @@ def graphed(call: Callable[[], None], graphs: list[Any], stream: Any) -> Callabl
 
 
 class Captured:
-    """The steps of one fit on one device. ``prepare`` writes what moves in the stage into what it holds."""
+    """The steps of one fit on one device. ``prepare`` writes what moves in the stage into what it holds, until
+    ``release`` has been called."""
 
-    def __init__(self, state: State, prepare: Callable[[], object], tell: Callable[[str], None]):
-        self.state, self.prepare, self.tell = state, prepare, tell
+    def __init__(
+        self,
+        state: State,
+        prepare: Callable[[], object],
+        release: Callable[[], object],
+        tell: Callable[[str], None],
+    ):
+        self.state, self.prepare, self.release, self.tell = state, prepare, release, tell
         device, total = state.device, state.schedule.batch
         self.draws, self.batch = Script(total, device), ()
         # a fused AdamW reads its rate as float32 on a GPU; on a CPU it reads the number that the plain step has
@@ -127,12 +142,28 @@ class Captured:
         self._graphed = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self._graphed else None
 
+    @classmethod
+    @contextlib.contextmanager
+    def holding(cls, state: State, tell: Callable[[str], None]) -> Iterator["Captured | None"]:
+        """The steps of ``state``, whose stage holds what moves while the context lasts; None where it cannot."""
+        hold = state.stage.hold
+        with contextlib.ExitStack() as stack:
+            yield hold and cls(state, stack.enter_context(hold(state.device)), stack.close, tell)
+
     def step(self, rows: Batch) -> dict[str, float]:
-        """One step on ``rows``; the means over the batch, as the plain step tells them. Raises :class:`NotFinite`."""
+        """One step on ``rows``; the means over the batch, as the plain step tells them.
+
+        Raises :class:`NotFinite` and :class:`NoRoom`, and nothing has moved.
+        """
         state, schedule = self.state, self.state.schedule
         with self._aside():
             self._write(rows)
-            self._run("losses", self._losses)
+            try:
+                self._run("losses", self._losses)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise NoRoom from None
             *means, norm = self.told.tolist()  # the one time in a step that the host waits
             if not (math.isfinite(means[0]) and math.isfinite(norm)):
                 raise NotFinite(means[0], norm)
@@ -144,6 +175,15 @@ class Captured:
         state.step += 1
         self._done += 1
         return dict(zip(self.names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
+
+    def end(self) -> None:
+        """No captured steps any more: give back what they hold, and say so."""
+        self.release()
+        self.batch, self.draws, self.sums = (), Script(0, self.state.device), {}
+        self._graphs.clear()
+        self._replays.clear()
+        name, batch = self.state.stage.name, self.state.schedule.batch
+        self.tell(f"{name}: a batch of {batch} does not fit into memory at once, so that steps are not captured")
 
     def _write(self, rows: Batch) -> None:
         """Everything that a step reads."""
@@ -159,8 +199,9 @@ class Captured:
     def _losses(self) -> None:
         """Gradients, and in ``told`` the means over the batch and the gradient's norm."""
         state, total = self.state, self.state.schedule.batch
-        state.forget_gradients()
+        state.drop_gradients()
         loss, metrics = state.stage.losses(self.batch, self.draws)
+        self.draws.end()
         if loss.shape != (total,):
             raise ValueError(f"{state.stage.name}: losses are [{total}], one per example, not {list(loss.shape)}")
         (loss.sum() / total).backward()

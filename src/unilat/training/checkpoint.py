@@ -28,6 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from unilat.files import read_bytes
 from unilat.types import UserError
 
 FORMAT = 1
@@ -38,6 +39,8 @@ ROWS = "shard-{}-model-00001-of-00001.safetensors"
 _FILE = re.compile(rf"[a-z0-9_]+\.safetensors|state\.json|{ROWS.format('[0-9]{5}')}")
 _NAME = re.compile(r"step-(\d{10})(?:\.(\d+))?")
 _TEMPORARY = ".tmp-"
+_LONGEST = 2**26
+"""Bytes that a manifest may have."""
 _MANIFEST = "manifest.json"
 _STATE = "state.json"
 
@@ -148,13 +151,41 @@ def load(folder: Path, *, warn: Warn = warn_stderr) -> Checkpoint | None:
             raise UserError(
                 f"{path} was written by a newer unilat (format {error}, this one reads up to {ROWS_FORMAT}): update it"
             ) from error
-        except (_Invalid, OSError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        except Exception as error:  # whatever a made-up file makes of its readers
             warn(f"{path} is damaged ({error}); trying an older checkpoint")
             continue
         return checkpoint
     if found:
         raise UserError(f"{folder}: no checkpoint can be read; restore one, or delete the folder to start over")
     return None
+
+
+def looked_at(folder: Path) -> list[tuple[Path, str]]:
+    """The checkpoints of ``folder``, newest first, each with what is wrong with it; empty where nothing is."""
+    found = []
+    for path in _list(folder):
+        try:
+            _read(path)
+            found.append((path, ""))
+        except _Newer as error:
+            found.append((path, f"is of a newer unilat (format {error})"))
+        except Exception as error:  # whatever a made-up file makes of its readers
+            found.append((path, f"is damaged ({error})"))
+    return found
+
+
+def held(folder: Path) -> bool:
+    """Whether a live process holds the lock of ``folder``."""
+    path = folder / ".lock"
+    try:
+        if path.exists():
+            with filelock.FileLock(path, blocking=False):
+                return False
+    except filelock.Timeout:
+        return True
+    except OSError:  # a folder that cannot be written is nobody's
+        pass
+    return False
 
 
 def sweep(folder: Path) -> None:
@@ -273,7 +304,7 @@ def _rotate(folder: Path, newest: Path, keep: int, warn: Warn) -> None:
 
 def _read(path: Path) -> Checkpoint:
     """The checkpoint at ``path``, every byte of it hashed before it is parsed."""
-    content = (path / _MANIFEST).read_bytes()
+    content = read_bytes(path / _MANIFEST, _LONGEST)
     manifest = _parse(content, _MANIFEST)
     sealed = {key: value for key, value in manifest.items() if key != "sha256"}
     if content != _json(sealed | {"sha256": hashlib.sha256(_json(sealed)).hexdigest()}):
@@ -332,7 +363,7 @@ def _verified(path: Path, said: Mapping[str, Any]) -> bytes:
         raise _Invalid(f"{path.name} is missing")
     if path.stat().st_size != said["bytes"]:
         raise _Invalid(f"{path.name} has {path.stat().st_size} bytes instead of {said['bytes']}")
-    content = path.read_bytes()
+    content = read_bytes(path, path.stat().st_size)
     if hashlib.sha256(content).hexdigest() != said["sha256"]:
         raise _Invalid(f"{path.name} has changed")
     return content

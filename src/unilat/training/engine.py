@@ -15,7 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -25,9 +25,10 @@ from torch import Tensor
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
 from unilat.training.batches import placed, upcoming
-from unilat.training.capture import Captured, NotFinite
+from unilat.training.capture import Captured, NoRoom, NotFinite
+from unilat.training.fast import uncompiled
 from unilat.training.flat import Whole
-from unilat.training.journal import Journal
+from unilat.training.journal import Journal, Log
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
 from unilat.training.order import batch_indices, epochs_of
@@ -122,7 +123,8 @@ def _step(
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
     stop for: this process's or another's."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
-    names, totals, sums = _fitted(state, world, micro, rows)
+    with uncompiled(state.stage.model) if micro.seeking else nullcontext():  # each size tried would be compiled anew
+        names, totals, sums = _fitted(state, world, micro, rows)
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     # the one time in a step that anything is fetched from the device
@@ -238,10 +240,15 @@ def _loop(
         while state.step < last:
             beat()
             start = time.perf_counter()
+            rows, caught = next(batches), signals.number
+            if captured is not None:
+                try:
+                    means = _replayed(state, world, captured, rows)
+                except NoRoom:
+                    captured.end()
+                    captured = None
             if captured is None:
-                means, caught = _step(state, world, signals.number, next(batches), micro)
-            else:
-                means, caught = _replayed(state, world, captured, next(batches)), signals.number
+                means, caught = _step(state, world, signals.number, rows, micro)
             told, calibrated = _after(state, means)
             took = time.perf_counter() - start
             state.seconds += took
@@ -284,7 +291,7 @@ def fit(
     folder: Path,
     seed: int,
     *,
-    log: Path | None = None,
+    log: Path | Log | None = None,
     progress: Progress | None = None,
     stop_at: int | None = None,
     device: str = "auto",
@@ -326,7 +333,7 @@ def fit(
         stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
         batches = placed(stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers)), place)
-        captured = Captured(state, stack.enter_context(stage.hold(place)), tell) if capture and stage.hold else None
+        captured = stack.enter_context(Captured.holding(state, tell)) if capture else None
         told = _loop(state, world, batches, last, folder, journal, progress, warn, micro, captured)
         return Fitted(
             stage=stage.name,

@@ -163,6 +163,19 @@ def compile_each(blocks: Sequence[nn.Module]) -> None:
         block._compiled_call_impl = torch.compile(forward, backend=BACKEND, dynamic=False)
 
 
+@contextlib.contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """The compiled blocks of ``model`` as they are written, while the context lasts."""
+    kept = [(part, part._compiled_call_impl) for part in model.modules() if part._compiled_call_impl is not None]
+    try:
+        for part, _ in kept:
+            part._compiled_call_impl = None
+        yield
+    finally:
+        for part, call in kept:
+            part._compiled_call_impl = call
+
+
 def _renamed(function: Any, name: str) -> types.FunctionType:
     """A function of the same code under another name."""
     code = function.__code__.replace(co_name=name)

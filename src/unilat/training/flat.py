@@ -91,11 +91,15 @@ class Whole:
 
     def gradient(self) -> Flat:
         """The gradients as they stand, also those that were laid elsewhere; of weights without any, zeros."""
-        for name, parameter in self._trained.items():
-            mine = self.gradients.parts[name]
-            if parameter.grad is not mine:
-                mine.zero_() if parameter.grad is None else mine.copy_(parameter.grad)
-                parameter.grad = mine
+        laid = {name: (self.gradients.parts[name], one.grad) for name, one in self._trained.items()}
+        others = {name: pair for name, pair in laid.items() if pair[0] is not pair[1]}
+        if nothing := [mine for mine, grad in others.values() if grad is None]:
+            torch._foreach_zero_(nothing)  # pyright: ignore[reportPrivateImportUsage]
+        if elsewhere := [(mine, grad) for mine, grad in others.values() if grad is not None]:
+            into, grads = zip(*elsewhere, strict=True)
+            torch._foreach_copy_(into, grads)  # pyright: ignore[reportPrivateImportUsage]
+        for name, (mine, _) in others.items():
+            self._trained[name].grad = mine
         return self.gradients
 
     def forget_gradients(self) -> None:

@@ -3,26 +3,43 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from unilat.files import whole
+from unilat.files import Place, durable, read_bytes
 from unilat.types import UserError
+
+LONGEST = 2**36
+"""Bytes that a log may have."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A file of lines, and who must know of what is written to it."""
+
+    path: Path
+    place: Place = durable
+    """Where it is rewritten when a run goes back."""
+    grown: Callable[[Path], object] = lambda path: None
+    """Told when all lines so far are on the disk."""
 
 
 class Journal:
     """Appends lines of one stage to a file that other stages may share; with ``path`` None it does nothing."""
 
-    def __init__(self, path: Path | None, stage: str, step: int) -> None:
-        """Open ``path`` after dropping torn lines and the lines of ``stage`` beyond ``step``."""
-        self.path = path
+    def __init__(self, log: Path | Log | None, stage: str, step: int) -> None:
+        """Open the file after dropping torn lines and the lines of ``stage`` beyond ``step``."""
+        self.log = Log(log) if isinstance(log, Path) else log
         self._descriptor = -1
-        if path is None:
+        if self.log is None:
             return
+        path = self.log.path
+        own = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not through a link, nor into a pipe
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _rewind(path, stage, step)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            _rewind(self.log, stage, step)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | own, 0o666)
         except OSError as error:
             raise self._trouble(error) from error
 
@@ -40,11 +57,12 @@ class Journal:
 
     def sync(self) -> None:
         """Make what was written durable; called before each checkpoint, so that the log is never behind it."""
-        if self._descriptor >= 0:
+        if self.log is not None and self._descriptor >= 0:
             try:
                 os.fsync(self._descriptor)
             except OSError as error:
                 raise self._trouble(error) from error
+            self.log.grown(self.log.path)
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -52,18 +70,21 @@ class Journal:
             self._descriptor = -1
 
     def _trouble(self, error: OSError) -> UserError:
-        return UserError(f"{self.path} cannot be written ({error.strerror or error}); make room there, then run again")
+        assert self.log is not None
+        return UserError(
+            f"{self.log.path} cannot be written ({error.strerror or error}); make room there, then run again"
+        )
 
 
-def _rewind(path: Path, stage: str, step: int) -> None:
-    """Rewrite ``path`` without torn lines and without the lines of ``stage`` after ``step``; atomic."""
-    if not path.exists():
+def _rewind(log: Log, stage: str, step: int) -> None:
+    """Rewrite the file without torn lines and without the lines of ``stage`` after ``step``; atomic."""
+    if not log.path.exists():
         return
-    old = path.read_bytes()
+    old = read_bytes(log.path, LONGEST)
     new = b"".join(line for line in old.splitlines(keepends=True) if _stays(line, stage, step))
     if new == old:
         return
-    with whole(path, sync=True) as part:
+    with log.place(log.path) as part:
         part.write_bytes(new)
 
 

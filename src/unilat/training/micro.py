@@ -11,7 +11,7 @@ before anything has moved.
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar
 
@@ -22,6 +22,9 @@ from unilat.training.plan import Stage
 from unilat.types import UserError
 
 Result = TypeVar("Result")
+ROOM = 0.9
+"""The share of a GPU's memory that a micro-batch which is found may take: the rest is for fragments, for what compiled
+blocks take more than plain ones, and for evaluation."""
 
 
 def _unheard(size: int) -> None:
@@ -38,6 +41,13 @@ class MicroBatch:
     """Where they do not fit: go on with what does, instead of telling it and stopping."""
     found: Callable[[int], object] = _unheard
     """Is told each size that the search ends with, to be remembered: another one changes last bits."""
+    tried: bool = field(default=False, init=False)
+    """Whether a step has been made, so that what fits is known."""
+
+    @property
+    def seeking(self) -> bool:
+        """Whether the next step has yet to find what fits."""
+        return self.search and not self.tried and not self.size
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -59,7 +69,7 @@ class MicroBatch:
         Raises :class:`UserError` where it is a smaller one and nobody asked to search, or where not one row fits.
         """
         asked, given = min(self.size or rows, rows), self.size
-        while (done := _within_memory(attempt)) is None:
+        while (done := _within_memory(attempt, ROOM if self.seeking else 1.0)) is None:
             tried = min(self.size or rows, rows)
             if tried == 1:
                 raise UserError(
@@ -74,13 +84,24 @@ class MicroBatch:
                     f"{self.size} do: set micro_batch to {self.size}, or turn on checkpointing"
                 )
             self.found(self.size)
+        self.tried = True
         return done[0]
 
 
-def _within_memory(attempt: Callable[[], Result]) -> tuple[Result] | None:
-    """What ``attempt`` returns, or None where memory ran out, with all that it held given back."""
+def _within_memory(attempt: Callable[[], Result], room: float = 1.0) -> tuple[Result] | None:
+    """What ``attempt`` returns, or None where memory ran out, with all that it held given back.
+
+    ``room``: the share of a GPU's memory that it may take.
+    """
     try:
-        return (attempt(),)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        done = attempt()
+        if room == 1.0 or not torch.cuda.is_available():
+            return (done,)
+        if torch.cuda.max_memory_allocated() <= room * torch.cuda.mem_get_info()[1]:
+            return (done,)
+        del done
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

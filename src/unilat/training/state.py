@@ -142,6 +142,14 @@ class State:
         """No gradients."""
         self.laid.forget_gradients()
 
+    def drop_gradients(self) -> None:
+        """No gradients, nor memory for them: a pass lays them where it likes, :meth:`gradient` brings them together.
+
+        Half of the calls of adding each to a zero; a copy of all of them more. For small networks on one process.
+        """
+        for weight in self.trained:
+            weight.grad = None
+
     def release(self, whole: bool = True) -> None:
         """Give every weight memory of its own again, and drop the gradients; ``whole``: all processes have come so far
         as to give each other their rows of a shared model."""
@@ -218,7 +226,12 @@ class State:
                 for kept in optimizer.state.values():
                     if "step" in kept:
                         kept["step"].fill_(float(found.step))
-        self.stage.load_state(dict(stage))
+        try:
+            self.stage.load_state(dict(stage))
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise UserError(
+                f"{found.path} holds a state that no {self.stage.name} has ({error}): bring it back, or delete it"
+            ) from None
         if longer:
             warn(f"{self.stage.name} was {longer}")
         self.step = self.saved = found.step
