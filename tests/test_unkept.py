@@ -44,7 +44,7 @@ def test_a_read_only_run_is_measured_and_told(copy: Path, monkeypatch: pytest.Mo
     measuring = next(index for index, line in enumerate(lines) if line.startswith("measuring "))
     foretold = f"what is measured will be told and not kept: {copy} cannot be written (Read-only"
     assert foretold in " ".join(lines[:measuring])
-    assert lines[-1].startswith(f"error: what was measured is not kept: {copy}/evaluation.safetensors could not")
+    assert lines[-1].startswith(f"error: what was measured is not kept: {copy}/seal.json could not be written")
     with pytest.raises(Unkept) as caught:
         unilat.evaluate(unilat.load(copy))
     assert caught.value.results.bits.value == known["bits"]["measured"]["value"]

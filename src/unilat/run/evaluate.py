@@ -55,8 +55,7 @@ def evaluate(
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
     computes its part of the pictures, and process 0 alone asks the classifier and writes.
 
-    Raises :class:`~unilat.run.records.Unkept`, which has the results, where they cannot be written or the base model is
-    gone.
+    Raises ``Unkept``, which has the results, where they cannot be written or the base model is gone.
     """
     begun = time.perf_counter()
     for line in _foretold(run, source is None):
