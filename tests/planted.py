@@ -196,6 +196,8 @@ class PlantedRun:
     distilled, device, kind = False, torch.device("cpu"), Image(height=16, width=16, channels=3)
 
     def __init__(self, config: RunConfig, pictures: Pictures, folder: Path, *, learned: bool = False, base: Any = None):
+        if base is None:  # and none was asked for
+            config = replace(config, stage2=replace(config.stage2, samples=0))
         self.config, self.source, self.folder, self.base, self.learned = config, pictures, folder, base, learned
         self.data = Facts(channels=3, classes=tuple(CLASSES), sha256=pictures.sha256, source="planted")
         self.classes = list(CLASSES)

@@ -1,7 +1,9 @@
 """`unilat distill` on a real run of some seconds, and the commands that then take the fast networks."""
 
+import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,12 @@ from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.run.distill import DEFAULTS, DistillConfig, distill
 from unilat.run.evaluate import own_pictures
+from unilat.run.records import Note
 from unilat.run.students import decoder_teacher, distill_stage
+from unilat.studies.verify import verify_run
 from unilat.training.checkpoint import lock
 from unilat.training.fast import Choices
+from unilat.training.records import Step
 from unilat.types import UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -194,3 +199,47 @@ def test_without_a_base_model_there_is_none_to_distil(tiny_run: Path, tmp_path: 
         unilat.load(folder, base="fast")
     with pytest.raises(UserError, match="multiple"):
         distill(folder, DistillConfig(steps=5))
+
+
+def test_a_stopped_distillation_stands_in_nobodys_way(folder: Path, tmp_path: Path) -> None:
+    """Other settings have a folder of their own, told of the one that was stopped; the same settings go on with it.
+    Kills: a refusal that another folder is to be chosen, steps that are thrown away, a finished student that goes
+    before another is finished, settings that share a folder."""
+    run = shutil.copytree(folder, tmp_path / "run")
+    student, first = (run / "fast-decoder.safetensors").read_bytes(), DistillConfig(steps=1, samples=128)
+    notes, steps = list[str](), list[int]()
+
+    def stop(record: Step | Note) -> bool:
+        return not isinstance(record, Step) or record.step < 3
+
+    def listen(record: Step | Note) -> None:
+        if isinstance(record, Note):
+            notes.append(record.text)
+        else:
+            steps.append(record.step)
+
+    with pytest.raises(SystemExit):
+        distill(run, first, stop)
+    assert (run / "fast-decoder.safetensors").read_bytes() == student
+    (stopped,) = run.glob("distill-decoder-1-*")
+    told = f"{stopped} was stopped: its settings again go on with it; delete it if nobody will"
+    other = distill(run, replace(first, samples=64), listen)
+    assert (other.samples, steps) == (64, [1, 2]) and told in notes and stopped.is_dir()
+    with pytest.raises(SystemExit):
+        distill(run, replace(first, learning_rate=2e-3), stop)
+    assert len(list(run.glob("distill-decoder-1-*"))) == 2
+    steps.clear()
+    assert distill(run, first, listen).samples == 128 and steps == [4]
+    assert not stopped.exists() and (run / "fast-decoder.safetensors").read_bytes() != student
+
+
+def test_a_folder_that_cannot_be_written_is_told_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: pictures read, or anything measured, for a run that lies on a disk without rights."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    for start in (lambda: distill(folder, DEFAULTS["decoder"], pytest.fail), lambda: verify_run(unilat.load(folder))):
+        with pytest.raises(UserError, match=r"cannot be written \(Read-only file system\): take a copy"):
+            start()

@@ -1,17 +1,21 @@
 """Files whole or not at all, and read without trust."""
 
 import errno
+import io
 import json
 import math
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
 import unilat.files
-from unilat.files import read_json, read_safetensors, whole, write_json, write_safetensors
+from unilat.files import read_json, read_safetensors, sweep, whole, write_json, write_safetensors
+from unilat.training import checkpoint
+from unilat.training.journal import Journal
 from unilat.types import UserError
 
 
@@ -45,15 +49,21 @@ def test_a_failing_disk_leaves_the_old_file(
     write_safetensors(path, {"x": torch.ones(3)}, {"n": "old"})
     before = path.read_bytes()
 
-    def half(tensors: object, part: Path, metadata: object) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: object) -> int:
+            if self.tell() >= 8:
+                raise OSError(number, "disk")
+            return super().write(data)  # type: ignore[arg-type]
+
+    def half(part: Path, mode: str) -> Full:
         Path(part).write_bytes(before[:20])
-        raise OSError(number, "disk")
+        return Full()
 
     def refuse(*names: object) -> None:
         raise OSError(number, "disk")
 
     if place == "write":
-        monkeypatch.setattr(unilat.files, "save_file", half)
+        monkeypatch.setattr("builtins.open", half)
     else:
         monkeypatch.setattr(unilat.files.os, "replace", refuse)
     with pytest.raises(UserError, match=r"a\.safetensors could not be written .*disk.*free some space"):
@@ -161,9 +171,60 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [entry.name for entry in path.parent.iterdir()] == ["b.bin"] and path.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_rights_that_the_umask_leaves(tmp_path: Path, mask: int, mode: int) -> None:
+    """Kills: weights that the colleagues in the same group cannot read, though their folder says that they may, and a
+    secret that they can."""
+    before = os.umask(mask)
+    try:
+        write_safetensors(tmp_path / "a" / "w.safetensors", {"x": torch.ones(3)}, {})
+        write_json(tmp_path / "a" / "j.json", {})
+        checkpoint.save(tmp_path / "a" / "s", 1, {"model": {"x": torch.ones(3)}}, {})
+        Journal(tmp_path / "a" / "log.jsonl", "s", 0).close()
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert len(files) == 6
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {p.name: oct(mode) for p in files}
+
+
+def test_what_the_dead_left_is_swept(tmp_path: Path) -> None:
+    """Kills: temporary files that stay for ever, in folders below too, and the file that a live process is writing."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = [
+        ".d.9999999999999.part",
+        f".a.json.{gone.pid}.part",
+        f"b/.c.{gone.pid}.part",
+        f".own.{os.getpid()}.part",
+        ".old.part",
+    ]
+    stay = [f".live.{os.getppid()}.part", "a.part", "b/c.json"]
+    (tmp_path / "b").mkdir()
+    for name in left + stay:
+        (tmp_path / name).write_text("half")
+    sweep(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(stay)
+
+
+def test_equal_content_makes_equal_bytes(tmp_path: Path) -> None:
+    """Kills: a header whose order is a matter of chance, as safetensors writes it, or of the order it was given in:
+    equal runs then have weights of unequal hashes. The numbers lie at multiples of 8 bytes."""
+    tensors = {"b": torch.ones(3, dtype=torch.int64), "a": torch.zeros(2, 2)}
+    header = dict.fromkeys("abcdefghi", "1")
+    for number in range(8):
+        turned = dict(sorted(header.items(), reverse=number % 2 == 1))
+        write_safetensors(tmp_path / f"{number}", dict(sorted(tensors.items(), reverse=number > 3)), turned)
+    (content,) = {(tmp_path / f"{number}").read_bytes() for number in range(8)}
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    write_safetensors(tmp_path / "other", tensors, header | {"a": "2"})
+    assert (tmp_path / "other").read_bytes() != content
+
+
 def test_there_is_one_writer() -> None:
-    """Kills: a room that renames a file of its own making; checkpoints and data sets rename folders."""
+    """Kills: a room that renames a file of its own making (checkpoints and data sets rename folders), or has
+    safetensors make it, which nobody but its owner may read then."""
     source = Path(unilat.files.__file__).parent
-    ways = re.compile(r"os\.(?:replace|rename)\(|mkstemp|\.rename\(|NamedTemporaryFile")
+    ways = re.compile(r"os\.(?:replace|rename)\(|mkstemp|\.rename\(|NamedTemporaryFile|save_file\(")
     found = {path.relative_to(source).as_posix() for path in source.rglob("*.py") if ways.search(path.read_text())}
     assert found == {"files.py", "training/checkpoint.py", "signals/catalogue.py"}

@@ -244,7 +244,7 @@ def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
     """Kills: counts of one part told as another's, height for channels, another hash; pictures that no part uses
     (copies of test pictures, say) left out of the count of all."""
     told = replace(pictures, skipped=(("a", "b"), ("c", "d")), converted={"resized": 5})
-    job._remember(tmp_path, told, (PARTS[0][:-3], *PARTS[1:]))
+    job._remember(tmp_path, told, (PARTS[0][:-3], *PARTS[1:]), how())
     facts = {
         "source": "planted",
         "count": 72,

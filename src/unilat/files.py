@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from unilat.types import UserError
@@ -53,10 +53,59 @@ def durable(path: Path) -> AbstractContextManager[Path]:
     return whole(path, sync=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left in ``folder`` and below; what another live process writes stays.
+
+    Processes of other machines count as dead: whoever sweeps holds the folder.
+    """
+    for part in folder.rglob(".*.part"):
+        process = part.name.split(".")[-2]
+        if not (process.isdecimal() and int(process) != os.getpid() and _alive(int(process))):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this number runs here; where asking would end it, nobody asks."""
+    if os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def writable(folder: Path) -> None:
+    """Raise :class:`UserError` where nothing can be written into ``folder``: better before hours of work than after."""
+    part = folder / f".probe.{os.getpid()}.part"
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): take a copy of it") from None
+
+
 def write_safetensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str], place: Place = whole) -> None:
-    """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`."""
+    """Write a safetensors file atomically; a failing disk leaves what was there and raises :class:`UserError`.
+
+    Equal tensors and an equal header make equal bytes, which safetensors' own writer does not: it shuffles the header.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda part: save_file(plain, part, metadata=header | {"sha256": digest(plain)}), place)
+    data = save(plain)
+    end = 8 + int.from_bytes(data[:8], "little")
+    told = dict(sorted((header | {"sha256": digest(plain)}).items()))
+    text = json.dumps({"__metadata__": told, **json.loads(data[8:end])}).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers lie where they can be mapped
+
+    def write(part: Path) -> None:
+        with open(part, "wb") as file:  # made by Python, whose files have the rights that the umask leaves
+            for piece in (len(text).to_bytes(8, "little"), text, memoryview(data)[end:]):
+                file.write(piece)
+
+    _replace(path, write, place)
 
 
 def write_json(path: Path, value: Any, place: Place = whole) -> None:
@@ -150,7 +199,7 @@ def _replace(path: Path, write: Callable[[Path], Any], place: Place = whole) -> 
     try:
         with place(path) as part:
             write(part)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{path} could not be written ({error}): free some space or choose another place") from None
 
 

@@ -371,6 +371,23 @@ def test_the_lock_refuses_the_living_and_passes_on_from_the_dead(tmp_path: Path)
     assert written(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ENOLCK])
+def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Kills: a file `.lock` that stays for ever after a disk failed, and one of somebody else that goes."""
+
+    def fail(held: object) -> None:
+        (tmp_path / ".lock").touch()
+        raise OSError(number, "disk")
+
+    monkeypatch.setattr("filelock.FileLock._acquire", fail)
+    for before in ("", "12345\n"):
+        if before:
+            (tmp_path / ".lock").write_text(before)
+        with pytest.raises(UserError, match=r"cannot be written \(disk\)"), checkpoint.lock(tmp_path):
+            pytest.fail("locked")
+        assert written(tmp_path) == ([".lock"] if before else [])
+
+
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     """Kills: a traceback in place of the one line."""
     (tmp_path / "file").write_text("")

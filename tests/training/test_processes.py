@@ -260,10 +260,11 @@ def test_a_process_that_dies_or_hangs_is_noticed(tmp_path: Path, fault: str, sha
     ],
 )
 def test_processes_without_torchrun_do_not_wait_for_ever(
-    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], line: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], given: dict[str, str], line: str
 ) -> None:
-    """Kills: an environment that another program has left taken for a run of many, a rendezvous without an end."""
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
+    """Kills: an environment that another program has left taken for a run of many, a rendezvous without an end, or
+    without a word while it lasts."""
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -272,6 +273,9 @@ def test_processes_without_torchrun_do_not_wait_for_ever(
     with pytest.raises(UserError, match=re.escape(line)):
         parallel.join(torch.device("cpu"))
     assert time.monotonic() - begun < 10
+    said = capsys.readouterr().err
+    waits = "waiting at 127.0.0.1:9 for 2 processes, as WORLD_SIZE says; unset it for one alone\n"
+    assert (waits in said) == (given.get("MASTER_PORT") == "9")
 
 
 def test_a_round_that_never_ends_is_ended(tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unilat.cli import waiting
+from unilat.cli import streams, waiting
 from unilat.cli.parse import parse, root_help, version
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    with streams.steady():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(words: list[str]) -> int:
     try:
         if not words or words[0] in ("-h", "--help", "help", "--version"):
             print(version() if words and words[0] == "--version" else root_help(), flush=True)
@@ -33,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted: nothing after the last save is kept", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `unilat ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        streams.nowhere()
         return 0
     except Exception as error:
         return _failed(error)

@@ -312,16 +312,23 @@ class Evaluate:
         import unilat
         from unilat.cli.output import Output
         from unilat.cli.tables import metrics_table
+        from unilat.run.records import Unkept
 
         with Output(self.json) as output:
             output.unsealed(self.run)
             run = unilat.load(self.run, decoder=self.decoder, base=self.base)
             given = run.read(self.data) if self.data else None
-            results = unilat.evaluate(run, given, say=output.say, features=self.features)
+            unkept = None
+            try:
+                results = unilat.evaluate(run, given, say=output.say, features=self.features)
+            except Unkept as error:
+                unkept, results = error, error.results
             if given is None:
                 output.result(results.to_json(), metrics_table(results))
             else:
                 output.result(results.to_json() | given.counted(), metrics_table(results, kind="pictures"))
+            if unkept:
+                raise unkept
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from unilat.cli.helptext import MARKERS, help_text
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, to_json
+from unilat.signals import located
 from unilat.types import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class ConfiguredTrain:
         from unilat.cli.progress import TrainingProgress
         from unilat.cli.tables import description_table, metrics_table
         from unilat.run.folder import RunFolder
+        from unilat.run.records import Unkept
 
         with Output(self.options.json) as output:
             check(self.settings)
@@ -112,9 +114,13 @@ class ConfiguredTrain:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
-            with TrainingProgress(output.console) as progress:
-                named = {"choices": choices, "features": self.options.features}
-                run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)
+            named = {"choices": choices, "features": self.options.features}
+            try:
+                with TrainingProgress(output.console) as progress:
+                    run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)
+            except Unkept as error:
+                output.result(error.results.to_json(), metrics_table(error.results))
+                raise
             if os.environ.get("RANK", "0") == "0":  # under torchrun the first process alone reports
                 report = str(RunFolder(self.folder).report)
                 output.result(run.results.to_json() | {"report": report}, metrics_table(run.results, self.folder))
@@ -172,8 +178,7 @@ def _start(options: Train) -> RunConfig:
     else:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
-    source = str(Path(options.data)) if Path(options.data).exists() else options.data  # `folder/` is `folder`
-    config = replace(config, data=replace(config.data, source=source))
+    config = replace(config, data=replace(config.data, source=located(options.data)))
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.target_bpp is not None and options.loss_factor is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from unilat.cli import streams
 from unilat.cli.naming import arguments_named
 
 _EVERY = 2.0  # seconds between two lines of `note`
@@ -71,8 +72,12 @@ class Output:
     def result(self, values: Mapping[str, object], text: str) -> None:
         """The command's one answer: ``values`` as JSON, or ``text``. Closes the output."""
         self._exit.close()
-        plainly = json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) if self.as_json else ""
-        print(plainly or arguments_named(text))
+        if self.as_json:
+            text = json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False)
+            escaped = json.dumps(plain(values), indent=2, allow_nan=False)  # a name must stay what it is
+            streams.told(text if streams.encodable(text) else escaped)
+        else:
+            streams.told(arguments_named(text))
 
 
 def plain(value: Any) -> Any:

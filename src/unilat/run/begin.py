@@ -19,6 +19,7 @@ from unilat.recipe.config import RunConfig
 from unilat.run import train as job
 from unilat.run.records import Listener, OnStep, Stopped
 from unilat.run.trained import Run, load
+from unilat.signals import located
 from unilat.training.fast import Choices
 from unilat.types import UserError
 
@@ -107,8 +108,8 @@ def configured(
             raise UserError("a configuration and a preset both name where to start: give one of them")
         config = data if size is None else replace(data, data=replace(data.data, size=size))
     else:
-        name = str(Path(data)) if Path(data).exists() else str(data)  # `folder/` is `folder`
-        config = presets.get(preset or (name if name in presets.PRESETS else "small"), size=size)
+        name = located(str(data))
+        config = presets.get(preset or (str(data) if str(data) in presets.PRESETS else "small"), size=size)
         config = replace(config, data=replace(config.data, source=name))
     if target_bpp is not None:
         if not (math.isfinite(target_bpp) and target_bpp > 0):

@@ -2,10 +2,12 @@
 
     load → the teacher's paths → student → fast-decoder.safetensors or fast-base.safetensors
 
-Goes on where it stopped, like the training it follows; the full networks stay as they are.
+Goes on where it stopped, like the training it follows, each way of distilling in a folder of its own; the full
+networks stay as they are, and a finished student until another is finished.
 """
 
 import dataclasses
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,8 +17,10 @@ from typing import Literal
 from torch import nn
 
 from unilat.fields import at_least
+from unilat.files import writable
 from unilat.maths.samplers import uniform_grid
 from unilat.models.few_steps import FewSteps, coarse
+from unilat.models.latents import fingerprint
 from unilat.run.classes import labels_of
 from unilat.run.evaluate import own_pictures
 from unilat.run.folder import RunFolder
@@ -115,6 +119,7 @@ def distill(
     if config.part == "base" and config.truth:
         raise UserError("`truth` is for the decoder: a base model's paths end at no picture of the data; leave it out")
     run = load(folder, device)
+    writable(folder)
     teacher = _decoder(run, progress, config) if config.part == "decoder" else _base(run, config)
     name, every = f"distill-{config.part}-{config.steps}", config.teacher_steps // config.steps
     evaluation = run.config.evaluation
@@ -124,12 +129,13 @@ def distill(
     settings |= {"decoder_range": list(evaluation.decoder_range)} if config.part == "decoder" else {}
     stage = distill_stage(name, teacher, every, config.truth, settings)
     files, how = RunFolder(run.folder), choices or Choices()
+    place = _place(files, name, [settings, fingerprint(teacher.network)], progress)
     both = nn.ModuleList([stage.model, teacher.network])
     with lock(run.folder), applied(both, how, how.compile == "on", run.device):
         done = fit(
             stage,
             _schedule(config),
-            files.stage(name),
+            place,
             config.seed,
             log=Log(files.log, sealed, grown),
             progress=progress,
@@ -140,7 +146,7 @@ def distill(
     path = files.few_steps(config.part)
     student = FewSteps(stage.model, coarse(teacher.grid, every), temperature, guidance)
     student.save(path, teacher.network, sealed, settings=json.dumps(settings))
-    shutil.rmtree(files.stage(name))  # the student is saved; a later call begins anew
+    shutil.rmtree(place)  # the student is saved; a later call begins anew
     return Distilled(
         path=path,
         part=config.part,
@@ -151,6 +157,16 @@ def distill(
         temperature=temperature,
         guidance=guidance,
     )
+
+
+def _place(files: RunFolder, name: str, settings: list[object], progress: OnStep) -> Path:
+    """The folder of this way of distilling, which it goes on in; others that were stopped are told, and stay."""
+    own = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    place = files.stage(f"{name}-{own}")
+    for other in sorted(files.path.glob("distill-*")):
+        if other != place:
+            progress(Note(f"{other} was stopped: its settings again go on with it; delete it if nobody will"))
+    return place
 
 
 def _decoder(run: Run, progress: OnStep, config: DistillConfig) -> Teacher:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from unilat import results
-from unilat.files import write_safetensors
+from unilat.files import writable, write_safetensors
 from unilat.maths.rate import LN2, RateTerms
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
@@ -18,11 +19,13 @@ from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run import classes
+from unilat.run.again import places
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
 from unilat.run.making import making, mismatches
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
+from unilat.run.records import Unkept
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
 from unilat.run.trained import Run, Source
@@ -57,8 +60,12 @@ def evaluate(
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
     computes its part of the pictures, and process 0 alone asks the classifier and writes.
+
+    Raises ``Unkept``, which has the results, where they cannot be written or the base model is gone.
     """
     begun = time.perf_counter()
+    for line in _foretold(run, source is None):
+        say(line)
     if source is None and pictures is None:
         pictures = own_pictures(run)
     given = None if source is None else run.read(source)
@@ -100,19 +107,52 @@ def evaluate(
         costs=_costs(run, begun),
         making=making(run),
     )
-    if source is None and run.world.rank == 0:
-        _keep(run, found, arrays)
+    if run.world.rank == 0:
+        _keep(run, found, arrays, own=source is None)
     return found
 
 
-def _keep(run: Run, found: Results, arrays: dict[str, Tensor]) -> None:
-    """Write what was found on the run's own pictures into its folder."""
-    files = RunFolder(run.folder)
-    if run.distilled:
-        results.write(files.metrics_fast, found, sealed)
-    else:
-        write_safetensors(files.evaluation, arrays, {}, sealed)
-        results.write(files.metrics, found, sealed)
+def _foretold(run: Run, own: bool) -> list[str]:
+    """What is known to be missing before anything is measured."""
+    lines = [_lost(run)] if _lost(run) else []
+    if own and run.world.rank == 0:
+        try:
+            writable(run.folder)
+        except UserError as error:
+            lines.append(f"what is measured will be told and not kept: {error}")
+    return lines
+
+
+def _lost(run: Run) -> str:
+    """Why there is no base model where there should be one; nothing where all is well."""
+    if run.base is not None or run.config.stage2.samples == 0:
+        return ""
+    return (
+        f"{RunFolder(run.folder).base} is not there, so nothing is sampled: bring it back, or go on with `unilat train`"
+    )
+
+
+def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> None:
+    """Write what belongs into the run folder; what was measured with a base model that is gone stays there."""
+    files, lost = RunFolder(run.folder), _lost(run)
+    try:
+        if own and run.distilled:
+            results.write(files.metrics_fast, found, sealed)
+        elif own and not (lost and _knows_base(files.metrics)):
+            write_safetensors(files.evaluation, arrays, {}, sealed)
+            results.write(files.metrics, found, sealed)
+    except UserError as error:
+        raise Unkept(f"what was measured is not kept: {error}", found) from None
+    if lost:
+        raise Unkept(f"not all was measured: {lost}", found)
+
+
+def _knows_base(path: Path) -> bool:
+    """Whether results were measured with a base model; such as cannot be read were not."""
+    try:
+        return path.is_file() and results.read(path).base_bits is not None
+    except UserError:
+        return False
 
 
 def features_of(
@@ -140,13 +180,25 @@ def _about(run: Run, given: PictureSet, measured: Tensor, own: Pictures | Stream
 
 def own_pictures(run: Run) -> Pictures | Streamed:
     """What the run was trained from, read again; raises :class:`UserError` where it is no longer that."""
-    pictures = read_pictures(run.config.data, run.data.channels, run.data.streamed)
-    if pictures.sha256 != run.data.sha256:
-        raise UserError(
-            f"{run.config.data.source} has changed since this run was trained, so what was held out is lost; "
-            f"name the pictures to measure, `unilat evaluate {run.folder} DATA`"
-        )
-    return pictures
+    data, problems = run.config.data, list[UserError]()
+    found = places(data.source, run.folder)
+    for place in found or [data.source]:
+        try:
+            pictures = read_pictures(replace(data, source=place), run.data.channels, run.data.streamed)
+        except UserError as problem:  # something else of this name, unless nothing is better
+            problems.append(problem)
+            continue
+        if pictures.sha256 == run.data.sha256:
+            return pictures
+    if problems and len(problems) == len(found):
+        raise problems[0]
+    lost = problems and not found
+    what = "is no longer there" if lost else "has changed since this run was trained, so what was held out is lost"
+    raise UserError(
+        f"{data.source} {what}; if the pictures lie elsewhere now, train this run again with them, `out` {run.folder} "
+        f"and the configuration {RunFolder(run.folder).config}: it looks whether they are the same, and remembers. "
+        f"Others are measured by `unilat evaluate {run.folder} DATA`"
+    )
 
 
 def held_out(run: Run, pictures: Pictures | Streamed | None = None) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from unilat.results import Results
 from unilat.training.records import Step
+from unilat.types import UserError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,15 @@ OnStep = Callable[[Step | Note], object]
 
 def ignore(record: Step | Note) -> None:
     """The :data:`OnStep` of whoever wants to hear nothing."""
+
+
+class Unkept(UserError):
+    """Measured, but not all of what was asked for, or not written where it belongs."""
+
+    def __init__(self, why: str, results: Results):
+        super().__init__(why)
+        self.results = results
+        """What there is."""
 
 
 class Stopped(Exception):

@@ -368,4 +368,5 @@ def schedule(config: Stage1Config | Stage2Config) -> Schedule:
         decay=config.decay,
         ema_halflife=config.ema_halflife,
         clip=config.clip,
+        may_grow=True,
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unilat.files import read_json, read_safetensors, write_json, write_safetensors
+from unilat.files import read_json, read_safetensors, sweep, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
 from unilat.models.latents import LatentSet, fingerprint
@@ -28,6 +28,7 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.results import Phase, Results, read_phases
+from unilat.run import again
 from unilat.run.claim import origin, ready, refuse_other
 from unilat.run.evaluate import evaluate, features_of
 from unilat.run.facts import Facts
@@ -35,11 +36,12 @@ from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.records import Note, OnStep, ignore
-from unilat.run.seal import grown, remark, sealed
+from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
 from unilat.run.trained import Run, load, read_config
-from unilat.signals import Pictures, kind_of
+from unilat.signals import Pictures, kind_of, located
 from unilat.signals.stream import Streamed
+from unilat.training import checkpoint
 from unilat.training.capture import captures
 from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
@@ -75,6 +77,7 @@ def train(
     machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
     :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
     """
+    config = again.placed(config)
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
@@ -122,8 +125,11 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         for note in pictures.notes:
             tell(Note(note))
         indices = split_pictures(config, pictures)
-        _remember(folder, pictures, indices, world)
+        _remember(folder, pictures, indices, how)
         how = replace(how, origin=origin(config, pictures.sha256))
+        if world.rank == 0:
+            standing = again.standing(read_config(folder), config, files)
+            write_json(files.config, configuration.to_dict(standing), sealed)
     with _unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
@@ -139,6 +145,8 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
                     latents = _latents(run, pictures, indices[0], tell)
                 with _phase(folder, "stage 2"):
                     _stage2(config, folder, latents, run.classes, how)
+                if world.rank == 0:
+                    write_json(files.config, configuration.to_dict(config), sealed)
             world.meet()
         run = load(folder, device)
         run.world = world
@@ -159,16 +167,13 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
     files, begun = RunFolder(folder), ready(config, folder)
     if files.config.is_file():
         found = read_config(folder)
-        share = config.data.unreadable_share
-        lengthened = replace(found, evaluation=config.evaluation, data=replace(found.data, unreadable_share=share))
-        if lengthened != config and begun:
-            differs = "; ".join(configuration.differences(lengthened, config))
-            raise UserError(
-                f"{folder} holds a run of another configuration ({differs}): choose another `out`, or delete it"
-            )
-    write_json(files.config, configuration.to_dict(config), sealed)  # first: it makes the folder a run folder
-    for left in folder.glob(".*.part"):  # of a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+        if begun:
+            again.refuse_other(folder, found, config)
+    if not (begun and files.config.is_file()):  # else it stays until the pictures are known to be the same
+        write_json(files.config, configuration.to_dict(config), sealed)  # first: it makes the folder a run folder
+    sweep(folder)
+    for name in ("stage1", "prior", "stage2"):  # those that have ended are not opened again
+        checkpoint.sweep(files.stage(name))
     if not files.manifest.is_file():
         write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices), sealed)
 
@@ -190,9 +195,7 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
             write_json(RunFolder(folder).data, found.to_json(), sealed)
 
 
-def _remember(
-    folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], world: World = ALONE
-) -> None:
+def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], how: "_How") -> None:
     """What was read, or a refusal where it is not what this run began with."""
     labelled = set(pictures.labels[indices[0]].unique().tolist())
     facts = Facts(
@@ -217,10 +220,13 @@ def _remember(
             f"{pictures.source} has changed since {folder} was begun: choose another `out`, or bring the pictures back"
         )
     known = before.get("unreadable") if isinstance(before, dict) else None
+    place = before.get("source") if isinstance(before, dict) else None
+    if isinstance(place, str) and pictures.source not in (place, located(place)):
+        how.tell(Note(f"the pictures lie in {pictures.source} now, no longer in {place}; their content is the same"))
     facts = replace(facts, unreadable=known if isinstance(known, dict) else {})
     refuse_other(path, facts)
-    world.meet()  # all have read what was there
-    if world.rank == 0:
+    how.world.meet()  # all have read what was there
+    if how.world.rank == 0:
         write_json(path, facts.to_json(), sealed)
 
 
@@ -345,7 +351,7 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
 
 def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, classes: list[str], how: _How) -> None:
     path = RunFolder(folder).base
-    if path.is_file():
+    if again.has_base(config, RunFolder(folder)):
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
@@ -357,6 +363,8 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}
     if how.world.rank == 0:
         write_safetensors(path, model.state_dict(), header, sealed)
+        RunFolder(folder).metrics_fast.unlink(missing_ok=True)  # of the base model that was shorter trained
+        forget_gone(folder)
 
 
 @contextlib.contextmanager

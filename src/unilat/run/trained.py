@@ -11,6 +11,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class Run:
         self.autoencoder.eval().requires_grad_(False).to(self.device)
         self.encoder_sha256 = fingerprint(self.autoencoder.encoder)
         self.base: Base | None = None
-        if files.base.is_file():
+        if os.path.lexists(files.base):  # else one that cannot be read would pass for none
             tensors, header = read_safetensors(files.base)
             if header.get("encoder_sha256") != self.encoder_sha256:
                 raise UserError(

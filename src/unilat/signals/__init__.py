@@ -3,7 +3,7 @@
 from unilat.signals.catalogue import CATALOGUE, get
 from unilat.signals.crops import held_out_fit
 from unilat.signals.kind import Image, kind_of, to_bytes, to_unit
-from unilat.signals.load import load
+from unilat.signals.load import load, located
 from unilat.signals.look import Look, look
 from unilat.signals.pictures import Pictures, Progress
 from unilat.signals.source import Source, open_source
@@ -20,6 +20,7 @@ __all__ = [
     "held_out_fit",
     "kind_of",
     "load",
+    "located",
     "look",
     "open_source",
     "split",

@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from unilat.files import whole
+from unilat.types import UserError
 
 Arrays = dict[str, np.ndarray]
 
 
 def cache_folder() -> Path:
-    """The folder's path; nothing is created by asking."""
+    """The folder's path; nothing is created by asking. Raises :class:`UserError` for a user who has no home."""
     named = os.environ.get("UNILAT_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "unilat"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".cache" / "unilat"
+    except RuntimeError:
+        raise UserError("there is no home folder to keep files in: name a folder in UNILAT_CACHE") from None
 
 
 def cached_arrays(key: str, make: Callable[[], Arrays]) -> Arrays:

@@ -11,8 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from unilat.files import whole
 from unilat.signals.cache import cache_folder
@@ -53,11 +52,11 @@ def write(path: Path, index: Index) -> bool:
             said[one.name] = value
     try:
         with whole(path) as part:
-            save_file(arrays, part, metadata={"index": json.dumps(said)})
+            part.write_bytes(save(arrays, metadata={"index": json.dumps(said)}))
             total = _sum(part)
             with open(part, "ab") as file:
                 file.write(total)
-    except (OSError, SafetensorError):
+    except OSError:
         return False
     return True
 

@@ -27,6 +27,12 @@ NATURAL_SIZE = {
 FOLDER_SIZE = 64  # of folders and tables where none is asked for
 
 
+def located(source: str) -> str:
+    """``source`` so that it is found from every folder: a name of the catalogue as it is, a path from the root on."""
+    there = source not in catalogue.CATALOGUE and Path(source).exists()
+    return str(Path(source).absolute()) if there else source
+
+
 def load(
     source: str,
     *,

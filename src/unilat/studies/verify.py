@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unilat.fields import at_least
-from unilat.files import write_json
+from unilat.files import writable, write_json
 from unilat.maths.levels import Table
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
@@ -58,6 +58,7 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     gone or are no longer what they were.
     """
     at_least(1, samples, "samples")
+    writable(run.folder)
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     images = rows_of(pictures, test_indices, test_indices)

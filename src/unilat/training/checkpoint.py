@@ -203,7 +203,7 @@ def lock(folder: Path) -> Iterator[None]:
     The system drops the lock with the process, however it dies, so a dead trainer's folder is free at once.
     """
     path = folder / ".lock"
-    held = filelock.FileLock(path)
+    held, before = filelock.FileLock(path), path.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held.acquire(blocking=False)
@@ -216,6 +216,8 @@ def lock(folder: Path) -> Iterator[None]:
             "wait for it or choose another folder"
         ) from error
     except OSError as error:
+        with contextlib.suppress(OSError):  # made, and not locked; what stood there may be another's
+            path.unlink() if not before and not path.stat().st_size else None
         raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
     try:
         with contextlib.suppress(OSError):  # a system that locks the file's bytes too: the others are not told a pid
@@ -246,7 +248,7 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _write(path: Path, content: bytes) -> dict[str, int | str]:
     """Write and sync one new file; returns what the manifest says of it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
         while rest:

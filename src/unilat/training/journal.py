@@ -39,7 +39,7 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _rewind(self.log, stage, step)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | own, 0o644)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | own, 0o666)
         except OSError as error:
             raise self._trouble(error) from error
 

@@ -190,6 +190,9 @@ def join(device: torch.device) -> World:
         raise UserError(
             f"WORLD_SIZE is {size}, and {lack} set: start with torchrun, or unset WORLD_SIZE for one process"
         )
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun has started the others itself
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        sys.stderr.write(f"waiting at {where} for {size} processes, as WORLD_SIZE says; unset it for one alone\n")
     backend, timeout = ("cpu:gloo,cuda:nccl", TIMEOUT + LATER) if device.type == "cuda" else ("gloo", TIMEOUT)
     try:
         store, rank, count = next(rendezvous("env://", timeout=MEETING))

@@ -107,6 +107,10 @@ class Schedule:
     save_every: int = 500
     keep: int = 2
     """Checkpoints kept."""
+    may_grow: bool = False
+    """Whether checkpoints of fewer ``samples`` are gone on with (``training/longer.py``)."""
+    again: int = 0
+    """Samples after which the rate, which had fallen by a shorter plan, began to rise from 0 again; 0: it never did."""
 
     @property
     def steps(self) -> int:
@@ -115,7 +119,7 @@ class Schedule:
     def rate(self, samples: int) -> float:
         """Learning rate of the step that ends with ``samples`` seen."""
         left = self.samples + self.batch - samples  # so that the last step still moves
-        share = min(1.0, samples / self.warmup if self.warmup > 0 else 1.0)
+        share = min(1.0, (samples - self.again) / self.warmup if self.warmup > 0 else 1.0)
         if self.decay > 0:
             fall = min(1.0, max(0.0, left / (self.decay * self.samples)))
             share *= fall if self.decay_shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * fall)

@@ -13,6 +13,7 @@ from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
 from unilat.training.flat import Flat, Whole
+from unilat.training.longer import lengthened
 from unilat.training.muon import is_inner
 from unilat.training.parallel import ALONE, World
 from unilat.training.plan import Schedule, Stage
@@ -21,7 +22,7 @@ from unilat.types import UserError
 if TYPE_CHECKING:
     from unilat.training.sharded import Pieces, Sharded
 
-_FREE = ("log_every", "save_every", "keep")
+_FREE = ("log_every", "save_every", "keep", "may_grow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,8 @@ class State:
         """What a resumed run must share with its first part to be the same run, as JSON."""
         fields = {k: v for k, v in dataclasses.asdict(self.schedule).items() if k not in _FREE}
         fields |= {"betas": list(self.schedule.betas), "clip": str(self.schedule.clip)}
+        if not self.schedule.again:
+            del fields["again"]  # which checkpoints of before do not know
         return {"stage": self.stage.name, "count": self.stage.count, "seed": self.seed, **fields}
 
     def machine(self) -> Machine:
@@ -208,7 +211,9 @@ class State:
     def restore(self, found: checkpoint.Checkpoint, warn: Callable[[str], None]) -> None:
         """Become ``found``; ``UserError`` before anything has changed when it belongs to another run."""
         stage, clock = found.part("stage"), found.part("clock")
-        _refuse(found.path, "settings", found.part("settings"), self.settings())
+        seen = found.step * self.schedule.batch
+        self.schedule, settings, longer = lengthened(self.schedule, found.part("settings"), seen)
+        _refuse(found.path, "settings", settings, self.settings())
         mine = self.tensors()
         for group in ("model", "optimizer", "ema"):
             whole = {name: self.laid.outline(name, tensor) for name, tensor in mine[group].items()}
@@ -227,6 +232,8 @@ class State:
             raise UserError(
                 f"{found.path} holds a state that no {self.stage.name} has ({error}): bring it back, or delete it"
             ) from None
+        if longer:
+            warn(f"{self.stage.name} was {longer}")
         self.step = self.saved = found.step
         seconds, before = clock.get("seconds"), clock.get("machine")
         self.seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
