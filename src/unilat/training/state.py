@@ -13,6 +13,7 @@ from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
 from unilat.training.flat import Flat, Whole
+from unilat.training.guard import Guard
 from unilat.training.muon import is_inner
 from unilat.training.parallel import ALONE, World
 from unilat.training.plan import Schedule, Stage
@@ -57,6 +58,8 @@ class State:
     """Time in the loop, over all parts of the run."""
     saved: int = -1
     """Step of the newest checkpoint on disk."""
+    guard: Guard = field(default_factory=Guard)
+    """What refuses steps."""
     model: dict[str, Tensor] = field(init=False)
     """Parameters and persistent buffers, each once (tied ones under their first name)."""
     trained: list[Tensor] = field(init=False)
@@ -197,6 +200,7 @@ class State:
         state = {
             "settings": self.settings(),
             "stage": self.stage.state(),
+            "guard": self.guard.state(),
             "clock": {"seconds": self.seconds, "machine": dataclasses.asdict(self.machine())},
         }
         if not isinstance(self.laid, Whole):
@@ -213,6 +217,7 @@ class State:
         for group in ("model", "optimizer", "ema"):
             whole = {name: self.laid.outline(name, tensor) for name, tensor in mine[group].items()}
             _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(whole))
+        self.guard.load_state(found.part("guard") if "guard" in found.state else {})
         with torch.no_grad():
             for group in ("model", "optimizer", "ema"):
                 for name, tensor in mine[group].items():
@@ -220,7 +225,7 @@ class State:
             for optimizer in self.optimizers:
                 for kept in optimizer.state.values():
                     if "step" in kept:
-                        kept["step"].fill_(float(found.step))
+                        kept["step"].fill_(float(found.step - self.guard.skipped))
         try:
             self.stage.load_state(dict(stage))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
