@@ -133,6 +133,17 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Whether a run has come to what was wanted of it."""
+
+    verdict: str
+    """``reached``: the wanted bits; ``missed``; ``diverged``: its numbers are worth nothing; ``done``: no bits were
+    wanted."""
+    reason: str = ""
+    """Why not, and what to do, in one sentence; empty for ``reached`` and ``done``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Every number of an evaluation."""
 
@@ -152,6 +163,8 @@ class Results:
     classifier: Classifier | None = None
     """None where samples have no classes, or nobody was asked to judge them."""
     costs: Costs
+    outcome: Outcome | None = None
+    """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
 
     @property
     def by_steps(self) -> tuple[Reconstruction, ...]:
@@ -176,7 +189,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            return built(cls, inner, "")
+            return built(cls, {"outcome": None} | inner, "")
         except Unfit as problem:
             if before:
                 out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"

@@ -44,6 +44,8 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
+    if results.outcome and results.outcome.reason:
+        text += f"\n\n{results.outcome.verdict}: {options_named(results.outcome.reason)}"
     if folder is not None:
         text += f"\n\nreport: {RunFolder(folder).report}"
     return text

@@ -14,10 +14,12 @@ from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
 from unilat.metrics.quality import average, qualities
+from unilat.recipe import config as configuration
 from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig
 from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
+from unilat.run.outcome import grey_psnr, judged
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
 from unilat.run.seal import check, sealed
@@ -78,6 +80,10 @@ def evaluate(
         generation = _generation(run, sampled.images, network, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
     measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
+    outcome = None
+    if source is None:
+        grey, capacity = grey_psnr(test), configuration.capacity(run.config)
+        outcome = judged(bits, base_bits, reconstruction.psnr, grey, capacity, run.header)
     found = Results(
         pictures=measured,
         features=network.protocol if network else None,
@@ -88,6 +94,7 @@ def evaluate(
         generation=generation,
         classifier=classifier,
         costs=_costs(run, begun),
+        outcome=outcome,
     )
     if source is None and run.world.rank == 0:
         _keep(run, found, arrays)

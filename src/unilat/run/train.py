@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unilat.fields import FieldError
 from unilat.files import read_json, read_safetensors, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
@@ -46,7 +47,7 @@ from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
 from unilat.training.journal import Log
 from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
-from unilat.training.micro import MicroBatch
+from unilat.training.micro import MicroBatch, out_of_memory
 from unilat.training.parallel import ALONE, World, join
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
@@ -57,6 +58,13 @@ READERS = max(1, (os.cpu_count() or 1) - 1)
 """Processes that read streamed pictures where nobody says how many."""
 SAMPLED = 2**26
 """Numbers of pictures, 256 MiB in float32, that the range and scale which stage 1 starts from are taken of."""
+
+
+ENDED = (
+    "what was finished before is kept. Make room, or lower stage1.batch, stage2.batch or micro_batch, turn on "
+    "checkpointing, or take smaller pictures (data.size) or fewer (evaluation.pictures, evaluation.samples)"
+)
+"""What to do where memory ends between the steps."""
 
 
 def train(
@@ -147,6 +155,8 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         if world.rank > 0:
             return None  # the first process reports
         page.write(folder)
+        if results.outcome and results.outcome.verdict == "diverged":
+            raise FieldError(f"{results.outcome.reason} (what it came to is in {folder}, marked as diverged)")
         return results
 
 
@@ -359,18 +369,27 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
 
 @contextlib.contextmanager
 def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
-    """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too."""
-    if rank > 0:
-        yield
-        return
+    """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too.
+
+    Memory that ends in it is told in one line.
+    """
     start = time.perf_counter()
     try:
         yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise FieldError(f"{name}: out of memory; {ENDED}") from error
     finally:
-        path = RunFolder(folder).phases
-        rows = {row.name: row for row in read_phases(path)}
-        row = rows.get(name, Phase(name=name, seconds=0.0, peak_memory_mib=0))
-        seconds, memory = row.seconds + time.perf_counter() - start, max(row.peak_memory_mib, round(peak_memory()))
-        rows[name] = replace(row, seconds=round(seconds, 2), peak_memory_mib=memory)
-        with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
-            write_json(path, [dataclasses.asdict(row) for row in rows.values()], sealed)
+        if rank == 0:
+            _add_phase(RunFolder(folder).phases, name, time.perf_counter() - start)
+
+
+def _add_phase(path: Path, name: str, took: float) -> None:
+    """Add its seconds to what ``path`` has of the phase."""
+    rows = {row.name: row for row in read_phases(path)}
+    row = rows.get(name, Phase(name=name, seconds=0.0, peak_memory_mib=0))
+    seconds, memory = row.seconds + took, max(row.peak_memory_mib, round(peak_memory()))
+    rows[name] = replace(row, seconds=round(seconds, 2), peak_memory_mib=memory)
+    with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
+        write_json(path, [dataclasses.asdict(row) for row in rows.values()], sealed)
