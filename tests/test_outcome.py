@@ -68,7 +68,7 @@ def test_the_reason_is_the_one_that_holds() -> None:
         ({"found": 20.01}, r"\(20\.01 bits"),
         ({"found": math.nan}, r"\(nan bits"),
         ({"found": 20.01, "target": None}, r"\(20\.01 bits"),
-        ({"found": 0.2, "psnr": 5.9}, r"\(reconstructions have 5\.9 dB, one grey picture for all 12\): lower stage1\."),
+        ({"found": 0.2, "psnr": 7.9}, r"\(reconstructions have 7\.9 dB, one grey picture for all 12\): lower stage1\."),
         ({"found": 0.2, "psnr": math.nan}, r"\(reconstructions have nan dB"),
         ({"found": 0.2, "base": 20.01}, r"\(20\.01 bits per pixel under the base model\): lower stage2\.learning_rate"),
         ({"found": 0.2, "base": math.nan}, r"\(nan bits per pixel under the base model\)"),
@@ -81,9 +81,9 @@ def test_a_run_that_has_diverged_is_called_so(values: dict[str, Any], said: str)
 
 
 def test_young_runs_have_not_diverged() -> None:
-    """Kills: bits at ten times capacity, a PSNR 6 dB below grey, a base above its prior taken for the end."""
-    assert judge(19.9, psnr=6.1, base=19.9).verdict == "missed"
-    assert judge(0.2, psnr=6.1, base=0.4).verdict == "reached"
+    """Kills: bits at ten times capacity, a PSNR 4 dB below grey, a base above its prior taken for the end."""
+    assert judge(19.9, psnr=8.1, base=19.9).verdict == "missed"
+    assert judge(0.2, psnr=8.1, base=0.4).verdict == "reached"
 
 
 def test_grey_is_the_mean_colour_of_all_pictures() -> None:

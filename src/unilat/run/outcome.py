@@ -15,8 +15,8 @@ TRIMMED = 0.01
 """Share that the pictures set aside may lie from the wanted bits after the trim has done its work."""
 HOPELESS = 10.0
 """Times what a latent of unit variance can carry: bits beyond it are no bits of a latent, but a prior that is lost."""
-WORSE = 6.0
-"""Decibels below one grey picture for all, so four times its error; pictures drawn by chance are 3 dB below."""
+WORSE = 4.0
+"""Decibels below one grey picture for all; pictures drawn by chance, with the right brightness, are 3 dB below."""
 
 
 def grey_psnr(pictures: Tensor) -> float:

@@ -297,6 +297,7 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
         path, log = files.stage(stage.name), Log(files.log, sealed, grown)
+        plan = plan.saved_every(how.choices.save_every)
         ours = owned(stage, how.origin) if how.origin else stage
         done = fit(ours, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
         if compiled:

@@ -38,6 +38,7 @@ from unilat.training.order import batch_indices, epochs_of
 from unilat.training.parallel import World
 from unilat.training.plan import Batch, Losses, Schedule, Stage
 from unilat.training.records import Fitted, Progress, Step
+from unilat.training.saving import CLOCK, Saver
 from unilat.training.state import State
 from unilat.training.stopping import Signals
 from unilat.types import UserError
@@ -124,14 +125,15 @@ def _step(
     state: State, world: World, number: int, rows: Batch | None = None, micro: MicroBatch | None = None
 ) -> tuple[dict[str, float], int]:
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
-    stop for: this process's or another's."""
+    stop for: this process's or another's. ``number`` and it are :data:`CLOCK` more where process 0 finds that a save is
+    due."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
     with uncompiled(state.stage.model) if micro.seeking else nullcontext():  # each size tried would be compiled anew
         names, totals, sums = _fitted(state, world, micro, rows)
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     # the one time in a step that anything is fetched from the device
-    *means, norm, stopped = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
+    *means, norm, heard = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
     state.guard.judge(names, means, norm)
     if norm > schedule.clip:
         gradient.scale(schedule.clip / norm)
@@ -143,7 +145,8 @@ def _step(
     state.ema.update(total, state.samples)
     state.guard.passed(means[0])
     told = dict(zip(names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
-    return told, number or (int(signal.SIGTERM) if stopped else 0)
+    caught = number % CLOCK or (int(signal.SIGTERM) if heard % CLOCK else 0)
+    return told, caught + (CLOCK if heard >= CLOCK else 0)
 
 
 def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool]:
@@ -168,6 +171,7 @@ def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Cap
     with signals.caught(), world.watched() as beat:
         while state.step < run.last:
             beat()
+            run.saver.check()
             start, refused, caught = time.perf_counter(), "", 0
             rows = next(batches)
             try:
@@ -178,7 +182,8 @@ def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Cap
                         captured.end()
                         captured = None
                 if captured is None:
-                    means, caught = _step(state, world, signals.number, rows, run.micro)
+                    timed = CLOCK if world.rank == 0 and run.saver.by_clock() else 0
+                    means, caught = _step(state, world, signals.number + timed, rows, run.micro)
                 told, calibrated = _after(state, means)
             except Refused as found:
                 refused, calibrated = _refused(run, found), False
@@ -195,11 +200,13 @@ def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Cap
             shown = world.rank == 0 and not refused
             if shown and progress and progress(_record(state, told, pace)) is False:  # as a signal would
                 signals.number = signals.number or int(signal.SIGUSR1)
-            caught = signals.number if world.size == 1 else caught  # several must stop at the same step
-            due = state.step % schedule.save_every == 0 and not refused
-            if caught or due or state.step == run.last:
+            due, caught = caught >= CLOCK, caught % CLOCK
+            if world.size == 1:  # several must save and stop at the same step
+                due, caught = run.saver.by_clock(), signals.number
+            end = bool(caught) or state.step == run.last
+            if end or ((due or run.saver.by_steps()) and not refused):
                 journal.sync()
-                state.save(run.folder, run.tell)
+                run.saver.save(wait=end)
             if caught:
                 raise SystemExit(128 + caught)
         if signals.number:  # it came while the last step was saved
@@ -285,7 +292,9 @@ def fit(
         stack.push(lambda kind, *_: state.release(kind is None))
         tell: Warn = warn if world.rank == 0 else lambda line: None
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
-        run = _Run(state, world, folder, log, progress, tell, micro, last, workers, capture)
+        saver = Saver(state, folder, tell)
+        stack.push(saver.left)
+        run = _Run(state, world, saver, log, progress, tell, micro, last, workers, capture)
         told, resumed = _tried_twice(run)
         return Fitted(
             stage=stage.name,
@@ -305,7 +314,7 @@ class _Run:
 
     state: State
     world: World
-    folder: Path
+    saver: Saver
     log: Path | Log | None
     progress: Progress | None
     tell: Warn
@@ -325,6 +334,7 @@ def _tried_twice(run: _Run) -> tuple[Told, int]:
             return _from_here(run, begun, lost if again else ""), resumed
         except _Lost as found:
             lost = str(found)
+            run.saver.wait()
             if again or state.saved <= 0:
                 good = f"step {state.saved} is saved and good" if state.saved > 0 else "nothing was saved yet"
                 raise UserError(
@@ -338,9 +348,9 @@ def _tried_twice(run: _Run) -> tuple[Told, int]:
 
 def _restored(run: _Run) -> int:
     """Become the newest checkpoint, where there is one; the step that all processes go on from."""
-    if found := checkpoint.load(run.folder, warn=run.tell):
+    if found := checkpoint.load(run.saver.folder, warn=run.tell):
         run.state.restore(found, run.tell)
-    return agreed(run.world, run.state.device, run.state.step, run.folder)
+    return agreed(run.world, run.state.device, run.state.step, run.saver.folder)
 
 
 def _from_here(run: _Run, begun: int, lost: str) -> Told:

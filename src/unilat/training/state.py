@@ -1,6 +1,8 @@
 """Everything that moves during a fit, to a checkpoint and back."""
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +24,9 @@ from unilat.types import UserError
 if TYPE_CHECKING:
     from unilat.training.sharded import Pieces, Sharded
 
-_FREE = ("log_every", "save_every", "keep")
+_FREE = ("log_every", "save_every", "save_seconds", "keep")
+Later = Callable[[Callable[[], object]], None]
+"""Does what it is given beside what follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +199,9 @@ class State:
             networks=told(self.stage.model),
         )
 
-    def save(self, folder: Path, warn: checkpoint.Warn) -> None:
-        """Write a checkpoint of this step; all processes call it."""
+    def save(self, folder: Path, warn: checkpoint.Warn, later: Later | None = None) -> None:
+        """Write a checkpoint of this step; all processes call it. ``later`` is given what writes a copy of the state,
+        where that is one process's work."""
         state = {
             "settings": self.settings(),
             "stage": self.stage.state(),
@@ -206,7 +211,16 @@ class State:
         if not isinstance(self.laid, Whole):
             self.laid.save(folder, self.step, self.tensors(), state, self.schedule.keep, warn)
         elif self.world.rank == 0:
-            checkpoint.save(folder, self.step, self.tensors(), state, keep=self.schedule.keep, warn=warn)
+            tensors: Mapping[str, Mapping[str, Tensor]] = self.tensors()
+            if later:
+                state = copy.deepcopy(state)
+                tensors = {
+                    group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in inner.items()}
+                    for group, inner in tensors.items()
+                }
+            keep = self.schedule.keep
+            write = functools.partial(checkpoint.save, folder, self.step, tensors, state, keep=keep, warn=warn)
+            later(write) if later else write()
         self.saved = self.step
 
     def restore(self, found: checkpoint.Checkpoint, warn: Callable[[str], None]) -> None:
