@@ -81,7 +81,8 @@ def train(
     ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
     machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
-    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
+    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration, and
+    training that has diverged, whose results are kept with that mark.
     """
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:

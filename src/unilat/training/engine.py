@@ -274,8 +274,8 @@ def fit(
     batches ahead. ``micro``: rows computed at a time, by default all, on a GPU what fits. ``shard``: each process has
     its rows of the state. ``capture``: steps through buffers, on a GPU as CUDA graphs. ``noise``: drawn where.
 
-    Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
-    a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
+    Raises ``UserError`` where step after step is refused (``guard.py``), for a folder that is in use, damaged or of
+    another run, a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
     check(schedule, stage)
     place = pick_device(device)
