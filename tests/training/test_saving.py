@@ -96,8 +96,8 @@ def test_all_processes_hear_that_it_is_time() -> None:
 
 
 def test_steps_go_on_while_a_copy_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The save of step 4 is held until step 7 is made. Kills: a step that waits, weights or a stage's state of later
-    steps in the file, a save that begins beside another."""
+    """The save of step 4 is held until step 8 is made, and calibrated. Kills: a step that waits, weights or a stage's
+    state of later steps in the file, a save that begins beside another."""
     made, real, open_at = list[int](), checkpoint.save, threading.Event()
     inside = list[int]()
 
@@ -105,14 +105,14 @@ def test_steps_go_on_while_a_copy_is_written(tmp_path: Path, monkeypatch: pytest
         inside.append(step)
         assert len(inside) == 1
         if step == 4:
-            assert open_at.wait(20) and made[-1] >= 7
+            assert open_at.wait(20) and made[-1] >= 8
         done = real(folder, step, *given, **named)
         inside.remove(step)
         return done
 
     def progress(told: Step) -> None:
         made.append(told.step)
-        if told.step == 7:
+        if told.step == 8:
             open_at.set()
 
     fit(Toy(), schedule(), tmp_path / "plain", SEED, stop_at=4)

@@ -17,7 +17,7 @@ from unilat.metrics.quality import average, qualities
 from unilat.recipe import config as configuration
 from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig
-from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Outcome, Phase, Reconstruction, Results
 from unilat.run.folder import RunFolder
 from unilat.run.outcome import grey_psnr, judged
 from unilat.run.parts import read_pictures, rows_of
@@ -80,10 +80,6 @@ def evaluate(
         generation = _generation(run, sampled.images, network, real)
         classifier = _classifier(run, sampled.images, sampled.labels, pictures if source is None else None)
     measured = f"held out of {run.data.source}, never trained on" if given is None else given.source or "in memory"
-    outcome = None
-    if source is None:
-        grey, capacity = grey_psnr(test), configuration.capacity(run.config)
-        outcome = judged(bits, base_bits, reconstruction.psnr, grey, capacity, run.header)
     found = Results(
         pictures=measured,
         features=network.protocol if network else None,
@@ -94,11 +90,17 @@ def evaluate(
         generation=generation,
         classifier=classifier,
         costs=_costs(run, begun),
-        outcome=outcome,
+        outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
     )
     if source is None and run.world.rank == 0:
         _keep(run, found, arrays)
     return found
+
+
+def _outcome(run: Run, test: Tensor, bits: Bits, base_bits: Number | None, reached: Reconstruction) -> Outcome:
+    """Whether the run has come to what was wanted."""
+    grey, capacity = grey_psnr(test), configuration.capacity(run.config)
+    return judged(bits, base_bits, reached.psnr, grey, capacity, run.header)
 
 
 def _keep(run: Run, found: Results, arrays: dict[str, Tensor]) -> None:
