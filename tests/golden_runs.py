@@ -155,14 +155,16 @@ def made(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         folder = Path()
         metrics = RUNS[name](folder, tell)
-        html = page.page(page.read(folder / "run"))
+        here = f"{Path.cwd()}/"  # where the pictures lie is told from the root on, and another place each time
+        html = page.page(page.read(folder / "run")).replace(here, "")
         weights = {
             path.name: digest(read_safetensors(path)[0]) for path in sorted((folder / "run").rglob("*.safetensors"))
         }
         data = read_json(folder / "run" / "data.json")
     torch.set_num_threads(threads)
     tree = {"kind": kind(), "steps": steps, "metrics": without_clocks(metrics), "data": data}
-    return json.loads(json.dumps(tree | {"report": texts(html), "drawings": drawings(html), "weights": weights}))
+    text = json.dumps(tree | {"report": texts(html), "drawings": drawings(html), "weights": weights})
+    return json.loads(text.replace(here, ""))
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws, key
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe.config import RunConfig
+from unilat.run import phases
 from unilat.run import train as job
 from unilat.run.stages import AutoencoderStage, schedule, settling
 from unilat.signals import Pictures, to_unit
@@ -263,15 +264,15 @@ def test_phases_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock and a memory by hand. Kills: seconds of the last part alone, the lowest peak, phases of other processes,
     an interrupted phase forgotten."""
     clock, memory = iter([10.0, 12.5, 20.0, 21.25, 30.0, 34.0]), iter([700.4, 300.0, 500.0])
-    monkeypatch.setattr(job.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(job, "peak_memory", lambda: next(memory))
-    with job.phase(tmp_path, "stage 1", 0):
+    monkeypatch.setattr(phases.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(phases, "peak_memory", lambda: next(memory))
+    with phases.phase(tmp_path, "stage 1", 0):
         pass
-    with pytest.raises(KeyboardInterrupt), job.phase(tmp_path, "stage 1", 0):
+    with pytest.raises(KeyboardInterrupt), phases.phase(tmp_path, "stage 1", 0):
         raise KeyboardInterrupt
-    with job.phase(tmp_path, "encode", 0):
+    with phases.phase(tmp_path, "encode", 0):
         pass
-    with job.phase(tmp_path, "encode", 1):
+    with phases.phase(tmp_path, "encode", 1):
         pass
     rows = [{"name": "stage 1", "seconds": 3.75, "peak_memory_mib": 700}]
     assert read_json(tmp_path / "phases.json") == [*rows, {"name": "encode", "seconds": 4.0, "peak_memory_mib": 500}]

@@ -169,6 +169,17 @@ class Costs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Whether a run has come to what was wanted of it."""
+
+    verdict: str
+    """``reached``: the wanted bits; ``missed``; ``diverged``: its numbers are worth nothing; ``done``: no bits were
+    wanted."""
+    reason: str = ""
+    """Why not, and what to do, in one sentence; empty for ``reached`` and ``done``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Every number of an evaluation."""
 
@@ -190,6 +201,8 @@ class Results:
     costs: Costs
     making: Making | None = None
     """None in a file of before December 2026, which did not keep it."""
+    outcome: Outcome | None = None
+    """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
 
     @property
     def by_steps(self) -> tuple[Reconstruction, ...]:
@@ -214,7 +227,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            return built(cls, {"making": None} | inner, "")
+            return built(cls, {"making": None, "outcome": None} | inner, "")
         except Unfit as problem:
             if before:
                 out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"

@@ -12,7 +12,7 @@ from unilat.models.control import RateController
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.vit import ViT, ViTConfig
-from unilat.run.stages import AutoencoderStage, prior_stage, settling
+from unilat.run.stages import FARTHEST, AutoencoderStage, prior_stage, settling
 from unilat.signals import to_unit
 
 from .pictured import CONFIG, CONTROL, Known, known_nats, pictures, stage
@@ -82,6 +82,30 @@ def test_the_aim_is_steered_for_and_the_wanted_bits_are_trimmed_to() -> None:
     assert one.after_step({"bpp": 0.5}, 8)["target"] == pytest.approx(1.05 * start)
     told = one.trim(one.model)
     assert told["calibration_bpp"] == pytest.approx(bits_at(z, -0.3), rel=0.01) and told["scale"] < 1
+
+
+@pytest.mark.parametrize("away", [0.68, 1.7, -0.9])
+def test_trim_goes_on_where_the_wanted_bits_lie_beyond_its_reach(away: float) -> None:
+    """A short run's prior saves so much that the bits are far away. Kills: a trim that stops at its reach and is still.
+
+    Also one that searches the wrong side, or adds the second search's scale twice.
+    """
+    one, z = known(0.3)
+    wanted = bits_at(z, away)
+    one.config = replace(one.config, target_bpp=wanted)
+    told = one.trim(one.model)
+    assert math.log(told["scale"]) == pytest.approx(away, abs=0.03)
+    assert isinstance(one.model.encoder, Known) and one.model.encoder.gain == pytest.approx(told["scale"])
+    assert told["calibration_bpp"] == pytest.approx(wanted, rel=0.005)
+
+
+def test_trim_ends_somewhere() -> None:
+    """Kills: a search without an end for bits that no scale brings."""
+    one, z = known(0.3)
+    one.config = replace(one.config, target_bpp=bits_at(z, 6.0))
+    told = one.trim(one.model)
+    assert math.log(told["scale"]) == pytest.approx(FARTHEST, abs=0.03)
+    assert told["calibration_bpp"] == pytest.approx(bits_at(z, FARTHEST), rel=0.03)
 
 
 def test_trim_goes_back_where_more_scale_brings_no_bits() -> None:

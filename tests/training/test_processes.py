@@ -85,7 +85,10 @@ def test_two_processes_see_the_batches_and_losses_of_one(tmp_path: Path) -> None
         assert rank["error-False"] == rank["error-True"] == ranks[0]["error-True"]
     first = next(step for step, batch in enumerate(stage.batches) if {2, 20} & set(batch))
     bad = [index for index in stage.batches[first] if index in (2, 20)]
-    assert f"step {first + 1}: samples {', '.join(map(str, bad))}: their data are not finite" in ranks[0]["error-True"]
+    for shard in (False, True):
+        told = ranks[0][f"told-{shard}"]
+        assert f"step {first + 1}: samples {', '.join(map(str, bad))}: their data are not finite" in told[0]
+        assert len(told) > 1 and not ranks[1][f"told-{shard}"]  # all go on, and the first alone tells
 
 
 Shared = tuple[Path, list[dict[str, Any]]]

@@ -4,7 +4,8 @@
 and runs it. Mistakes of the user's end as one line and a documented exit code:
 
     0 done    1 unexpected error (UNILAT_TRACEBACK=1 shows where), or a check that failed (its result was printed)
-    2 mistake in the command line or the data    130 interrupted    143 terminated (training has saved)
+    2 mistake in the command line or the data, or training that has diverged
+    130 interrupted    143 terminated (training has saved)
 
 `unilat --help` imports nothing beyond tyro, so it answers at once.
 """

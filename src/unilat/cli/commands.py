@@ -105,6 +105,8 @@ class Train:
     """Processes that read and decode batches ahead of the step; any number trains the same. 0 is right in memory."""
     micro_batch: Annotated[int, arg(metavar="N")] = 0
     """Examples computed at a time; what a step learns stays the same. By default all, on a GPU what fits."""
+    save_every: Annotated[str, arg(metavar="OFTEN")] = ""
+    """How often training is saved: a number of steps, or 300s, 5m, 1h. By default every 500 steps."""
     shard: bool = False
     """Under torchrun: weights, moments and averages shared out, for networks that do not fit on one GPU."""
     json: Json = False

@@ -92,6 +92,7 @@ class ConfiguredTrain:
             checkpointing=options.checkpointing,
             workers=options.workers,
             micro_batch=options.micro_batch,
+            save_every=options.save_every,
             shard=options.shard,
         )
 

@@ -13,6 +13,7 @@ SHORT = {
     "target_bpp": "--target-bpp",
     "loss_factor": "--loss-factor",
     "micro_batch": "--micro-batch",
+    "save_every": "--save-every",
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 

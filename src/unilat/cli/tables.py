@@ -48,6 +48,8 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         text += f"\n\n{costs}"
     if kind == "pictures":
         text += f"\n\nmeasured on {results.pictures}"
+    if results.outcome and results.outcome.reason:
+        text += f"\n\n{results.outcome.verdict}: {options_named(results.outcome.reason)}"
     if folder is not None:
         text += f"\n\nreport: {RunFolder(folder).report}"
     return text

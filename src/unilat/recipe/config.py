@@ -20,7 +20,7 @@ from unilat.types import UserError
 FRAMES = 16
 """Length of the clips that a configuration of three axes is counted for."""
 SETTLED = 0.8
-"""What a settled prior is taken to need of the co-trained one's bits: 0.65 to 0.93 were seen, the trim mends it."""
+"""What a settled prior is taken to need of the co-trained one's bits: 0.58 to 0.93 were seen, the trim mends it."""
 
 
 @dataclass(frozen=True, kw_only=True)

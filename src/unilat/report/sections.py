@@ -78,7 +78,15 @@ def head(run: Contents) -> str:
     known = wanted is not None and measured is not None and wanted > 0
     gauge = figures.gauge(wanted, measured, stderr, "bits per pixel") if known else ""  # pyright: ignore[reportArgumentType]
     top = f'<p class="eyebrow">{" · ".join(about)}</p><h1>{headline(run)}</h1>'
-    return f"{top}{lead(run)}{gauge}{_tiles(run)}{_notes(run)}"
+    return f"{top}{_outcome(run)}{lead(run)}{gauge}{_tiles(run)}{_notes(run)}"
+
+
+def _outcome(run: Contents) -> str:
+    """That the run missed the wanted bits or has diverged, why, and what to do."""
+    found = run.results.outcome if run.results else None
+    if found is None or not found.reason:
+        return ""
+    return f'<p class="lead" role="note"><strong>{esc(found.verdict.capitalize())}: </strong>{esc(found.reason)}.</p>'
 
 
 def _tiles(run: Contents) -> str:

@@ -134,7 +134,7 @@ def distill(
     with lock(run.folder), applied(both, how, how.compile == "on", run.device):
         done = fit(
             stage,
-            _schedule(config),
+            _schedule(config).saved_every(how.save_every),
             place,
             config.seed,
             log=Log(files.log, sealed, grown),

@@ -15,14 +15,16 @@ from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
 from unilat.metrics.quality import average, qualities
+from unilat.recipe import config as configuration
 from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig
-from unilat.results import Bits, Classifier, Costs, Distance, Number, Phase, Reconstruction, Results
+from unilat.results import Bits, Classifier, Costs, Distance, Number, Outcome, Phase, Reconstruction, Results
 from unilat.run import classes
 from unilat.run.again import places
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet
 from unilat.run.making import making, mismatches
+from unilat.run.outcome import grey_psnr, judged
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import measure_rate
 from unilat.run.records import Unkept
@@ -106,6 +108,7 @@ def evaluate(
         classifier=classifier,
         costs=_costs(run, begun),
         making=making(run),
+        outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
     )
     if run.world.rank == 0:
         _keep(run, found, arrays, own=source is None)
@@ -153,6 +156,12 @@ def _knows_base(path: Path) -> bool:
         return path.is_file() and results.read(path).base_bits is not None
     except UserError:
         return False
+
+
+def _outcome(run: Run, test: Tensor, bits: Bits, base_bits: Number | None, reached: Reconstruction) -> Outcome:
+    """Whether the run has come to what was wanted."""
+    grey, capacity = grey_psnr(test), configuration.capacity(run.config)
+    return judged(bits, base_bits, reached.psnr, grey, capacity, run.header)
 
 
 def features_of(

@@ -31,7 +31,11 @@ from unilat.training.plan import Batch, Saved, Schedule, Stage, still
 from unilat.types import UserError
 
 REACH = 0.5
-"""Largest change of ln scale that brings the latents to the wanted bits after the last step."""
+"""Change of ln scale that brings the latents to the wanted bits after the last step, as a rule."""
+FARTHEST = 2.0
+"""Largest change, where the rule does not hold."""
+CLOSE = 0.005
+"""Share of the wanted bits that may be missing at the end of what was searched."""
 
 
 class AutoencoderStage:
@@ -209,20 +213,28 @@ class AutoencoderStage:
     def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
         """After the last step: rescale the latents so that the calibration pictures carry the wanted bits.
 
-        Bisection on ln scale within ``reach``, the same noise each time. The controller leaves little to do: it cannot
-        follow the last of the learning rate's fall; where the prior was settled, the bits that this saved come back as
+        Bisection on ln scale within ``reach``, the same noise each time; where that ends at ``reach``, once more from
+        there on, up to :data:`FARTHEST`. The controller leaves little to do: it cannot follow the last of the learning
+        rate's fall, or the first of a short run; where the prior was settled, the bits that this saved come back as
         less noise. Returns the rate before and after, and the scale.
         """
         target = self.config.target_bpp
         if target is None or not len(self.calibration):
             return {}
         before = after = self.calibration_rate(model, 8, 0)
-        low, high, now = -reach, reach, 0.0
-        for _ in range(8):
-            low, high = (now, high) if after < target else (low, now)
-            model.rescale(math.exp((low + high) / 2 - now))
-            now = (low + high) / 2
-            after = self.calibration_rate(model, 8, 0)
+        low, high, now, edge = -reach, reach, 0.0, reach
+        while True:
+            last = abs(after - target)
+            for _ in range(8):
+                low, high = (now, high) if after < target else (low, now)
+                model.rescale(math.exp((low + high) / 2 - now))
+                now = (low + high) / 2
+                after = self.calibration_rate(model, 8, 0)
+            off = abs(after - target)
+            if edge - abs(now) > reach / 64 or edge >= FARTHEST or not CLOSE * target < off < last:
+                break
+            edge += reach  # it ended where the search did, and came nearer: on from there
+            low, high = (now, edge) if now > 0 else (-edge, now)
         if abs(after - target) > abs(before - target):  # a rate that does not rise with the scale
             model.rescale(math.exp(-now))
             after, now = before, 0.0

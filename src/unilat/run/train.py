@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unilat.fields import FieldError
 from unilat.files import read_json, read_safetensors, sweep, write_json, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.maths.seeds import key
@@ -27,7 +27,7 @@ from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
-from unilat.results import Phase, Results, read_phases
+from unilat.results import Results
 from unilat.run import again
 from unilat.run.claim import origin, ready, refuse_other
 from unilat.run.evaluate import evaluate, features_of
@@ -35,6 +35,7 @@ from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
+from unilat.run.phases import phase
 from unilat.run.records import Note, OnStep, ignore
 from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
@@ -47,7 +48,7 @@ from unilat.training.checkpoint import lock
 from unilat.training.engine import fit
 from unilat.training.fast import Choices, applied, compiles, line, resolved, same_twice, seconds_of_compiling
 from unilat.training.journal import Log
-from unilat.training.machine import Manifest, manifest, peak_memory, pick_device
+from unilat.training.machine import Manifest, manifest, pick_device
 from unilat.training.micro import MicroBatch
 from unilat.training.parallel import ALONE, World, join
 from unilat.training.plan import Schedule, Stage
@@ -75,7 +76,8 @@ def train(
     ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
     what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
     machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
-    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration.
+    :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration, and
+    training that has diverged, whose results are kept with that mark.
     """
     config = again.placed(config)
     configuration.check(config)
@@ -155,6 +157,8 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         if world.rank > 0:
             return None  # the first process reports
         page.write(folder)
+        if results.outcome and results.outcome.verdict == "diverged":
+            raise FieldError(f"{results.outcome.reason} (what it came to is in {folder}, marked as diverged)")
         return results
 
 
@@ -295,6 +299,7 @@ def _fit(stage: Stage, plan: Schedule, folder: Path, seed: int, how: _How, flops
     before = seconds_of_compiling() if compiled else 0.0
     with applied(stage.model, how.choices, compiled, place):
         path, log = files.stage(stage.name), Log(files.log, sealed, grown)
+        plan = plan.saved_every(how.choices.save_every)
         ours = owned(stage, how.origin) if how.origin else stage
         done = fit(ours, plan, path, seed, log=log, progress=how.tell, micro=micro, **machine)
         if compiled:
@@ -365,22 +370,3 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
         write_safetensors(path, model.state_dict(), header, sealed)
         RunFolder(folder).metrics_fast.unlink(missing_ok=True)  # of the base model that was shorter trained
         forget_gone(folder)
-
-
-@contextlib.contextmanager
-def phase(folder: Path, name: str, rank: int) -> Iterator[None]:
-    """Add this phase's seconds and the process's peak memory to ``phases.json``; interrupted phases count too."""
-    if rank > 0:
-        yield
-        return
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        path = RunFolder(folder).phases
-        rows = {row.name: row for row in read_phases(path)}
-        row = rows.get(name, Phase(name=name, seconds=0.0, peak_memory_mib=0))
-        seconds, memory = row.seconds + time.perf_counter() - start, max(row.peak_memory_mib, round(peak_memory()))
-        rows[name] = replace(row, seconds=round(seconds, 2), peak_memory_mib=memory)
-        with contextlib.suppress(UserError):  # a full disk is told by what failed on it, not by this
-            write_json(path, [dataclasses.asdict(row) for row in rows.values()], sealed)

@@ -67,7 +67,7 @@ class Run:
         configuration.check(self.config)
         seal.check(files.autoencoder, files.base)
         self.data = facts.read(files.data)
-        tensors, _ = read_safetensors(_finished(files.autoencoder, "stage 1"))
+        tensors, self.header = read_safetensors(_finished(files.autoencoder, "stage 1"))
         build = functools.partial(build_autoencoder, self.config, self.data.channels)
         self.autoencoder = _filled(build, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)

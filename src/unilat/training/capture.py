@@ -10,7 +10,6 @@ plain one (``engine.py``), bit by bit. The first :data:`WARM` steps are real one
 """
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,14 +101,6 @@ class NoRoom(Exception):
     """A step that did not happen: memory ran out before anything had moved."""
 
 
-class NotFinite(Exception):
-    """A step that did not happen: the loss or the gradient's norm is not finite."""
-
-    def __init__(self, loss: float, norm: float):
-        super().__init__(loss, norm)
-        self.loss, self.norm = loss, norm
-
-
 def graphed(call: Callable[[], None], graphs: list[Any], stream: Any) -> Callable[[], None]:
     """What replays ``call`` as it is captured now, on ``stream`` and in the memory of the first of ``graphs``."""
     graph = torch.cuda.CUDAGraph()
@@ -153,7 +144,7 @@ class Captured:
     def step(self, rows: Batch) -> dict[str, float]:
         """One step on ``rows``; the means over the batch, as the plain step tells them.
 
-        Raises :class:`NotFinite` and :class:`NoRoom`, and nothing has moved.
+        Raises ``Refused`` and :class:`NoRoom`, and nothing has moved.
         """
         state, schedule = self.state, self.state.schedule
         with self._aside():
@@ -165,14 +156,14 @@ class Captured:
                     raise
                 raise NoRoom from None
             *means, norm = self.told.tolist()  # the one time in a step that the host waits
-            if not (math.isfinite(means[0]) and math.isfinite(norm)):
-                raise NotFinite(means[0], norm)
+            state.guard.judge(self.names, means, norm)
             samples = state.samples + schedule.batch
             rate = schedule.rate(samples)
             self.rate.fill_(rate)
             self.new.fill_(1.0 - keep(schedule.batch, samples, schedule.ema_halflife))
             self._run("move", self._move)
         state.step += 1
+        state.guard.passed(means[0])
         self._done += 1
         return dict(zip(self.names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
 

@@ -107,6 +107,10 @@ def save(
         raise ValueError(f"names of groups are file names, a-z, 0-9 and _ only: {sorted(tensors)}")
     place = temporary(folder, step, os.getpid())
     try:
+        plain = _json(state)
+    except ValueError as error:  # JSON has neither NaN nor infinity
+        raise UserError(f"{folder}: step {step} is not saved, a number in its state is not finite ({error})") from None
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         os.mkdir(place)
@@ -114,7 +118,7 @@ def save(
         for group in sorted(tensors):
             files[f"{group}.safetensors"] = _write(place / f"{group}.safetensors", _pack(tensors[group]))
         files |= rows() if rows else {}
-        files[_STATE] = _write(place / _STATE, _json(state))
+        files[_STATE] = _write(place / _STATE, plain)
         manifest = {"format": ROWS_FORMAT if rows else FORMAT, "step": step, "files": files}
         manifest["sha256"] = hashlib.sha256(_json(manifest)).hexdigest()
         _write(place / _MANIFEST, _json(manifest))

@@ -11,13 +11,13 @@ the run that was not, and several processes see the batches that one would see. 
 Exit codes after a signal, with the step finished and saved: SIGINT 130, SIGUSR1 138, SIGTERM 143 (128 + its number).
 """
 
-import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,16 +25,20 @@ from torch import Tensor
 from unilat.maths.seeds import Draws, key
 from unilat.training import checkpoint
 from unilat.training.batches import placed, upcoming
-from unilat.training.capture import Captured, NoRoom, NotFinite
+from unilat.training.blame import blamed
+from unilat.training.capture import Captured, NoRoom
+from unilat.training.checks import agreed, check, joined
 from unilat.training.fast import uncompiled
 from unilat.training.flat import Whole
+from unilat.training.guard import Refused
 from unilat.training.journal import Journal, Log
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
 from unilat.training.order import batch_indices, epochs_of
-from unilat.training.parallel import World, join
+from unilat.training.parallel import World
 from unilat.training.plan import Batch, Losses, Schedule, Stage
 from unilat.training.records import Fitted, Progress, Step
+from unilat.training.saving import CLOCK, Saver
 from unilat.training.state import State
 from unilat.training.stopping import Signals
 from unilat.types import UserError
@@ -121,16 +125,16 @@ def _step(
     state: State, world: World, number: int, rows: Batch | None = None, micro: MicroBatch | None = None
 ) -> tuple[dict[str, float], int]:
     """One step, on this process's ``rows`` of its batch. Returns the means over the global batch, and the signal to
-    stop for: this process's or another's."""
+    stop for: this process's or another's. ``number`` and it are :data:`CLOCK` more where process 0 finds that a save is
+    due."""
     schedule, total, micro = state.schedule, state.schedule.batch, micro or MicroBatch()
     with uncompiled(state.stage.model) if micro.seeking else nullcontext():  # each size tried would be compiled anew
         names, totals, sums = _fitted(state, world, micro, rows)
     world.sum_all([totals, *sums.values(), signals := totals.new_full((1,), number)])
     gradient = state.gradient()
     # the one time in a step that anything is fetched from the device
-    *means, norm, stopped = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
-    if not (math.isfinite(means[0]) and math.isfinite(norm)):
-        _stop(state, world, means[0], norm, micro)
+    *means, norm, heard = torch.cat([totals / total, gradient.norm().double()[None], signals]).tolist()
+    state.guard.judge(names, means, norm)
     if norm > schedule.clip:
         gradient.scale(schedule.clip / norm)
     rate = schedule.rate(state.samples + total)
@@ -139,72 +143,10 @@ def _step(
     if sums:
         state.stage.observe(sums)
     state.ema.update(total, state.samples)
+    state.guard.passed(means[0])
     told = dict(zip(names, means, strict=True)) | {"gradient_norm": norm, "learning_rate": rate}
-    return told, number or (int(signal.SIGTERM) if stopped else 0)
-
-
-def _replayed(state: State, world: World, captured: Captured, rows: Batch) -> dict[str, float]:
-    """:func:`_step` through buffers that stay where they are (``capture.py``)."""
-    try:
-        return captured.step(rows)
-    except NotFinite as found:
-        _stop(state, world, found.loss, found.norm, MicroBatch())
-
-
-def _stop(state: State, world: World, loss: float, norm: float, micro: MicroBatch) -> NoReturn:
-    """Refuse a step whose loss or gradient is not finite, naming the examples; the weights have not moved."""
-    total = state.schedule.batch
-    first, last = world.rows(total)
-    parts = [_finite_parts(state, world, *part) for part in micro.parts(first, last, -(-total // world.size))]
-    bad = torch.zeros(total, device=state.device)
-
-    def mark(rows: Tensor) -> bool:
-        bad[first : first + len(rows)] = (~rows).to(bad.dtype)
-        return bool(world.sum(bad).any())
-
-    if mark(torch.cat([data for data, _ in parts])):
-        what = "their data are not finite"
-    elif mark(torch.cat([own for _, own in parts])):
-        what = f"their loss is not finite (mean {loss})"
-    elif mark(_finite_gradients(state, world)):
-        what = "their gradients are not finite"
-    else:
-        bad.fill_(1)
-        what = f"the gradient's norm over the batch is {norm}"
-    state.forget_gradients()
-    indices = _order_of(state, state.step)[bad.cpu() > 0].tolist()
-    named = ", ".join(map(str, indices[:16])) + (f" and {len(indices) - 16} more" if len(indices) > 16 else "")
-    raise UserError(
-        f"{state.stage.name}, step {state.step + 1}: samples {named}: {what}; this step changed nothing. "
-        "Leave those samples out, or lower the learning rate"
-    )
-
-
-def _finite_parts(state: State, world: World, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """Whether the data and the loss of each row are finite, of the same rows as in the step once more."""
-    with torch.no_grad():
-        own, _, batch = _losses(state, world, first, last, losses=state.laid.part_losses)
-    return torch.stack([_finite_rows(part) for part in batch]).all(0), _finite_rows(own)
-
-
-def _finite_rows(tensor: Tensor) -> Tensor:
-    return tensor.detach().reshape(len(tensor), -1).isfinite().all(1)
-
-
-def _finite_gradients(state: State, world: World) -> Tensor:
-    """Whether the gradient of each own example, computed alone, is finite; all True if the model needs company."""
-    first, last = world.rows(state.schedule.batch)
-    finite = torch.ones(last - first, dtype=torch.bool, device=state.device)
-    if not isinstance(state.laid, Whole):
-        return finite  # none can be computed alone
-    try:
-        for row in range(first, last):
-            loss = _losses(state, world, row, row + 1)[0].sum()
-            grads = torch.autograd.grad(loss, state.trained, allow_unused=True)
-            finite[row - first] = all(bool(grad.isfinite().all()) for grad in grads if grad is not None)
-    except (RuntimeError, ValueError):
-        finite.fill_(True)
-    return finite
+    caught = number % CLOCK or (int(signal.SIGTERM) if heard % CLOCK else 0)
+    return told, caught + (CLOCK if heard >= CLOCK else 0)
 
 
 def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool]:
@@ -221,52 +163,75 @@ def _after(state: State, told: dict[str, float]) -> tuple[dict[str, float], bool
     return told, True
 
 
-def _loop(
-    state: State,
-    world: World,
-    batches: Iterator[Batch],
-    last: int,
-    folder: Path,
-    journal: Journal,
-    progress: Progress | None,
-    warn: Warn,
-    micro: MicroBatch,
-    captured: Captured | None,
-) -> Told:
-    """Steps up to ``last``, each logged, shown and saved when due."""
-    schedule, pace, told, begun = state.schedule, 0.0, {}, state.step
+def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Captured | None) -> Told:
+    """Steps up to ``run.last``, each logged, shown and saved when due; :class:`_Lost` after too many refused ones."""
+    state, world, schedule, progress = run.state, run.world, run.state.schedule, run.progress
+    pace, told, begun = 0.0, {}, state.step
     signals = Signals(1.0 if world.size > 1 else 0.0)
     with signals.caught(), world.watched() as beat:
-        while state.step < last:
+        while state.step < run.last:
             beat()
-            start = time.perf_counter()
-            rows, caught = next(batches), signals.number
-            if captured is not None:
-                try:
-                    means = _replayed(state, world, captured, rows)
-                except NoRoom:
-                    captured.end()
-                    captured = None
-            if captured is None:
-                means, caught = _step(state, world, signals.number, rows, micro)
-            told, calibrated = _after(state, means)
+            run.saver.check()
+            start, refused, caught = time.perf_counter(), "", 0
+            rows = next(batches)
+            try:
+                if captured is not None:
+                    try:
+                        means = captured.step(rows)
+                    except NoRoom:
+                        captured.end()
+                        captured = None
+                if captured is None:
+                    timed = CLOCK if world.rank == 0 and run.saver.by_clock() else 0
+                    means, caught = _step(state, world, signals.number + timed, rows, run.micro)
+                told, calibrated = _after(state, means)
+            except Refused as found:
+                refused, calibrated = _refused(run, found), False
             took = time.perf_counter() - start
             state.seconds += took
             pace = took if state.step <= begun + 2 else 0.95 * pace + 0.05 * took  # the first step warms up
             count = {"stage": state.stage.name, "step": state.step, "samples": state.samples}
-            if calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
+            if refused:
+                journal.write({**count, "seconds": round(state.seconds, 3), "skipped": refused})
+                if state.guard.given_up:
+                    raise _Lost(refused)
+            elif calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
                 journal.write({**count, "seconds": round(state.seconds, 3), **told})
-            if progress and world.rank == 0 and progress(_record(state, told, pace)) is False:  # as a signal would
+            shown = world.rank == 0 and not refused
+            if shown and progress and progress(_record(state, told, pace)) is False:  # as a signal would
                 signals.number = signals.number or int(signal.SIGUSR1)
-            caught = signals.number if world.size == 1 else caught  # several must stop at the same step
-            if caught or (state.step == last or state.step % schedule.save_every == 0):
+            due, caught = caught >= CLOCK, caught % CLOCK
+            if world.size == 1:  # several must save and stop at the same step
+                due, caught = run.saver.by_clock(), signals.number
+            end = bool(caught) or state.step == run.last
+            if end or ((due or run.saver.by_steps()) and not refused):
                 journal.sync()
-                state.save(folder, warn)
+                run.saver.save(wait=end)
             if caught:
                 raise SystemExit(128 + caught)
         if signals.number:  # it came while the last step was saved
             raise SystemExit(128 + signals.number)
     return told
+
+
+class _Lost(Exception):
+    """Too many of the last steps were refused; why the last one was."""
+
+
+def _refused(run: "_Run", found: Refused) -> str:
+    """Count a step that did not happen, tell it, and return why it did not."""
+    state, world = run.state, run.world
+
+    def forward(first: int, last: int, losses: Losses | None) -> tuple[Tensor, Batch]:
+        loss, _, batch = _losses(state, world, first, last, losses=losses)
+        return loss, batch
+
+    why = blamed(state, world, found, run.micro, _order_of(state, state.step), forward)
+    state.step += 1
+    state.guard.refused()
+    if world.rank == 0:
+        run.tell(f"{state.stage.name}, step {state.step}: {why}; this step changed nothing")
+    return why
 
 
 def _record(state: State, told: Told, pace: float) -> Step:
@@ -309,13 +274,13 @@ def fit(
     batches ahead. ``micro``: rows computed at a time, by default all, on a GPU what fits. ``shard``: each process has
     its rows of the state. ``capture``: steps through buffers, on a GPU as CUDA graphs. ``noise``: drawn where.
 
-    Raises ``UserError`` for a loss or gradient that is not finite, a folder that is in use, damaged or another run's,
-    a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
+    Raises ``UserError`` where step after step is refused (``guard.py``), for a folder that is in use, damaged or of
+    another run, a disk that fails and a worker that has ended or hangs; ``SystemExit`` 128 + n after signal n.
     """
-    _check(schedule, stage)
+    check(schedule, stage)
     place = pick_device(device)
     micro = micro or MicroBatch(search=place.type == "cuda")
-    world = _joined(stage, schedule, place, shard and micro.size > 0)
+    world = joined(stage, schedule, place, shard and micro.size > 0)
     with ExitStack() as stack, one_line_where_memory_ends(stage, schedule.batch, micro):
         stack.enter_context(torch.random.fork_rng([place] if place.type == "cuda" else []))
         if world.rank == 0:
@@ -326,15 +291,11 @@ def fit(
         state = State(stage, schedule, seed, place, world, shard, "cpu" if noise == "cpu" else str(place))
         stack.push(lambda kind, *_: state.release(kind is None))
         tell: Warn = warn if world.rank == 0 else lambda line: None
-        if found := checkpoint.load(folder, warn=tell):
-            state.restore(found, tell)
-        resumed = _agreed(world, place, state.step, folder)
-        journal = Journal(log if world.rank == 0 else None, stage.name, resumed)
-        stack.callback(journal.close)
         last = min(schedule.steps, schedule.steps if stop_at is None else stop_at)
-        batches = placed(stack.enter_context(upcoming(stage.batch, _order(state, world, last), workers)), place)
-        captured = stack.enter_context(Captured.holding(state, tell)) if capture else None
-        told = _loop(state, world, batches, last, folder, journal, progress, warn, micro, captured)
+        saver = Saver(state, folder, tell)
+        stack.push(saver.left)
+        run = _Run(state, world, saver, log, progress, tell, micro, last, workers, capture)
+        told, resumed = _tried_twice(run)
         return Fitted(
             stage=stage.name,
             step=state.step,
@@ -347,41 +308,67 @@ def fit(
         )
 
 
+@dataclass(frozen=True)
+class _Run:
+    """What a fit goes on with, from whichever checkpoint."""
+
+    state: State
+    world: World
+    saver: Saver
+    log: Path | Log | None
+    progress: Progress | None
+    tell: Warn
+    micro: MicroBatch
+    last: int
+    workers: int
+    capture: bool
+
+
+def _tried_twice(run: _Run) -> tuple[Told, int]:
+    """The last step's numbers, and the step that the fit began at. Where step after step is refused it goes back to the
+    newest checkpoint once, since what is broken may be in memory alone; where that does not help it stops."""
+    state, name = run.state, run.state.stage.name
+    resumed = begun = _restored(run)
+    for again in (False, True):
+        try:
+            return _from_here(run, begun, lost if again else ""), resumed
+        except _Lost as found:
+            lost = str(found)
+            run.saver.wait()
+            if again or state.saved <= 0:
+                good = f"step {state.saved} is saved and good" if state.saved > 0 else "nothing was saved yet"
+                raise UserError(
+                    f"{name}, step {state.step}: {lost}; too many steps were refused ({state.guard.skipped} changed "
+                    f"nothing, {good}): leave those samples out, or lower the learning rate"
+                ) from None
+            run.tell(f"{name}, step {state.step}: too many steps were refused, back to step {state.saved}")
+            begun = _restored(run)
+    raise AssertionError
+
+
+def _restored(run: _Run) -> int:
+    """Become the newest checkpoint, where there is one; the step that all processes go on from."""
+    if found := checkpoint.load(run.saver.folder, warn=run.tell):
+        run.state.restore(found, run.tell)
+    return agreed(run.world, run.state.device, run.state.step, run.saver.folder)
+
+
+def _from_here(run: _Run, begun: int, lost: str) -> Told:
+    """All steps that are left; ``lost``: why the run has gone back to here, if it has."""
+    state, stage = run.state, run.state.stage
+    with ExitStack() as stack:
+        journal = Journal(run.log if run.world.rank == 0 else None, stage.name, begun)
+        stack.callback(journal.close)
+        if lost:
+            journal.write({"stage": stage.name, "step": begun, "samples": state.samples, "back": lost})
+        order = _order(state, run.world, run.last)
+        batches = placed(stack.enter_context(upcoming(stage.batch, order, run.workers)), state.device)
+        captured = stack.enter_context(Captured.holding(state, run.tell)) if run.capture else None
+        return _loop(run, batches, journal, captured)
+
+
 def _order(state: State, world: World, last: int) -> Iterator[Tensor]:
     """The indices of this process's rows in each step from the next one up to ``last``."""
     first, end = world.rows(state.schedule.batch)
     for step in range(state.step, last):
         yield _numbers_of(state, step)[first:end]
-
-
-def _joined(stage: Stage, schedule: Schedule, place: torch.device, evenly: bool) -> World:
-    """The processes of the run, each of which gets a part of every batch; ``evenly``: as many rows as the others."""
-    world = join(place)
-    if schedule.batch < world.size:
-        raise UserError(f"batch {schedule.batch} is smaller than the {world.size} processes; raise it")
-    if evenly and schedule.batch % world.size:
-        raise UserError(
-            f"batch {schedule.batch} is no multiple of the {world.size} processes that share the model, which "
-            "micro-batches need: change it"
-        )
-    return world
-
-
-def _agreed(world: World, place: torch.device, step: int, folder: Path) -> int:
-    """``step``, refused where not all processes have read the same checkpoint."""
-    if float(world.sum(torch.tensor(float(step), dtype=torch.float64, device=place))) != step * world.size:
-        raise UserError(f"{folder}: the processes read different checkpoints; it must be on a disk they share")
-    return step
-
-
-def _check(schedule: Schedule, stage: Stage) -> None:
-    """Refuse numbers no run can have."""
-    for name in ("batch", "samples", "log_every", "save_every", "keep"):
-        if getattr(schedule, name) < 1:
-            raise UserError(f"{stage.name}: {name} must be at least 1, not {getattr(schedule, name)}")
-    if not (schedule.learning_rate > 0 and math.isfinite(schedule.learning_rate)):
-        raise UserError(f"{stage.name}: learning_rate must be a positive number, not {schedule.learning_rate}")
-    if not 0 <= schedule.decay <= 1 or not schedule.clip > 0 or schedule.warmup < 0 or schedule.ema_halflife < 0:
-        raise UserError(f"{stage.name}: decay lies in 0..1, clip above 0, warmup and ema_halflife at or above 0")
-    if stage.count < 1:
-        raise UserError(f"{stage.name}: there is nothing to train on")

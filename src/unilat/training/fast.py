@@ -22,6 +22,7 @@ from unilat.nets.encoder import Encoder
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.layers import ResidualBlock, Stack, Transformer, TransformerBlock
 from unilat.nets.products import onednn_is_faster
+from unilat.training.plan import interval
 from unilat.types import UserError
 
 CPU = torch.device("cpu")
@@ -50,6 +51,8 @@ class Choices:
     """Processes that make batches ahead of the step; 0: each is made when it is needed, right for data in memory."""
     micro_batch: int = 0
     """Examples computed at a time, of a process's share of the batch; 0: all, or on a GPU what is found to fit."""
+    save_every: str = ""
+    """How often a stage is saved: ``500`` steps, as where nothing is said, or ``300s``, ``5m``, ``1h``."""
     shard: bool = False
     """Whether several processes have one copy of weights, moments and averages between them (training/sharded.py)."""
 
@@ -61,6 +64,8 @@ class Choices:
 
 def resolved(choices: Choices, device: torch.device) -> Choices:
     """``choices`` with the precision that ``auto`` is on ``device``; a layout that it cannot compute in is refused."""
+    if choices.save_every:
+        interval(choices.save_every)
     if choices.layout == "channels_last" and device.type == "cpu":
         raise UserError(
             "layout channels_last: on a CPU it gains nothing, and this torch crashes in it (GroupNorm backward); "

@@ -113,8 +113,9 @@ def _within_memory(attempt: Callable[[], Result], room: float = 1.0) -> tuple[Re
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says so, of a GPU or of the CPU's allocator."""
-    spent = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return spent or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "annot allocate memory", "bad_alloc", "out of memory")
+    said = (*said, "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in said)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws
+from unilat.types import UserError
 
 Batch = tuple[Tensor, ...]
 """Examples, row i of each tensor of one and the same example."""
@@ -80,9 +81,24 @@ class Stage:
     """Number of the block that each example is read in, int64 ``[count]``: an epoch's order keeps blocks together."""
 
 
+def interval(text: str) -> tuple[int, float]:
+    """How often to save, as ``(steps, seconds)``, one of them 0: ``500`` steps, or ``300s``, ``5m``, ``1.5h``.
+
+    Raises :class:`UserError` for anything else.
+    """
+    unit = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(text[-1:])
+    try:
+        steps, seconds = (0, float(text[:-1]) * unit) if unit else (int(text), 0.0)
+    except ValueError:
+        steps, seconds = 0, 0.0
+    if steps < 1 and not 0 < seconds < math.inf:
+        raise UserError(f"save_every {text!r}: a number of steps, 500, or seconds, minutes or hours, 300s, 5m or 1h")
+    return steps, seconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast. All lengths but ``log_every`` and ``save_every`` (steps) are in samples."""
+    """How long and how fast. Lengths are in samples, but ``log_every`` and ``save_every`` in steps."""
 
     batch: int
     """Examples per step, over all processes."""
@@ -105,12 +121,21 @@ class Schedule:
     """Largest global norm of the gradient (of the mean loss)."""
     log_every: int = 10
     save_every: int = 500
+    save_seconds: float = 0.0
+    """Save each time that so many seconds have passed, and not by steps; 0: by steps."""
     keep: int = 2
     """Checkpoints kept."""
     may_grow: bool = False
     """Whether checkpoints of fewer ``samples`` are gone on with (``training/longer.py``)."""
     again: int = 0
     """Samples after which the rate, which had fallen by a shorter plan, began to rise from 0 again; 0: it never did."""
+
+    def saved_every(self, text: str) -> "Schedule":
+        """The same, saved as often as :func:`interval` reads; as it is for an empty ``text``."""
+        if not text:
+            return self
+        steps, seconds = interval(text)
+        return replace(self, save_every=steps or self.save_every, save_seconds=seconds)
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,8 @@
 """Everything that moves during a fit, to a checkpoint and back."""
 
+import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
 from unilat.training.flat import Flat, Whole
+from unilat.training.guard import Guard
 from unilat.training.longer import lengthened
 from unilat.training.muon import is_inner
 from unilat.training.parallel import ALONE, World
@@ -22,7 +25,9 @@ from unilat.types import UserError
 if TYPE_CHECKING:
     from unilat.training.sharded import Pieces, Sharded
 
-_FREE = ("log_every", "save_every", "keep", "may_grow")
+_FREE = ("log_every", "save_every", "save_seconds", "keep", "may_grow")
+Later = Callable[[Callable[[], object]], None]
+"""Does what it is given beside what follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,8 @@ class State:
     """Time in the loop, over all parts of the run."""
     saved: int = -1
     """Step of the newest checkpoint on disk."""
+    guard: Guard = field(default_factory=Guard)
+    """What refuses steps."""
     model: dict[str, Tensor] = field(init=False)
     """Parameters and persistent buffers, each once (tied ones under their first name)."""
     trained: list[Tensor] = field(init=False)
@@ -195,17 +202,28 @@ class State:
             networks=told(self.stage.model),
         )
 
-    def save(self, folder: Path, warn: checkpoint.Warn) -> None:
-        """Write a checkpoint of this step; all processes call it."""
+    def save(self, folder: Path, warn: checkpoint.Warn, later: Later | None = None) -> None:
+        """Write a checkpoint of this step; all processes call it. ``later`` is given what writes a copy of the state,
+        where that is one process's work."""
         state = {
             "settings": self.settings(),
             "stage": self.stage.state(),
+            "guard": self.guard.state(),
             "clock": {"seconds": self.seconds, "machine": dataclasses.asdict(self.machine())},
         }
         if not isinstance(self.laid, Whole):
             self.laid.save(folder, self.step, self.tensors(), state, self.schedule.keep, warn)
         elif self.world.rank == 0:
-            checkpoint.save(folder, self.step, self.tensors(), state, keep=self.schedule.keep, warn=warn)
+            tensors: Mapping[str, Mapping[str, Tensor]] = self.tensors()
+            if later:
+                state = copy.deepcopy(state)
+                tensors = {
+                    group: {name: tensor.detach().to("cpu", copy=True) for name, tensor in inner.items()}
+                    for group, inner in tensors.items()
+                }
+            keep = self.schedule.keep
+            write = functools.partial(checkpoint.save, folder, self.step, tensors, state, keep=keep, warn=warn)
+            later(write) if later else write()
         self.saved = self.step
 
     def restore(self, found: checkpoint.Checkpoint, warn: Callable[[str], None]) -> None:
@@ -218,6 +236,7 @@ class State:
         for group in ("model", "optimizer", "ema"):
             whole = {name: self.laid.outline(name, tensor) for name, tensor in mine[group].items()}
             _refuse(found.path, group, _shapes(found.tensors.get(group, {})), _shapes(whole))
+        self.guard.load_state(found.part("guard") if "guard" in found.state else {})
         with torch.no_grad():
             for group in ("model", "optimizer", "ema"):
                 for name, tensor in mine[group].items():
@@ -225,7 +244,7 @@ class State:
             for optimizer in self.optimizers:
                 for kept in optimizer.state.values():
                     if "step" in kept:
-                        kept["step"].fill_(float(found.step))
+                        kept["step"].fill_(float(found.step - self.guard.skipped))
         try:
             self.stage.load_state(dict(stage))
         except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
