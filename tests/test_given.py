@@ -59,6 +59,16 @@ def test_labels_are_of_the_runs_classes_by_name(folder: Path) -> None:
     assert "1 picture(s) have no class, label -1" in loose.lines() and "label -1: dog" in "".join(loose.lines())
 
 
+def test_what_is_odd_about_pictures_is_said_and_nothing_of_a_split(tmp_path: Path) -> None:
+    """Bytes of 0 and 1 in folders called train and test, one of which repeats another. Kills: black pictures without a
+    word, a line on what will be trained on, which nothing here is."""
+    for index, name in enumerate(("train/a.png", "train/b.png", "test/c.png", "test/d.png")):
+        (tmp_path / "odd" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((grey(min(index, 2)) > 128).astype(np.uint8)).save(tmp_path / "odd" / name)
+    said = "\n".join(given(tmp_path / "odd", classes=()).lines())
+    assert "no value above 1 of 255" in said and "3 of 4 pictures are exact copies" in said and "train" not in said
+
+
 def test_paths_arrays_pictures_and_tensors_are_the_same_pictures(folder: Path) -> None:
     """Kills: a kind that is refused or turned round, floats taken for bytes, an order that is not the list's."""
     paths = [folder / "cat" / "b.png", str(folder / "dog" / "c.png")]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unilat.maths.seeds import Draws, key
-from unilat.training import checkpoint
+from unilat.training import checkpoint, engine
 from unilat.training.machine import manifest, pick_device
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
@@ -170,6 +170,12 @@ def test_a_bad_pixel_is_named_by_its_picture(tmp_path: Path) -> None:
         fit(stage, schedule(), tmp_path, SEED, warn=lines.append)
     assert lines[0].startswith(f"toy, step {first + 1}: samples {ROWS[3]}: their data are not finite")
     assert checkpoint.load(tmp_path) is None
+    stage, lines = Toy(), []
+    stage.data[ROWS[3], 1] = math.nan
+    named = replace(stage.stage(), names=lambda some: [f"{one}.png" for one in some.tolist()])
+    with pytest.raises(UserError, match="too many steps were refused"):
+        engine.fit(named, schedule(), tmp_path / "named", SEED, warn=lines.append)
+    assert lines[0].startswith(f"toy, step {first + 1}: samples {ROWS[3]}.png: their data are not finite")
 
 
 def test_calibration_sees_the_average_without_gradients_and_in_evaluation(tmp_path: Path) -> None:

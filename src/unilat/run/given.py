@@ -137,7 +137,7 @@ def _facts(source: PictureSet) -> dict[str, Any]:
 
 def _in_classes(found: Pictures, classes: tuple[str, ...], strict: bool = True) -> PictureSet:
     """The pictures with their labels among the run's ``classes``, by name; with ``strict`` others are noted."""
-    notes = tuple(note for note in found.notes if note.startswith("left out"))  # others are of splits, or said by name
+    notes = tuple(note for note in found.notes if "train" not in note)  # of a split, which nobody makes here
     labels = unknown(len(found), classes)
     if classes and found.classes:
         labels = renumbered(found.labels, found.classes, classes)

@@ -262,7 +262,8 @@ def _stage1(
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1]).parts
     flops = sum(counted[part].training_flops for part in ("encoder", "prior", "decoder") if part in counted)
-    samples = _fit(stage.stage(), schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
+    named = replace(stage.stage(), names=lambda some: names_of(pictures, indices[0][some]))
+    samples = _fit(named, schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"].training_flops * config.stage1.settle / (config.stage1.settle + samples)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)

@@ -12,6 +12,8 @@ from unilat.training.parallel import World
 from unilat.training.plan import Batch, Losses
 from unilat.training.state import State
 
+SHOWN = 16
+"""Examples that are named."""
 Forward = Callable[[int, int, Losses | None], tuple[Tensor, Batch]]
 """``(first, last, the stage's losses or others) -> losses [last - first] and batch`` of those rows of the step."""
 
@@ -39,9 +41,12 @@ def blamed(state: State, world: World, found: Refused, micro: MicroBatch, order:
         bad.fill_(1)
         what = f"the gradient's norm over the batch is {found.norm}"
     state.forget_gradients()
-    indices = order[bad.cpu() > 0].tolist()
-    named = ", ".join(map(str, indices[:16])) + (f" and {len(indices) - 16} more" if len(indices) > 16 else "")
-    return f"samples {named}: {what}"
+    examples = order[bad.cpu() > 0]
+    some = examples[:SHOWN]
+    names = state.stage.names(some) if state.stage.names else None
+    named = ", ".join(map(str, some.tolist() if names is None else names))
+    more = f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else ""
+    return f"samples {named}{more}: {what}"
 
 
 def _finite_parts(state: State, forward: Forward, first: int, last: int) -> tuple[Tensor, Tensor]:

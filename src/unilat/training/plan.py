@@ -1,7 +1,7 @@
 """What is trained, and how long and how fast: the two things that ``fit`` is given."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -79,6 +79,8 @@ class Stage:
     """Why its steps cannot be captured; nothing: they can."""
     blocks: Tensor | None = None
     """Number of the block that each example is read in, int64 ``[count]``: an epoch's order keeps blocks together."""
+    names: Callable[[Tensor], Sequence[str] | None] | None = None
+    """What the examples ``[n]`` are called where they come from; None: they have numbers alone."""
 
 
 def interval(text: str) -> tuple[int, float]:
