@@ -17,6 +17,7 @@ from PIL import Image
 from benchmark_samples import Opener, finished, found, opener, says
 from measured import machine, number
 from unilat.studies.measures import DiffusionBits, Kept, LatentBits, NormalBits
+from unilat.training import checkpoint
 
 
 @pytest.fixture
@@ -348,3 +349,30 @@ def test_the_papers_tables_compare_as_the_paper_does(script: Opener, tmp_path: P
     assert says(found(rows, "MSE decoder is farther", "reconstruction"), -0.1, 0.0, 2, False)
     assert says(found(rows, "MSE decoder is farther", "generation"), 0.19, 0.01, 2, True)
     assert says(found(tables.table6(), "stopped, small KL generates farther"), -0.21, 0.01, 2, False)
+
+
+def test_a_save_costs_what_it_lengthens_a_run_by(
+    script: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2, 0.3 and 0.7 s: 0.3 of 60. On a CPU with one write, of which its size is told. Kills: a mean that one slow
+    disk decides, seconds for a share, both saves' bytes for one, a run without a save that saves, the first step
+    timed."""
+    saving = script("saving")
+    size, cost, share = saving.rows_of("small", [0.2, 0.7, 0.3], 26.0)
+    assert size["value"] == 26.0
+    assert says(cost, 0.3, 0.25, 3, None) and says(share, 0.005, 0.25 / 60, 3, True)
+    assert saving.rows_of("small", [0.7], 1.0)[2]["holds"] is False
+
+    monkeypatch.setattr(saving, "WORK", tmp_path)
+    place = saving.Place("cpu", tiny=True, work=tmp_path)
+    _, stage, plan, _, _ = next(saving.stages(place.config("small"), place))
+    saves, save = list[int](), checkpoint.save
+
+    def noted(folder: Path, step: int, *given: Any, **named: Any) -> Any:
+        saves.append(step)
+        return save(folder, step, *given, **named)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    small = saving.Size(4, 3, 1)
+    (one, mib), (none, same) = (saving.seconds_of(stage, plan, small, saved) for saved in (True, False))
+    assert saves == [3, 6, 6] and one > 0 and none > 0 and mib == pytest.approx(same, rel=0.01) and 0.1 < mib < 5
