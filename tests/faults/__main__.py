@@ -1,0 +1,141 @@
+"""Plant faults, judge what comes of them, and write benchmarks/results/faults.json. See ``tests/faults/__init__.py``."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from . import command, crashes, damage, disks, readers, wrong  # noqa: E402
+from .ground import Ground, Outcome, bad  # noqa: E402
+
+Trial = Callable[[Ground, int, Path], Outcome]
+NAMES = ("OK", "CLEAN", "BAD", "SILENT")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault: the row of the table that it stands in, and how many trials of it are made."""
+
+    row: str
+    trial: Trial
+    quick: int
+    full: int
+
+
+KINDS: dict[str, Kind] = {
+    "kill": Kind("kill −9 at a random time", crashes.kill, 3, 300),
+    "syscall": Kind("kill −9 at each system call of a save, of rotation, of overwriting", crashes.syscall, 1, 160),
+    "stop": Kind("SIGTERM, SIGINT, SIGUSR1, a second signal", crashes.stop, 2, 36),
+    "disk": Kind("ENOSPC, EIO, EROFS, EACCES at each call that writes", disks.disk, 3, 300),
+    "full": Kind("a disk that is really full, at every size", disks.full, 1, 40),
+    "gone": Kind("run folder gone", disks.gone, 1, 16),
+    "truncated": Kind("checkpoint truncated", partial(damage.read, kind="truncated"), 64, 64),
+    "flipped": Kind("bits of a checkpoint flipped", partial(damage.read, kind="flipped"), 200, 1000),
+    "zeroed": Kind("page of a checkpoint zeroed", partial(damage.read, kind="zeroed"), 25, 100),
+    "swapped": Kind("files of a checkpoint swapped", partial(damage.read, kind="swapped"), 20, 40),
+    "missing": Kind("files of a checkpoint missing", partial(damage.read, kind="missing"), 5, 5),
+    "damaged": Kind("the same five, trained on from", damage.train, 2, 70),
+    "sealed": Kind("one bit of any other file of a finished run", damage.sealed, 2, 120),
+    "mismatch": Kind("configuration that does not match", wrong.mismatch, 2, 48),
+    "latents": Kind("latents that do not match", wrong.latents, 1, 40),
+    "numbers": Kind("NaN, Inf, 1e30, leaps in the loss", wrong.numbers, 2, 30),
+    "picture": Kind("NaN, Inf, 1e30 in one pixel", wrong.picture, 2, 12),
+    "resume": Kind("resumed at each step, with 0, 1, 2, 4 workers", wrong.resume, 2, 40),
+    "worker": Kind("loader worker killed or hung", wrong.worker, 1, 20),
+    "odd": Kind("odd files against the reference table", readers.odd, 200, 200),
+    "bomb": Kind("bombs of 30k × 30k", readers.bomb, 1, 8),
+    "pickle": Kind("pickle payloads in every file that is read", readers.pickles, 6, 348),
+    "two": Kind("two trainers on one folder, a stale lock", crashes.two, 1, 24),
+}
+
+
+def tried(ground: Ground, name: str, seed: int) -> tuple[Outcome, Path]:
+    """One trial, and the folder that it left, which is gone but for BAD and SILENT ones."""
+    folder = ground.work / "trials" / f"{name}-{seed}"
+    folder.parent.mkdir(exist_ok=True)
+    try:
+        outcome = KINDS[name].trial(ground, seed, folder)
+    except Exception as error:
+        traceback.print_exc()
+        outcome = bad(f"the trial itself failed: {type(error).__name__}: {error}")
+    if outcome.name in ("OK", "CLEAN"):
+        for path in folder.parent.glob(f"{name}-{seed}*"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+    return outcome, folder
+
+
+def order(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """All trials, kinds side by side, so that a budget cuts each kind in the same place of its own."""
+    places = [((seed + 0.5) / count, name, seed) for name, count in counts.items() for seed in range(count)]
+    yield from ((name, seed) for _, name, seed in sorted(places))
+
+
+def rows(counted: Counter[tuple[str, str]]) -> list[dict[str, object]]:
+    """Rows of the table for ``benchmarks/common.py``."""
+    from benchmarks.common import row
+
+    found = []
+    for name, kind in KINDS.items():
+        trials = sum(counted[name, one] for one in NAMES)
+        if trials:
+            found += [row(f"{kind.row}: {one}", counted[name, one], "trials", n=trials) for one in NAMES[:2]]
+            found += [row(f"{kind.row}: {one}", counted[name, one], "trials", goal=0, n=trials) for one in NAMES[2:]]
+    return found
+
+
+def main() -> int:
+    """Run trials; exit 1 where one was BAD or SILENT."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the few trials of `make test`")
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after so many minutes")
+    parser.add_argument("--only", nargs="*", choices=[*KINDS], default=[*KINDS], metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("--seed", type=int, help="this one trial of each kind")
+    parser.add_argument("--work", type=Path, help="folder to work in; by default one that is removed")
+    parser.add_argument("--log", type=Path, help="file of one line a trial: kind, seed, outcome, what was seen")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/faults.json and .md")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    work = options.work or Path(tempfile.mkdtemp(prefix="unilat-faults-"))
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ |= {"HOME": str(work / "home"), "UNILAT_CACHE": str(work / "cache")}
+    os.chdir(work)
+    command.prepare()
+    ground, counted = Ground(work), Counter[tuple[str, str]]()
+    counts = {name: KINDS[name].quick if options.quick else KINDS[name].full for name in options.only}
+    trials = order(counts) if options.seed is None else ((name, options.seed) for name in options.only)
+    with (options.log or work / "trials.txt").open("a") as log:
+        for name, seed in trials:
+            if time.monotonic() - begun > 60 * options.minutes:
+                break
+            outcome, folder = tried(ground, name, seed)
+            counted[name, outcome.name] += 1
+            line = f"{name}, {seed}, {outcome.name}, {' '.join(outcome.seen.split())}"
+            print(line, file=log, flush=True)
+            if outcome.name in NAMES[2:] or options.seed is not None:
+                print(f"{line} ({folder})", flush=True)
+    total = Counter({one: sum(counted[name, one] for name in KINDS) for one in NAMES})
+    print(", ".join(f"{total[one]} {one}" for one in NAMES), f"in {time.monotonic() - begun:.0f} s", flush=True)
+    if options.write:
+        from . import told
+
+        told.write(rows(counted))
+    failed = bool(total["BAD"] or total["SILENT"])
+    if options.work is None and not failed:
+        shutil.rmtree(work, ignore_errors=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
