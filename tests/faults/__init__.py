@@ -1,7 +1,7 @@
 """Faults, planted on purpose: the real command line on a tiny preset, killed, starved, lied to and attacked.
 
-The oracle is an uninterrupted run: the SHA-256 of its whole state (weights, optimiser, averages, random states, place in
-the data, step), of its log and of what it measured. Each trial ends in one of
+The oracle is an uninterrupted run: the SHA-256 of its whole state (weights, optimiser, averages, random states, place
+in the data, step), of its log and of what it measured. Each trial ends in one of
 
     OK      the fault changed nothing: the same state, or exactly what should be read
     CLEAN   told in one line with an exit code that is not 0, nothing lost, and the next run ends in the oracle's state

@@ -1,4 +1,4 @@
-"""Plant faults, judge what comes of them, and write benchmarks/results/faults.json. See ``tests/faults/__init__.py``."""
+"""Plant faults, judge what comes of them, and write the results. See ``tests/faults/__init__.py``."""
 
 import argparse
 import os

@@ -1,7 +1,8 @@
-"""`unilat WORDS` in a process of its own, forked from one that has imported everything: a trial takes a second, not six."""
+"""`unilat WORDS` in a process of its own, forked from one that has imported everything: in a second, not in six."""
 
 import contextlib
 import functools
+import importlib
 import mmap
 import os
 import signal
@@ -19,6 +20,9 @@ PATIENCE = 30.0
 """Seconds without any work done after which a command counts as hung."""
 MOST = 120.0
 """Seconds of work after which it does, too."""
+
+COMMANDS = ("cli.configure", "cli.output", "cli.pictures", "cli.progress", "report.page", "run.begin")
+"""What commands import when they begin."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,15 @@ class Ended:
 
 def prepare() -> None:
     """Import what commands import, so that children need not; describing a configuration is remembered."""
-    import matplotlib.pyplot  # noqa: F401
     import torch
-    import torch._dynamo
-    import torch.utils.data
     from PIL import Image
 
-    import unilat.cli.configure
-    import unilat.cli.output
-    import unilat.cli.pictures
     import unilat.recipe.build as build
-    import unilat.report.page
-    import unilat.run.begin
     import unilat.run.evaluate as evaluation
     import unilat.run.train as job
 
+    for name in ("matplotlib.pyplot", "torch._dynamo", "torch.utils.data", *(f"unilat.{one}" for one in COMMANDS)):
+        importlib.import_module(name)
     Image.init()
     torch.set_num_threads(1)
     job.describe = evaluation.describe = build.describe = functools.cache(build.describe)

@@ -1,4 +1,4 @@
-"""Processes that die: kill −9 at random times and at each system call of a save, signals, two trainers on one folder."""
+"""Processes that die: kill −9 at random times and at each system call of a save, signals, two trainers on a folder."""
 
 import contextlib
 import os

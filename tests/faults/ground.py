@@ -14,7 +14,7 @@ from PIL import Image
 
 from .command import Child, Ended, describe_once, run
 
-SHORT = (
+SHORT = (  # noqa: SIM905
     "--preset tiny --bpp 0.4 --stage1.samples 256 --stage2.samples 96 --evaluation.samples 8 --evaluation.pictures 8 "
     "--evaluation.step-counts 1 --evaluation.rate-levels 1 --evaluation.base-steps 2 --save-every 2"
 ).split()

@@ -18,7 +18,7 @@ from .command import run
 from .ground import Ground, Outcome, bad, clean, ok, silent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from signals import zoo  # noqa: E402
+from signals import zoo
 
 
 @functools.cache
@@ -58,7 +58,7 @@ def odd(ground: Ground, seed: int, folder: Path) -> Outcome:
 
 
 def bomb(ground: Ground, seed: int, folder: Path) -> Outcome:
-    """30,000 × 30,000 pixels in a few bytes beside a real picture, through `unilat data look`: refused by its header."""
+    """30,000 × 30,000 pixels in a few bytes beside real pictures, through `unilat data look`: refused by its header."""
     name, content = [*zoo.bombs().items()][seed % len(zoo.bombs())]
     folder.mkdir()
     for k in range(3):
@@ -71,7 +71,9 @@ def bomb(ground: Ground, seed: int, folder: Path) -> Outcome:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), used + (256 << 20)))
 
-    ended = run(["data", "look", str(folder), "--size", "16", "--out", str(folder) + ".png"], folder.with_suffix(".txt"), plant)
+    ended = run(
+        ["data", "look", str(folder), "--size", "16", "--out", str(folder) + ".png"], folder.with_suffix(".txt"), plant
+    )
     if ended.bad or ended.code:
         return bad(f"{name}: {ended.bad or ended.line}")
     return clean(f"{name}: told") if name in ended.said else silent(f"{name}: not told: {ended.line}")

@@ -1,0 +1,79 @@
+"""The quick form of the fault suite, in a process of its own: it forks, which other tests' threads do not survive."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.faults import __main__ as suite  # noqa: E402
+from tests.faults.command import Ended  # noqa: E402
+from tests.faults.ground import leftovers  # noqa: E402
+
+
+@pytest.mark.timeout(600)
+def test_no_fault_ends_badly_or_in_silence(tmp_path: Path) -> None:
+    """Every kind of fault a few times. Kills: a save that is not whole or not told, damage that is believed, a process,
+    a lock or a temporary file left behind."""
+    log = tmp_path / "log.txt"
+    words = [sys.executable, "-m", "tests.faults", "--quick", "--work", str(tmp_path / "work"), "--log", str(log)]
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    ended = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-2000:]
+    lines = [line.split(", ", 3) for line in log.read_text(errors="replace").splitlines()]
+    assert {line[0] for line in lines} == {*suite.KINDS}
+    assert {line[2] for line in lines} == {"OK", "CLEAN"}
+    assert Counter(line[0] for line in lines) == {name: kind.quick for name, kind in suite.KINDS.items()}
+
+
+def test_a_budget_cuts_all_kinds_alike_and_a_row_counts_what_was_seen() -> None:
+    """Kills: kinds one after the other, of which a budget leaves the last out; BAD or SILENT without a goal of 0."""
+    trials = [*suite.order({"kill": 4, "stop": 2, "two": 8})]
+    assert len({*trials}) == len(trials) == 14
+    assert {name for name, _ in trials[:4]} == {"kill", "stop", "two"}
+    counted = Counter({("kill", "OK"): 3, ("kill", "SILENT"): 1, ("two", "CLEAN"): 2})
+    rows = suite.rows(counted)
+    assert [(one["value"], one["n"], one["goal"], one["holds"]) for one in rows[:4]] == [
+        (3, 4, None, None),
+        (0, 4, None, None),
+        (0, 4, 0, True),
+        (1, 4, 0, False),
+    ]
+    assert len(rows) == 8 and rows[4]["what"].startswith(suite.KINDS["two"].row)
+
+
+@pytest.mark.parametrize(
+    ("ended", "seen"),
+    [
+        (Ended(2, "error: the disk is full", 3), ""),
+        (Ended(0, "warning: x\nreport: y", 3), ""),
+        (Ended(-9, "", 0, hung=True), "hung"),
+        (Ended(0, "", 0, orphans=2), "2 orphans"),
+        (Ended(1, "Traceback (most recent call last):\nKeyError: 'a'", 0), "traceback: KeyError: 'a'"),
+        (Ended(1, "error: KeyError: a (UNILAT_TRACEBACK=1 shows where)", 0), "an error without a way out"),
+    ],
+)
+def test_what_no_command_may_do(ended: Ended, seen: str) -> None:
+    """Kills: a judge that lets one of them pass, or that takes an ordinary error for one."""
+    assert ended.bad.startswith(seen) and bool(ended.bad) == bool(seen)
+
+
+def test_temporary_files_and_locks_are_left_behind_and_nothing_else(tmp_path: Path) -> None:
+    """Kills: one kind of them overlooked, ordinary files counted."""
+    for name in (
+        "a/.x.json.17.part",
+        ".lock",
+        "stage1/.tmp-3-9/model.safetensors",
+        "stage1/step-1/model",
+        "metrics.json",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert leftovers(tmp_path) == [
+        ".lock", "a/.x.json.17.part", "stage1/.tmp-3-9", "stage1/.tmp-3-9/model.safetensors"
+    ]  # fmt: skip
