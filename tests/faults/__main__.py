@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,42 +95,71 @@ def rows(counted: Counter[tuple[str, str]]) -> list[dict[str, object]]:
     return found
 
 
+def logged(log: Path) -> dict[tuple[str, int], str]:
+    """Outcome of each trial of a log."""
+    lines = log.read_text("utf-8", "replace").splitlines() if log.is_file() else []
+    fields = [line.split(", ", 3) for line in lines]
+    return {(kind, int(seed)): outcome for kind, seed, outcome, _ in fields if kind in KINDS}
+
+
+def work_through(trials: Sequence[tuple[str, int]], work: Path, log: Path, until: float, loud: bool) -> None:
+    """Make the trials, a line of the log each, until the clock says so."""
+    ground = Ground(work)
+    with log.open("a", encoding="utf-8", errors="replace") as file:
+        for name, seed in trials:
+            if time.monotonic() > until:
+                break
+            outcome, folder = tried(ground, name, seed)
+            line = f"{name}, {seed}, {outcome.name}, {' '.join(outcome.seen.split())}"
+            print(line, file=file, flush=True)
+            if loud or outcome.name in NAMES[2:]:
+                print(f"{line} ({folder})", flush=True)
+
+
+def shared(trials: Sequence[tuple[str, int]], jobs: int, work: Path, log: Path, until: float, loud: bool) -> None:
+    """:func:`work_through` in so many processes, of which each has every ``jobs``-th trial."""
+    children = list[int]()
+    for job in range(1, jobs):
+        if not (child := os.fork()):
+            work_through(trials[job::jobs], work / str(job), log, until, loud)
+            os._exit(0)
+        children.append(child)
+    work_through(trials[::jobs], work / "0", log, until, loud)
+    for child in children:
+        os.waitpid(child, 0)
+
+
 def main() -> int:
     """Run trials; exit 1 where one was BAD or SILENT."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the few trials of `make test`")
     parser.add_argument("--minutes", type=float, default=60.0, help="begin no trial after so many minutes")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the trials")
     parser.add_argument("--only", nargs="*", choices=[*KINDS], default=[*KINDS], metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--seed", type=int, help="this one trial of each kind")
     parser.add_argument("--work", type=Path, help="folder to work in; by default one that is removed")
-    parser.add_argument("--log", type=Path, help="file of one line a trial: kind, seed, outcome, what was seen")
+    parser.add_argument("--log", type=Path, help="one line a trial; those that stand there are not made again")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/faults.json and .md")
     options = parser.parse_args()
     begun = time.monotonic()
-    work = options.work or Path(tempfile.mkdtemp(prefix="unilat-faults-"))
+    work = (options.work or Path(tempfile.mkdtemp(prefix="unilat-faults-"))).resolve()
     work.mkdir(parents=True, exist_ok=True)
+    log = (options.log or work / "trials.txt").resolve()
     os.environ |= {"HOME": str(work / "home"), "UNILAT_CACHE": str(work / "cache")}
     os.chdir(work)
     command.prepare()
-    ground, counted = Ground(work), Counter[tuple[str, str]]()
     counts = {name: KINDS[name].quick if options.quick else KINDS[name].full for name in options.only}
-    trials = order(counts) if options.seed is None else ((name, options.seed) for name in options.only)
-    with (options.log or work / "trials.txt").open("a") as log:
-        for name, seed in trials:
-            if time.monotonic() - begun > 60 * options.minutes:
-                break
-            outcome, folder = tried(ground, name, seed)
-            counted[name, outcome.name] += 1
-            line = f"{name}, {seed}, {outcome.name}, {' '.join(outcome.seen.split())}"
-            print(line, file=log, flush=True)
-            if outcome.name in NAMES[2:] or options.seed is not None:
-                print(f"{line} ({folder})", flush=True)
-    total = Counter({one: sum(counted[name, one] for name in KINDS) for one in NAMES})
+    trials = [*order(counts)] if options.seed is None else [(name, options.seed) for name in options.only]
+    done = logged(log) if options.seed is None else {}
+    rest = [trial for trial in trials if trial not in done]
+    shared(rest, options.jobs, work, log, begun + 60 * options.minutes, options.seed is not None)
+    found = {trial: outcome for trial, outcome in logged(log).items() if trial in trials}
+    total = Counter(found.values())
     print(", ".join(f"{total[one]} {one}" for one in NAMES), f"in {time.monotonic() - begun:.0f} s", flush=True)
     if options.write:
         from . import told
 
-        told.write(rows(counted))
+        told.write(rows(Counter((name, outcome) for (name, _), outcome in found.items())))
     failed = bool(total["BAD"] or total["SILENT"])
     if options.work is None and not failed:
         shutil.rmtree(work, ignore_errors=True)

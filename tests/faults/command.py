@@ -157,6 +157,11 @@ def _session(pid: int) -> int:
 
 def start(words: Sequence[str], out: Path, plant: Callable[[], Any] | None = None) -> Child:
     """Begin ``unilat WORDS``; ``plant`` is called in the process first. ``out``: the file of what it says."""
+    return forked(lambda counter: _main(words, counter, plant), out)
+
+
+def forked(body: Callable[[mmap.mmap], int], out: Path) -> Child:
+    """A process of its own session that runs ``body`` and exits with its code."""
     counter = mmap.mmap(-1, 8)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -172,7 +177,7 @@ def start(words: Sequence[str], out: Path, plant: Callable[[], Any] | None = Non
         os.close(descriptor)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = _main(words, counter, plant)
+        code = body(counter)
     except BaseException:
         traceback.print_exc()
     finally:
