@@ -286,6 +286,19 @@ def test_the_log_is_sealed_as_it_grows(tmp_path: Path) -> None:
     assert "has changed" in seal.problem(path)
 
 
+def test_a_run_that_dies_before_its_first_save_goes_on(tmp_path: Path) -> None:
+    """Its log has lines that no seal counts yet. Kills: that log taken for another run's, a dead end, and one that is
+    gone before it was sealed missed."""
+    seal.begin(tmp_path)
+    log = RunFolder(tmp_path).log
+    assert seal.problem(log) == ""
+    Journal(Log(log, seal.sealed, seal.grown), "stage1", 0).write({"stage": "stage1", "step": 1})
+    assert log.stat().st_size and seal.problem(log) == ""
+    seal.grown(log)
+    edit(log, "stage1", "stage7")
+    assert seal.problem(log) == "has changed since it was written"
+
+
 def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:
     """Kills: lines appended to a file of the user's that a foreign run's log.jsonl points to."""
     line = '{"stage": "mine", "step": 1}\n'
