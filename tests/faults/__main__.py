@@ -17,7 +17,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from . import command, crashes, damage, disks, readers, wrong  # noqa: E402
+from . import command, crashes, damage, disks, flat, readers, told, wrong  # noqa: E402
 from .ground import Ground, Outcome, bad  # noqa: E402
 
 Trial = Callable[[Ground, int, Path], Outcome]
@@ -57,6 +57,7 @@ KINDS: dict[str, Kind] = {
     "odd": Kind("odd files against the reference table", readers.odd, 200, 200),
     "bomb": Kind("bombs of 30k × 30k", readers.bomb, 1, 8),
     "pickle": Kind("pickle payloads in every file that is read", readers.pickles, 6, 348),
+    "flat": Kind("2,000 and 20,000 steps: memory, descriptors, threads, files flat", flat.flat, 0, 2),
     "two": Kind("two trainers on one folder, a stale lock", crashes.two, 1, 24),
 }
 
@@ -139,6 +140,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one trial of each kind")
     parser.add_argument("--work", type=Path, help="folder to work in; by default one that is removed")
     parser.add_argument("--log", type=Path, help="one line a trial; those that stand there are not made again")
+    parser.add_argument("--rivals", type=Path, help="log of tests.faults.rivals, whose rows are written, too")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/faults.json and .md")
     options = parser.parse_args()
     begun = time.monotonic()
@@ -157,9 +159,7 @@ def main() -> int:
     total = Counter(found.values())
     print(", ".join(f"{total[one]} {one}" for one in NAMES), f"in {time.monotonic() - begun:.0f} s", flush=True)
     if options.write:
-        from . import told
-
-        told.write(rows(Counter((name, outcome) for (name, _), outcome in found.items())))
+        told.write(rows(Counter((name, outcome) for (name, _), outcome in found.items())), options.rivals)
     failed = bool(total["BAD"] or total["SILENT"])
     if options.work is None and not failed:
         shutil.rmtree(work, ignore_errors=True)

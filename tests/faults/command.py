@@ -112,8 +112,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait(self, when: Callable[["Child"], bool] | None = None, number: int = signal.SIGKILL) -> Ended:
-        """Its end; ``number`` is sent as soon as ``when`` holds."""
+    def wait(
+        self, when: Callable[["Child"], bool] | None = None, number: int = signal.SIGKILL, most: float = MOST
+    ) -> Ended:
+        """Its end; ``number`` is sent as soon as ``when`` holds. ``most``: seconds of work that it may take."""
         moved, worked, hung, work = time.monotonic(), 0.0, False, 0.0
         while True:
             pid, status, used = os.wait4(self.pid, os.WNOHANG)
@@ -126,7 +128,7 @@ class Child:
             if when is not None and when(self):
                 self.send(number)
                 when = None
-            if time.monotonic() - moved > PATIENCE or worked > MOST:
+            if time.monotonic() - moved > PATIENCE or worked > most:
                 hung = True
                 self.send(signal.SIGKILL)
             time.sleep(0.002)

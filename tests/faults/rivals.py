@@ -8,7 +8,9 @@ with any message counts as told, a traceback among it, where the next run ends i
 """
 
 import argparse
+import contextlib
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -241,6 +243,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    for name in ("torch._dynamo", "torch.utils.data", "accelerate", "pytorch_lightning.callbacks"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)  # once for all children
     place = Path(tempfile.mkdtemp(prefix="unilat-rivals-"))
     with options.log.open("a") as log:
         for rival in options.only:
