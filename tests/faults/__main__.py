@@ -36,7 +36,7 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "kill": Kind("kill −9 at a random time", crashes.kill, 3, 300),
-    "syscall": Kind("kill −9 at each system call of a save, of rotation, of overwriting", crashes.syscall, 1, 160),
+    "syscall": Kind("kill −9 at each system call of a save, of rotation, of overwriting", crashes.syscall, 1, 132),
     "stop": Kind("SIGTERM, SIGINT, SIGUSR1, a second signal", crashes.stop, 2, 36),
     "disk": Kind("ENOSPC, EIO, EROFS, EACCES at each call that writes", disks.disk, 3, 300),
     "full": Kind("a disk that is really full, at every size", disks.full, 1, 40),

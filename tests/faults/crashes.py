@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,20 @@ def _at_save(turn: int, tell: int, go: int) -> Any:
     return plant
 
 
-def traced(ground: Ground, folder: Path, turn: int, call: int) -> tuple[Ended, int]:
-    """Go on in ``folder``, killed at the ``call``-th system call of a thread after the ``turn``-th save began (0:
-    never), and the calls that the save made."""
+def place_of(calls: Sequence[str], place: int) -> str:
+    """The ``place``-th of these system calls as strace counts: each name by itself."""
+    return f"{calls[place]}:signal=KILL:when={calls[: place + 1].count(calls[place])}"
+
+
+def traced(ground: Ground, folder: Path, turn: int, inject: str) -> tuple[Ended, list[str]]:
+    """Go on in ``folder``, killed by ``inject`` after the ``turn``-th save began; the calls that the save made."""
     (told, tell), (wait, go), log = os.pipe(), os.pipe(), folder.with_suffix(".strace")
     child = start(ground.words(folder), folder.with_suffix(".txt"), _at_save(turn, tell, wait))
     os.close(tell)  # so that its end is heard
     tracer = None
     if os.read(told, 1):
-        inject = ["-e", f"inject={TRACED}:signal=KILL:when={call}"] if call else []
-        words = ["strace", "-f", "-q", "-e", f"trace={TRACED}", *inject, "-o", str(log), "-p", str(child.pid)]
+        how = ["-e", f"inject={inject}"] if inject else []
+        words = ["strace", "-f", "-q", "-e", f"trace={TRACED}", *how, "-o", str(log), "-p", str(child.pid)]
         tracer = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(2000):
             tasks = Path(f"/proc/{child.pid}/task").iterdir()
@@ -96,17 +101,17 @@ def traced(ground: Ground, folder: Path, turn: int, call: int) -> tuple[Ended, i
     lines = [line.split(maxsplit=1) for line in log.read_text(errors="replace").splitlines()] if tracer else []
     last = next((k for k, (_, line) in enumerate(lines) if ENDED in line), None)
     thread = lines[last][0] if last is not None else ""
-    return ended, len([1 for number, _ in lines[:last] if number == thread])
+    return ended, [line.split("(")[0] for number, line in lines[:last] if number == thread and line[0].isalpha()]
 
 
-def calls_of_a_save(ground: Ground, turn: int) -> int:
-    """System calls of the ``turn``-th save of a run that goes on from step 3; counted once."""
+def calls_of_a_save(ground: Ground, turn: int) -> list[str]:
+    """System calls of the ``turn``-th save of a run that goes on from step 3; listed once."""
     note = ground.work / f"calls-{turn}"
     if not note.is_file():
         folder = ground.copy(ground.stopped(3), ground.work / f"count-{turn}")
-        note.write_text(str(traced(ground, folder, turn, 0)[1]))
+        note.write_text(" ".join(traced(ground, folder, turn, "")[1]))
         shutil.rmtree(folder)
-    return int(note.read_text())
+    return note.read_text().split()
 
 
 def syscall(ground: Ground, seed: int, folder: Path) -> Outcome:
@@ -117,13 +122,14 @@ def syscall(ground: Ground, seed: int, folder: Path) -> Outcome:
     overwrites = seed % 4 == 3
     if overwrites:  # the step of the next save stands there already, damaged
         shutil.copytree(folder / "stage1" / "step-0000000003", folder / "stage1" / "step-0000000004")
-    total = calls_of_a_save(ground, 2)
-    call = 1 + seed % total
-    ended, _ = traced(ground, folder, 1 if overwrites else 2, call)
+    calls = calls_of_a_save(ground, 2)
+    place = seed % len(calls)
+    ended, _ = traced(ground, folder, 1 if overwrites else 2, place_of(calls, place))
+    seen = f"{calls[place]}, call {place + 1} of {len(calls)}{', overwriting' * overwrites}"
     if ended.code != -signal.SIGKILL:
-        return bad(f"not killed at call {call} of {total}: {ended.code} {ended.line}")
+        return bad(f"not killed at {seen}: {ended.code} {ended.line}")
     found = ground.goes_on(folder)
-    return Outcome(found.name, f"killed at call {call} of {total}{', overwriting' * overwrites}: {found.seen}")
+    return Outcome(found.name, f"killed at {seen}: {found.seen}")
 
 
 def stop(ground: Ground, seed: int, folder: Path) -> Outcome:

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import PATIENCE, Child, Ended, forked
+from .crashes import place_of
 from .damage import WAYS
 from .ground import Outcome, bad, chance, clean, ok, silent
 
@@ -165,23 +167,25 @@ def _final(ended: Ended) -> str:
     return ended.said.split("final ")[-1].strip() if "final " in ended.said else ""
 
 
-def _traced(rival: str, folder: Path, call: int) -> list[int]:
-    """Killed at the ``call``-th system call of those above (0: never); the numbers of those that are the run's own."""
+def _traced(rival: str, folder: Path, inject: str) -> tuple[Ended, list[str]]:
+    """Killed by ``inject``; the system calls that name or write a file of the run, as :func:`place_of` writes them."""
     wait, go = os.pipe()
     child, log = _run(rival, folder, waits=wait), folder.with_suffix(".strace")
-    inject = ["-e", f"inject={CALLS}:signal=KILL:when={call}"] if call else []
-    words = ["strace", "-q", "-e", f"trace={CALLS}", *inject, "-o", str(log), "-p", str(child.pid)]
+    how = ["-e", f"inject={inject}"] if inject else []
+    words = ["strace", "-q", "-e", f"trace={CALLS}", *how, "-o", str(log), "-p", str(child.pid)]
     tracer = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     begun = time.monotonic()
     while "TracerPid:\t0\n" in Path(f"/proc/{child.pid}/status").read_text() and time.monotonic() - begun < PATIENCE:
         time.sleep(0.005)
     os.write(go, b".")
-    child.wait()
+    ended = child.wait()
     tracer.wait(10)
     os.close(wait)
     os.close(go)
     lines = log.read_text(errors="replace").splitlines()
-    return [k + 1 for k, line in enumerate(lines) if str(folder) in line or line.startswith("write(")]
+    names = [line.split("(")[0] for line in lines]
+    own = [k for k, line in enumerate(lines) if str(folder) in line or (line.startswith("write(") and line[6] > "2")]
+    return ended, [place_of(names, k) for k in own]
 
 
 def _after(rival: str, folder: Path, oracle: str, told: str) -> Outcome:
@@ -194,12 +198,14 @@ def _after(rival: str, folder: Path, oracle: str, told: str) -> Outcome:
     return clean(told) if told else ok("the oracle's state")
 
 
-def trial(rival: str, fault: str, seed: int, work: Path, oracle: str, calls: list[int]) -> Outcome:
+def trial(rival: str, fault: str, seed: int, work: Path, oracle: str, calls: list[str]) -> Outcome:
     """One fault against one of them."""
     folder, dice = work / f"{fault}-{seed}", chance(f"{rival} {fault}", seed)
     if fault == "killed":
         call = dice.choice(calls)
-        _traced(rival, folder, call)
+        ended, _ = _traced(rival, folder, call)
+        if ended.code != -signal.SIGKILL:
+            return bad(f"the trial itself failed: not killed at {call}")
         found = _after(rival, folder, oracle, "")
         return Outcome(found.name, f"killed at call {call}: {found.seen}")
     if fault == "full":
@@ -252,10 +258,11 @@ def main() -> None:
             work = place / rival
             work.mkdir()
             ended = _run(rival, work / "oracle").wait()
-            if ended.code or _final(_run(rival, work / "oracle-2").wait()) != _final(ended):
+            _run(rival, work / "halves", 8).wait()
+            if ended.code or _final(_run(rival, work / "halves").wait()) != _final(ended):
                 print(f"{rival} cannot be run here: {ended.said[-300:]}")
                 continue
-            calls = _traced(rival, work / "counted", 0)
+            calls = _traced(rival, work / "counted", "")[1]
             for fault in FAULTS:
                 for seed in range(options.trials):
                     outcome = trial(rival, fault, seed, work, _final(ended), calls)
