@@ -25,17 +25,15 @@ from signals import zoo
 def _menagerie(work: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[str, np.ndarray], dict[str, str]]:
     """Expected pixels and reasons by name, and what was read."""
     from unilat.signals import load
+    from unilat.signals.decode import printable
 
     folder = work / "zoo"
-    expected, reasons = zoo.build(folder)
+    pictures, texts = zoo.build(folder)
+    expected = {printable(name): pixels for name, pixels in pictures.items()}
+    reasons = {printable(name): reason for name, reason in texts.items()}
     found = load(str(folder), size=zoo.SIDE)
     pixels = {name: image.permute(1, 2, 0).numpy() for name, image in zip(found.names, found.images, strict=True)}
     return expected, reasons, pixels, dict(found.skipped)
-
-
-def odd_files(work: Path) -> list[str]:
-    """Names of all odd files."""
-    return sorted([*zoo.readable(), *zoo.skipped(), "link.png", "pipe.png", "dangling.png", "loop-a.png", "device.png"])
 
 
 def odd(ground: Ground, seed: int, folder: Path) -> Outcome:

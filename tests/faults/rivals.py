@@ -157,14 +157,14 @@ def _run(rival: str, folder: Path, last: int = STEPS, waits: int = -1) -> Child:
         if waits >= 0:
             os.read(waits, 1)
         folder.mkdir(exist_ok=True, parents=True)
-        print("final", RIVALS[rival](folder, last), flush=True)
+        print("\nfinal", RIVALS[rival](folder, last), flush=True)
         return 0
 
     return forked(body, folder.with_suffix(".txt"))
 
 
 def _final(ended: Ended) -> str:
-    return ended.said.split("final ")[-1].strip() if "final " in ended.said else ""
+    return ended.said.split("\nfinal ")[1].split()[0] if "\nfinal " in ended.said else ""
 
 
 def _traced(rival: str, folder: Path, inject: str) -> tuple[Ended, list[str]]:
