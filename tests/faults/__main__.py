@@ -17,7 +17,7 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from . import command, crashes, damage, disks, flat, readers, told, wrong  # noqa: E402
+from . import command, crashes, damage, disks, flat, pairs, readers, told, wrong  # noqa: E402
 from .ground import Ground, Outcome, bad  # noqa: E402
 
 Trial = Callable[[Ground, int, Path], Outcome]
@@ -54,6 +54,7 @@ KINDS: dict[str, Kind] = {
     "picture": Kind("NaN, Inf, 1e30 in one pixel", wrong.picture, 1, 12),
     "resume": Kind("resumed at each step, with 0, 1, 2, 4 workers", wrong.resume, 1, 40),
     "worker": Kind("loader worker killed or hung", wrong.worker, 1, 20),
+    "pair": Kind("one of two processes killed or hung", pairs.pair, 0, 12),
     "odd": Kind("odd files against the reference table", readers.odd, 85, 85),
     "bomb": Kind("bombs of 30k × 30k", readers.bomb, 1, 8),
     "pickle": Kind("pickle payloads in every file that is read", readers.pickles, 3, 348),

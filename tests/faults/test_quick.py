@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import unilat
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
@@ -23,7 +25,7 @@ def test_no_fault_ends_badly_or_in_silence(tmp_path: Path) -> None:
     a lock or a temporary file left behind."""
     log = tmp_path / "log.txt"
     words = [sys.executable, "-m", "tests.faults", "--quick", "--work", str(tmp_path / "work"), "--log", str(log)]
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    paths = os.pathsep.join([str(Path(unilat.__file__).parents[1]), str(ROOT)])  # the library that is tested
     ended = subprocess.run(words, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-4000:] + ended.stderr[-2000:]
     lines = [line.split(", ", 3) for line in log.read_text(errors="replace").splitlines()]

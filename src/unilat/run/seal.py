@@ -20,6 +20,7 @@ import filelock
 
 from unilat.files import Damaged, durable, open_regular, read_bytes, write_json
 from unilat.run.folder import RunFolder
+from unilat.types import UserError
 
 FORMAT = "unilat seal 1"
 State = tuple[int, str] | None
@@ -206,10 +207,15 @@ def _checksum(tree: object) -> str:
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """One writer of the seal at a time: a run may be measured by two commands at once."""
-    place = folder / ".seal.lock"
-    with filelock.FileLock(place, timeout=60):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # before it is released, as ``checkpoint.lock`` does
-                place.unlink()
+    held = filelock.FileLock(folder / ".seal.lock", timeout=60)
+    try:
+        held.acquire()
+    except OSError as error:  # filelock's Timeout among them
+        why = error.strerror or error
+        raise UserError(f"{held.lock_file} cannot be held ({why}); make room and check the rights there") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is released, as ``checkpoint.lock`` does
+            Path(held.lock_file).unlink()
+        held.release()
