@@ -41,10 +41,10 @@ def _watching(run: Path, note: Path, steps: int) -> Callable[[], None]:
 
 
 def flat(ground: Ground, seed: int, folder: Path) -> Outcome:
-    """Thousands of steps of stage 2, saved every 101."""
+    """Thousands of steps of stage 2, saved every 51."""
     steps, note = LENGTHS[seed], folder.with_suffix(".held")
     words = ground.words(folder, "--stage2.samples", str(8 * steps), "--stage2.batch", "8")
-    words[words.index("--save-every") + 1] = "101"
+    words[words.index("--save-every") + 1] = "51"
     ended = start(words, folder.with_suffix(".txt"), _watching(folder, note, steps)).wait(most=3600)
     if ended.bad or ended.code:
         return bad(f"{steps} steps: {ended.bad or ended.line}")

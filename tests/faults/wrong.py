@@ -73,7 +73,7 @@ def latents(ground: Ground, seed: int, folder: Path) -> Outcome:
         assert ended.code == 0, ended.said
     tensors, header = read_safetensors(made)
     header = {name: value for name, value in header.items() if name != "sha256"}
-    chosen = [*header, *tensors][seed % (len(header) + len(tensors))]
+    chosen = sorted([*header, *tensors])[seed % (len(header) + len(tensors))]
     if chosen in header:
         header[chosen] = {"lambda_0": "4.0", "pixels": "1024", "encoder_sha256": "0" * 64}.get(chosen, "[]")
     elif seed % 2:
