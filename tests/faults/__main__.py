@@ -21,7 +21,7 @@ from . import command, crashes, damage, disks, flat, pairs, readers, told, wrong
 from .ground import Ground, Outcome, bad  # noqa: E402
 
 Trial = Callable[[Ground, int, Path], Outcome]
-NAMES = ("OK", "CLEAN", "BAD", "SILENT")
+NAMES = told.OUTCOMES
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "kill": Kind("kill −9 at a random time", crashes.kill, 2, 300),
     "syscall": Kind("kill −9 at each system call of a save, of rotation, of overwriting", crashes.syscall, 1, 132),
     "stop": Kind("SIGTERM, SIGINT, SIGUSR1, a second signal", crashes.stop, 1, 36),
-    "disk": Kind("ENOSPC, EIO, EROFS, EACCES at each call that writes", disks.disk, 2, 400),
+    "disk": Kind("ENOSPC, EIO, EROFS, EACCES at each call that writes", disks.disk, 1, 400),
     "full": Kind("a disk that is really full, at every size", disks.full, 1, 40),
     "gone": Kind("run folder gone", disks.gone, 1, 16),
     "truncated": Kind("checkpoint truncated", partial(damage.read, kind="truncated"), 64, 64),
@@ -57,8 +57,8 @@ KINDS: dict[str, Kind] = {
     "pair": Kind("one of two processes killed or hung", pairs.pair, 0, 12),
     "odd": Kind("odd files against the reference table", readers.odd, 85, 85),
     "bomb": Kind("bombs of 30k × 30k", readers.bomb, 1, 8),
-    "pickle": Kind("pickle payloads in every file that is read", readers.pickles, 3, 348),
-    "flat": Kind("2,000 and 20,000 steps: memory, descriptors, threads, files flat", flat.flat, 0, 2),
+    "pickle": Kind("pickle payloads in every file that is read", readers.pickles, 2, 348),
+    "flat": Kind("2,000 steps, then 20,000: memory, descriptors, threads, files flat", flat.flat, 0, 2),
     "two": Kind("two trainers on one folder, a stale lock", crashes.two, 1, 24),
 }
 
@@ -85,15 +85,12 @@ def order(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
 
 
 def rows(counted: Counter[tuple[str, str]]) -> list[dict[str, object]]:
-    """Rows of the table for ``benchmarks/common.py``."""
-    from benchmarks.common import row
-
-    found = []
+    """Rows of the table for ``benchmarks/common.py``, of the kinds that were tried."""
+    found = list[dict[str, object]]()
     for name, kind in KINDS.items():
-        trials = sum(counted[name, one] for one in NAMES)
-        if trials:
-            found += [row(f"{kind.row}: {one}", counted[name, one], "trials", n=trials) for one in NAMES[:2]]
-            found += [row(f"{kind.row}: {one}", counted[name, one], "trials", goal=0, n=trials) for one in NAMES[2:]]
+        counts = [counted[name, one] for one in NAMES]
+        if sum(counts):
+            found.append(told.of(f"{kind.row} ({sum(counts)} of {kind.full} trials)", counts, goal=0))
     return found
 
 

@@ -1,5 +1,6 @@
 """The quick form of the fault suite, in a process of its own: it forks, which other tests' threads do not survive."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.faults import __main__ as suite  # noqa: E402
 from tests.faults import told  # noqa: E402
 from tests.faults.command import Ended  # noqa: E402
 from tests.faults.ground import leftovers  # noqa: E402
+from tests.faults.rivals import RIVALS  # noqa: E402
 
 
 @pytest.mark.timeout(600)
@@ -40,13 +42,9 @@ def test_a_budget_cuts_all_kinds_alike_and_a_row_counts_what_was_seen() -> None:
     assert {name for name, _ in trials[:4]} == {"kill", "stop", "two"}
     counted = Counter({("kill", "OK"): 3, ("kill", "SILENT"): 1, ("two", "CLEAN"): 2})
     rows = suite.rows(counted)
-    assert [(one["value"], one["n"], one["goal"], one["holds"]) for one in rows[:4]] == [
-        (3, 4, None, None),
-        (0, 4, None, None),
-        (0, 4, 0, True),
-        (1, 4, 0, False),
-    ]
-    assert len(rows) == 8 and rows[4]["what"].startswith(suite.KINDS["two"].row)
+    assert [(one["value"], one["n"], one["goal"], one["holds"]) for one in rows] == [(1, 4, 0, False), (0, 2, 0, True)]
+    assert rows[0]["what"] == f"{suite.KINDS['kill'].row} (4 of 300 trials): 3 OK, 0 CLEAN, 0 BAD, 1 SILENT"
+    assert rows[1]["what"] == f"{suite.KINDS['two'].row} (2 of 24 trials): 0 OK, 2 CLEAN, 0 BAD, 0 SILENT"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +84,22 @@ def test_rows_of_other_loops_are_counted_by_loop_and_fault(tmp_path: Path) -> No
     log = tmp_path / "log.txt"
     log.write_text("torch.save full, 0, BAD, a, b\ntorch.save full, 1, OK, c\nLightning full, 0, SILENT, d\n")
     rows = told.of_rivals(log)
-    assert [(one["what"], one["value"], one["n"]) for one in rows if one["value"]] == [
-        ("torch.save full: OK", 1, 2),
-        ("torch.save full: BAD", 1, 2),
-        ("Lightning full: SILENT", 1, 1),
+    assert [(one["what"], one["value"], one["n"]) for one in rows] == [
+        ("torch.save full: 1 OK, 0 CLEAN, 1 BAD, 0 SILENT", 1, 2),
+        ("Lightning full: 0 OK, 0 CLEAN, 0 BAD, 1 SILENT", 1, 1),
     ]
+
+
+def test_the_page_of_results_tells_what_was_measured() -> None:
+    """Kills: counts of another measurement on the page, trials of other loops counted for ours."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "faults.json").read_text("utf-8"))["rows"]
+    ours = [one for one in rows if one["goal"] == 0]
+    theirs = {name: [one for one in rows if one["what"].startswith(name)] for name in RIVALS}
+    failed = {name: f"{sum(one['value'] for one in some)}" for name, some in theirs.items()}
+    text = (
+        f"| {sum(one['value'] for one in ours)} of {sum(one['n'] for one in ours):,}, of "
+        f"{sum(kind.full for kind in suite.KINDS.values()):,} that an hour makes; a torch.save loop, accelerate and "
+        f"Lightning under four of the faults: {failed['torch.save']}, {failed['accelerate']} and {failed['Lightning']} "
+        f"of {sum(one['n'] for one in theirs['Lightning'])} | [faults]"
+    )
+    assert text in (ROOT / "docs" / "results.md").read_text("utf-8")

@@ -1,6 +1,7 @@
 """The results of the suite: benchmarks/results/faults.json and .md."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,22 @@ PROTOCOL = (
 RIVALS = (
     " Rows of torch.save, accelerate and Lightning: the same faults against loops of 12 steps that save every 2, as"
     " their documentation shows (`python -m tests.faults.rivals`); any error counts as CLEAN where the next run ends in"
-    " the oracle's state."
+    " the oracle's state, and for a damaged file as soon as it is told, though the run cannot go on."
 )
+
+
+def of(what: str, counts: Sequence[int], goal: float | None = None) -> dict[str, Any]:
+    """One row: how many trials ended in each outcome, and how many of them badly or in silence."""
+    each = ", ".join(f"{count} {name}" for count, name in zip(counts, OUTCOMES, strict=True))
+    return common.row(f"{what}: {each}", sum(counts[2:]), "BAD or SILENT", goal=goal, n=sum(counts))
 
 
 def of_rivals(log: Path) -> list[dict[str, Any]]:
     """Rows of what other loops came to, of the log that ``tests.faults.rivals`` wrote."""
     lines = [line.split(", ", 3) for line in log.read_text("utf-8", "replace").splitlines()]
-    counted = Counter((name, outcome) for name, _, outcome, _ in (line for line in lines if len(line) == 4))
+    counted = Counter((line[0], line[2]) for line in lines if len(line) == 4)
     names = dict.fromkeys(name for name, _ in counted)
-    sums = {name: sum(counted[name, one] for one in OUTCOMES) for name in names}
-    return [
-        common.row(f"{name}: {one}", counted[name, one], "trials", n=sums[name]) for name in names for one in OUTCOMES
-    ]
+    return [of(name, [counted[name, one] for one in OUTCOMES]) for name in names]
 
 
 def write(rows: list[dict[str, Any]], rivals: Path | None) -> None:
