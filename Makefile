@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ test: $(STAMP)  ## All tests that take seconds
 
 test-slow: $(STAMP)  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-faults: $(STAMP)  ## Kill, starve and deceive the command line: benchmarks/results/faults.json (an hour; ARGS="--minutes 20")
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python -m tests.faults --write $(ARGS)
 
 mutants: $(STAMP)  ## Break the library one line at a time and see the tests notice (half an hour)
 	$(BIN)/python tests/mutants.py $(ARGS)

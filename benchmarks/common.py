@@ -114,15 +114,17 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {**dataclasses.asdict(manifest(device)), "load": list(os.getloadavg())}
 
 
-def write(name: str, protocol: str, rows: list[dict[str, Any]], device: str = "cpu") -> Path:
-    """Write ``results/NAME.json`` and the same as ``NAME.md``."""
+def write(
+    name: str, protocol: str, rows: list[dict[str, Any]], device: str = "cpu", command: str | None = None
+) -> Path:
+    """Write ``results/NAME.json`` and the same as ``NAME.md``; ``command`` made them, by default `make bench-NAME`."""
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     commit = found or os.environ.get("BENCH_COMMIT", "")  # a copy on a lent machine has no history
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
         "commit": commit,
-        "command": f"make bench-{name.replace('_', '-')}",
+        "command": command or f"make bench-{name.replace('_', '-')}",
         "machine": machine(device),
         "protocol": protocol,
         "rows": rows,

@@ -1,11 +1,13 @@
 """The seal of a run: every command tells a file that is not what the run wrote, and no death of a writer breaks it."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -284,6 +286,47 @@ def test_the_log_is_sealed_as_it_grows(tmp_path: Path) -> None:
     assert path.read_text().count("\n") == 1 and seal.problem(path) == ""
     path.write_bytes(path.read_bytes()[:-3])
     assert "has changed" in seal.problem(path)
+
+
+def test_a_run_that_dies_before_its_first_save_goes_on(tmp_path: Path) -> None:
+    """Its log has lines that no seal counts yet. Kills: that log taken for another run's, a dead end, and one that is
+    gone before it was sealed missed."""
+    seal.begin(tmp_path)
+    log = RunFolder(tmp_path).log
+    assert seal.problem(log) == ""
+    Journal(Log(log, seal.sealed, seal.grown), "stage1", 0).write({"stage": "stage1", "step": 1})
+    assert log.stat().st_size and seal.problem(log) == ""
+    seal.grown(log)
+    edit(log, "stage1", "stage7")
+    assert seal.problem(log) == "has changed since it was written"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_seal_that_cannot_be_held_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Kills: a traceback in the middle of training where the folder can no longer be written, a lock left behind."""
+    seal.begin(tmp_path)
+    log = RunFolder(tmp_path).log
+    journal = Journal(Log(log, seal.sealed, seal.grown), "stage1", 0)
+    journal.write({"stage": "stage1", "step": 1})
+    real = os.open
+
+    def refusing(path: object, *more: Any, **named: Any) -> int:
+        if str(path).endswith(".seal.lock"):
+            raise OSError(number, os.strerror(number))
+        return real(path, *more, **named)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refusing)
+        for call in (journal.sync, lambda: seal.forget_gone(tmp_path)):
+            with pytest.raises(UserError, match=r"\.seal\.lock cannot be held \(" + os.strerror(number)):
+                call()
+    log.unlink()
+    with pytest.raises(UserError, match=r"log\.jsonl cannot be written"):
+        journal.sync()
+    journal.close()
+    assert not (tmp_path / ".seal.lock").exists() and seal.problem(log) == ""
 
 
 def test_a_log_is_not_written_through_a_link(tmp_path: Path) -> None:

@@ -31,6 +31,30 @@ def test_round_trip(tmp_path: Path, noisy: bool) -> None:
     assert len(other) == 7 and [path.name for path in (tmp_path / "new").iterdir()] == ["latents.safetensors"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("converted", "[]"),
+        ("converted", '{"cut": Infinity}'),
+        ("skipped", "[3]"),
+        ("skipped", '[["a"]]'),
+        ("classes", "7"),
+        ("names", "[" * 100_000),
+        ("names", "7"),
+        ("lambda_0", "[]"),
+        ("pixels", "1e3"),
+        ("noisy", "True"),
+    ],
+)
+def test_a_header_of_other_types_is_refused_in_one_line(tmp_path: Path, name: str, text: str) -> None:
+    """Kills: a list where an object was, numbers without an end and nesting, which ended in AttributeError."""
+    tensors, header = read_safetensors(latents().save(tmp_path / "a.safetensors"))
+    header.pop("sha256", None)
+    write_safetensors(tmp_path / "b.safetensors", tensors, {**header, name: text})
+    with pytest.raises(UserError, match=r"b\.safetensors is a damaged latent data set .* encode again"):
+        LatentSet.load(tmp_path / "b.safetensors")
+
+
 def test_statistics_are_by_channel_and_stand_in_the_header(tmp_path: Path) -> None:
     """Kills: one scale for all channels, a literal instead of the data's own statistics, bits per dimension."""
     one = latents()

@@ -145,7 +145,7 @@ class LatentSet:
                 noisy={"true": True, "false": False}[header["noisy"]],
                 **_known(header),
             )
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is a damaged latent data set ({error} in its header): encode again") from None
 
     def refuse_other(self, encoder_sha256: str, lambda_0: float) -> None:

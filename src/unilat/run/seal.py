@@ -4,10 +4,10 @@
 
 Whoever writes a file of a sealed run goes three steps: the seal with the file's old state and the new one side by side,
 the file, the seal with the new state alone. Whenever the process dies, the file is as the seal says. The log grows: the
-bytes that its seal counts are sealed, those behind them are not yet. A run is sealed from its first file on, or never:
-one of before November 2026 is not, and is read as it stands. What keeps a checksum of its own stands in no seal: the
-checkpoints and the latents, which name the weights and the pictures they are of. Nor does the report, which is made
-from the other files. Knows the names of files and nothing of what is in them.
+bytes that its seal counts are sealed, those behind them are not yet, and before the first save that is all of them. A
+run is sealed from its first file on, or never: one of before November 2026 is not, and is read as it stands. What keeps
+a checksum of its own stands in no seal: the checkpoints and the latents, which name the weights and the pictures they
+are of. Nor does the report, which is made from the other files. Knows names of files and nothing of what is in them.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ import filelock
 
 from unilat.files import Damaged, durable, open_regular, read_bytes, write_json
 from unilat.run.folder import RunFolder
+from unilat.types import UserError
 
 FORMAT = "unilat seal 1"
 State = tuple[int, str] | None
@@ -48,6 +49,9 @@ WAYS_OUT = {
     _NAMES.few_steps("base").name: "make it again with `unilat distill {folder}`",
 }
 """Names of the files that are sealed, each with what to do where it is not what it was."""
+
+_EMPTY = (0, hashlib.sha256().hexdigest())
+"""State of a log of which nothing is sealed yet."""
 
 
 def begin(folder: Path) -> None:
@@ -152,7 +156,7 @@ def _problem(path: Path) -> str:
     files = read(path.parent)
     if files is None or path.name not in WAYS_OUT:
         return ""
-    states = files.get(path.name, (None,))
+    states = files.get(path.name, (None, _EMPTY) if path.name == _NAMES.log.name else (None,))
     try:
         if any(_stands(path, state) for state in states):
             return ""
@@ -203,10 +207,15 @@ def _checksum(tree: object) -> str:
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[None]:
     """One writer of the seal at a time: a run may be measured by two commands at once."""
-    place = folder / ".seal.lock"
-    with filelock.FileLock(place, timeout=60):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # before it is released, as ``checkpoint.lock`` does
-                place.unlink()
+    held = filelock.FileLock(folder / ".seal.lock", timeout=60)
+    try:
+        held.acquire()
+    except OSError as error:  # filelock's Timeout among them
+        why = error.strerror or error
+        raise UserError(f"{held.lock_file} cannot be held ({why}); make room and check the rights there") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is released, as ``checkpoint.lock`` does
+            Path(held.lock_file).unlink()
+        held.release()

@@ -60,9 +60,9 @@ class Journal:
         if self.log is not None and self._descriptor >= 0:
             try:
                 os.fsync(self._descriptor)
+                self.log.grown(self.log.path)
             except OSError as error:
                 raise self._trouble(error) from error
-            self.log.grown(self.log.path)
 
     def close(self) -> None:
         if self._descriptor >= 0:
