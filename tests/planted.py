@@ -204,6 +204,7 @@ class PlantedRun:
         self.autoencoder: Any = Blocks(config, -1.0 if learned else None)
         self.decoder_steps, self.base_steps = config.evaluation.decoder_steps, config.evaluation.base_steps
         self.wrong = 3
+        self.header: dict[str, str] = {}
         self.shown: list[Any] = []
 
     def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ from unilat.run import classes, train
 from unilat.run.facts import Facts, read
 from unilat.run.folder import RunFolder
 from unilat.run.trained import Run
+from unilat.training.fast import Choices
 from unilat.types import UserError
 
 
@@ -102,7 +103,8 @@ def test_a_run_remembers_classes_without_a_training_picture(tmp_path: Path) -> N
     pictures = replace(coloured(12), classes=("red", "green", "blue", "mauve"))
     rows = torch.arange(12)
     blue = pictures.labels == 2
-    train._remember(tmp_path, pictures, (rows[~blue], rows[:0], rows[blue]))
+    how = train._How(lambda told: None, "cpu", Choices())
+    train._remember(tmp_path, pictures, (rows[~blue], rows[:0], rows[blue]), how)
     known = read(RunFolder(tmp_path).data)
     assert known.untrained == ("blue", "mauve") and known.classes == pictures.classes
     assert classes.trained(known) == [0, 1]

@@ -278,7 +278,7 @@ def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: 
     monkeypatch.setattr(parts, "open_source", recorded(lambda *_, **__: InMemory(coloured(7)), asked))
     assert run.pictures("elsewhere")[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
     read_pictures(DataConfig(source="here", size=24, at_most=11), 1, False)
-    assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop"})
+    assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop", "unlabelled": True})
     assert asked[1] == (
         ("here",),
         {

@@ -300,7 +300,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     assert "19.84 ± 0.071" in text and f"page: {out}" in text
     assert main(["compare", runs[0]]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: name two to 8 runs to compare, not 1"
 
 
 SEEN = {  # Machado, Oliveira, Fernandes 2009, severity 1, on linear RGB

@@ -208,7 +208,9 @@ def test_one_picture_has_a_slack_without_an_error() -> None:
     for value in (0.5, -0.5):
         found = replace(slack_of(value), slack=replace(one, value=value))
         told = " ".join(found.words)
-        assert f"pays at least {value:.2%} too much" in told and "nan" not in told and "by heart" not in told
+        assert (
+            f"pays at least {value:.2%} (one picture) too much" in told and "nan" not in told and "by heart" not in told
+        )
         assert "nan" not in verify_table(found)
 
 

@@ -185,8 +185,7 @@ def _number(row: Number, unit: str = "") -> str:
     """Value and standard error, which is left out where it is not known, of a single picture for example."""
     if not math.isfinite(row.value):
         return "–"
-    known = row.stderr is not None and math.isfinite(row.stderr)
-    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if known else "")
+    return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr and math.isfinite(row.stderr) else "")
 
 
 def _amount(name: str, value: Any) -> str:

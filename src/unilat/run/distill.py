@@ -94,6 +94,21 @@ DEFAULTS = {
 }
 
 
+def _check(config: DistillConfig) -> None:
+    """:class:`UserError` for numbers that no student can have."""
+    for name in ("steps", "teacher_steps", "samples"):
+        at_least(1, getattr(config, name), name)
+    if config.teacher_steps % config.steps:
+        raise UserError(
+            f"`teacher_steps` {config.teacher_steps} must be a multiple of `steps` {config.steps}: every call of the "
+            "student stands for as many of the teacher's"
+        )
+    if not 0 <= config.truth < float("inf"):
+        raise UserError(f"`truth` must be 0 or a positive number, not {config.truth}")
+    if config.part == "base" and config.truth:
+        raise UserError("`truth` is for the decoder: a base model's paths end at no picture of the data; leave it out")
+
+
 def distill(
     folder: Path,
     config: DistillConfig,
@@ -107,17 +122,7 @@ def distill(
     Raises :class:`UserError` for a run without that network, steps that do not divide the teacher's, and what
     ``unilat train`` refuses.
     """
-    for name in ("steps", "teacher_steps", "samples"):
-        at_least(1, getattr(config, name), name)
-    if config.teacher_steps % config.steps:
-        raise UserError(
-            f"`teacher_steps` {config.teacher_steps} must be a multiple of `steps` {config.steps}: every call of the "
-            "student stands for as many of the teacher's"
-        )
-    if not 0 <= config.truth < float("inf"):
-        raise UserError(f"`truth` must be 0 or a positive number, not {config.truth}")
-    if config.part == "base" and config.truth:
-        raise UserError("`truth` is for the decoder: a base model's paths end at no picture of the data; leave it out")
+    _check(config)
     run = load(folder, device)
     writable(folder)
     teacher = _decoder(run, progress, config) if config.part == "decoder" else _base(run, config)

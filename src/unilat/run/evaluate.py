@@ -56,8 +56,8 @@ def evaluate(
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
     Copies, equal bit for bit, are measured once: an error over pictures takes them for independent. ``pictures``: what
-    the run was trained from, where it is at hand already. ``features``: the feature network, in
-    place of the configuration's; only here it may be a TorchScript file, which is a program.
+    the run was trained from, where it is at hand already. ``features``: the feature network, in place of the
+    configuration's; only here it may be a TorchScript file, which is a program.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
@@ -74,14 +74,11 @@ def evaluate(
     for line in [*mismatches(run), *([] if given is None else given.lines())]:
         say(line)
     test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
-    different = distinct(test)
-    keep, copies = chosen(different, run.config.evaluation.pictures), len(test) - len(different)
-    test, labels = test[keep], labels[keep]
+    test, labels, copies = _different(run, test, labels)
     arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
     network = features_of(run.config, features, run.device)
     real = _features(run, network, test) if network else None
-    about = f"held out of {run.data.source}, never trained on" if given is None else _about(run, given, test, pictures)
-    about += f"; {copies} exact copies are left out" if copies else ""
+    about = _about(run, given, test, pictures) + (f"; {copies} exact copies are left out" if copies else "")
     say(f"measuring {len(test)} pictures: {about}")
     bits = _bits(run, test, arrays)
     if run.base is None and run.config.stage2.samples:
@@ -90,9 +87,8 @@ def evaluate(
     reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
     generation, classifier = None, None
     if run.base is not None:
-        say(f"making {run.config.evaluation.samples} pictures")
-        if classes.told(run.data):
-            say(classes.told(run.data))
+        for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
+            say(line)
         sampled = run.sample(run.config.evaluation.samples)
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, network, real)
@@ -113,6 +109,13 @@ def evaluate(
     if run.world.rank == 0:
         _keep(run, found, arrays, own=source is None)
     return found
+
+
+def _different(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """As many of the pictures as are measured, none twice, with their labels; and how many were copies."""
+    different = distinct(images)
+    keep = chosen(different, run.config.evaluation.pictures)
+    return images[keep], labels[keep], len(images) - len(different)
 
 
 def _foretold(run: Run, own: bool) -> list[str]:
@@ -173,8 +176,10 @@ def features_of(
     return feature_network(config.evaluation.features if named is None else named, device)
 
 
-def _about(run: Run, given: PictureSet, measured: Tensor, own: Pictures | Streamed | None) -> str:
-    """What the ``measured`` pictures of another source are to the run: trained on, held out or neither."""
+def _about(run: Run, given: PictureSet | None, measured: Tensor, own: Pictures | Streamed | None) -> str:
+    """What the ``measured`` pictures are to the run: held out, or of another source trained on, held out or neither."""
+    if given is None:
+        return f"held out of {run.data.source}, never trained on"
     try:
         own = own or own_pictures(run)
     except UserError:
