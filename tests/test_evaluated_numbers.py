@@ -351,7 +351,7 @@ def test_copies_are_measured_once(pictures: Pictures, judge: Judge, tmp_path: Pa
     assert found.classifier is not None and found.classifier.real.n == 26
     assert torch.equal(judge.asked[-1][1], pictures.labels[rows])
     assert found.pictures == "held out of planted, never trained on; 24 exact copies are left out"
-    assert "measuring 26 held-out pictures; 24 exact copies are left out" in said
+    assert "measuring 26 pictures: held out of planted, never trained on; 24 exact copies are left out" in said
     few = measured(PlantedRun(planted_config(pictures=20), run.source, tmp_path), run.source)[1]
     assert len(set(few)) == len(few) == 20
 
@@ -369,7 +369,7 @@ def test_what_pictures_were_made_with_is_kept(pictures: Pictures, judge: Judge, 
     assert found.making is not None and found.generation is not None
     assert found.making.line == f"guidance 1, 5 calls of stage 1's prior and 4 of {decoder}"
     assert "classes in turn" not in found.generation.kernel.protocol
-    run.base = None
+    run.base, run.config = None, replace(run.config, stage2=replace(run.config.stage2, samples=0))
     found = evaluate(run, None, pictures=pictures)  # type: ignore[arg-type]
     assert found.making is not None and found.making.line == f"4 calls of {decoder}"
     assert results.read(tmp_path / "metrics.json").making == found.making

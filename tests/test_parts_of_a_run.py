@@ -263,7 +263,7 @@ def test_the_facts_of_the_data(pictures: Pictures, tmp_path: Path) -> None:
 def test_phases_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock and a memory by hand. Kills: seconds of the last part alone, the lowest peak, phases of other processes,
     an interrupted phase forgotten."""
-    clock, memory = iter([10.0, 12.5, 20.0, 21.25, 30.0, 34.0]), iter([700.4, 300.0, 500.0])
+    clock, memory = iter([10.0, 12.5, 20.0, 21.25, 30.0, 34.0, 40.0]), iter([700.4, 300.0, 500.0])
     monkeypatch.setattr(phases, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(phases, "peak_memory", lambda: next(memory))
     with phases.phase(tmp_path, "stage 1", 0):

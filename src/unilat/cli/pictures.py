@@ -7,14 +7,12 @@ from torch import Tensor
 
 from unilat.cli import places
 from unilat.cli.output import Output
-from unilat.files import whole
 from unilat.metrics.quality import average
 from unilat.models.latents import LatentSet
 from unilat.run import classes
 from unilat.run.given import PictureSet
 from unilat.run.making import mismatches
 from unilat.run.trained import Run
-from unilat.signals.kind import SOFTWARE
 from unilat.signals.kind import Image as Kind
 from unilat.signals.pictures import distinct
 from unilat.types import UserError
@@ -122,7 +120,7 @@ def write_each(pictures: PictureSet, folder: Path) -> None:
             f"{folder} holds {len(left)} more pictures of an earlier call: empty it, or choose another `out`"
         )
     for name, picture in zip(names, pictures, strict=True):
-        _save(picture.image, folder / name)
+        Kind.save(picture.image, folder / name)
 
 
 def write_sheet(images: Tensor, path: Path) -> None:
@@ -136,13 +134,4 @@ def write_sheet(images: Tensor, path: Path) -> None:
     for index, image in enumerate(images):
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
-    _save(sheet, path)
-
-
-def _save(image: Tensor, path: Path) -> None:
-    """Write uint8 [1 or 3, H, W] as a PNG, whole or not at all; raises :class:`UserError` where it cannot."""
-    try:
-        with whole(path) as part:
-            part.write_bytes(Kind.png(image, software=SOFTWARE))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    Kind.save(sheet, path)

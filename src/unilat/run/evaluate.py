@@ -60,18 +60,16 @@ def evaluate(
     configuration's; only here it may be a TorchScript file, which is a program.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
-    where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, each
-    computes its part of the pictures, and process 0 alone asks the classifier and writes.
-
-    Raises ``Unkept``, which has the results, where they cannot be written or the base model is gone.
+    where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, and
+    process 0 writes. Raises ``Unkept``, which has the results, where they cannot be kept or the base model is gone.
     """
     begun = time.perf_counter()
-    for line in _foretold(run, source is None):
+    for line in [*_foretold(run, source is None), *mismatches(run)]:
         say(line)
     if source is None and pictures is None:
         pictures = own_pictures(run)
     given = None if source is None else run.read(source)
-    for line in [*mismatches(run), *([] if given is None else given.lines())]:
+    for line in () if given is None else given.lines():
         say(line)
     test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
     test, labels, copies = _different(run, test, labels)
@@ -85,7 +83,7 @@ def evaluate(
         say("stage 2 is not finished: there is no base model to measure or to sample from")
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
     reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
-    generation, classifier = None, None
+    generation = classifier = None
     if run.base is not None:
         for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
             say(line)

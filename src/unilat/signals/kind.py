@@ -7,10 +7,14 @@ All that differs between a picture, a sound and a clip stands in one class a kin
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
+
+from unilat.files import whole
+from unilat.types import UserError
 
 SOFTWARE = "unilat"
 """What the PNG files of commands say that they were written with, so that they are known as such."""
@@ -83,6 +87,15 @@ class Image:
         picture = Pillow.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         picture.save(out, format="PNG", optimize=True, pnginfo=said)
         return out.getvalue()
+
+    @staticmethod
+    def save(image_u8: Tensor, path: Path) -> None:
+        """Write uint8 ``[1 or 3, H, W]`` as a PNG of ours, whole or not at all; :class:`UserError` where it cannot."""
+        try:
+            with whole(path) as part:
+                part.write_bytes(Image.png(image_u8, software=SOFTWARE))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def kind_of(shape: Sequence[int]) -> Image:
