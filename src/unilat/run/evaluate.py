@@ -79,8 +79,6 @@ def evaluate(
     about = _about(run, given, test, pictures) + (f"; {copies} exact copies are left out" if copies else "")
     say(f"measuring {len(test)} pictures: {about}")
     bits = _bits(run, test, arrays)
-    if run.base is None and run.config.stage2.samples:
-        say("stage 2 is not finished: there is no base model to measure or to sample from")
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
     reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
     generation = classifier = None
