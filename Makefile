@@ -28,8 +28,8 @@ setup: $(STAMP)  ## Create .venv and install the project into it (the targets be
 run: $(STAMP)  ## The main job on the embedded pictures: train both stages, evaluate, write the report
 	$(BIN)/unilat train $(DATA) --out $(OUT) $(ARGS)
 
-test: $(STAMP)  ## All tests that take seconds
-	$(BIN)/python -m pytest -q $(ARGS)
+test: $(STAMP)  ## All tests that take seconds, file by file on up to four processors
+	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## The tests that take minutes
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
