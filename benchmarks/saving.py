@@ -34,7 +34,7 @@ class Size:
     pairs: int
 
 
-SIZES = {"small": Size(32, 40, 10), "photo-64": Size(1, 8, 6)}
+SIZES = {"small": Size(8, 16, 8), "photo-64": Size(1, 4, 3)}
 
 
 def seconds_of(stage: Any, plan: Any, size: Size, saved: bool) -> tuple[float, float]:
