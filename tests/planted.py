@@ -9,19 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from measured import described
 from unilat.files import write_json, write_safetensors
 from unilat.maths.levels import rate_table
 from unilat.maths.noise import alpha, diffuse, expand, sigma
 from unilat.maths.rate import RateTerms
 from unilat.models.latents import fingerprint
 from unilat.models.posterior import Posterior
+from unilat.nets.condition import Condition
 from unilat.recipe import presets
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig, to_dict
-from unilat.results import Number
+from unilat.results import Number, Results
+from unilat.run import evaluate as evaluation
+from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
 from unilat.run.given import PictureSet
 from unilat.run.trained import Run
@@ -171,6 +176,14 @@ class Judge:
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.places: list[Any] = []
 
+    def instead(self, monkeypatch: pytest.MonkeyPatch) -> "Judge":
+        """This judge and features whose answers are known, in place of the networks."""
+        monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: self.places.append(device) or Means())
+        monkeypatch.setattr(evaluation, "train_classifier", self.train)
+        monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
+        monkeypatch.setattr(evaluation, "describe", lambda *given: described({}))  # a second; it has its own test
+        return self
+
     def train(self, pictures: Tensor, labels: Tensor, classes: int, *, samples: int, device: Any) -> "Judge":
         self.seen.append((pictures, labels, classes, samples))
         self.places.append(device)
@@ -261,3 +274,30 @@ def recorded(call: Callable[..., Any], into: list[Any]) -> Callable[..., Any]:
         return call(*given, **named)
 
     return watched
+
+
+def mislabelled() -> Pictures:
+    """200 pictures, every fifth of those that the planted split holds out labelled as what it is not."""
+    made = coloured(200)
+    labels = made.labels.clone()
+    labels[::20] = (labels[::20] + 1) % 3
+    return replace(made, labels=labels)
+
+
+MEANS = [[0.9, -0.8, -0.9], [-0.8, 0.8, -0.7], [-0.9, -0.7, 0.6], [0.0, 0.0, 0.0]]
+BASE = SimpleNamespace(
+    denoise=ExactPrior(torch.tensor(MEANS), torch.tensor([0.4, 0.6, 0.8]), []),
+    classes=3,
+    lambda_min=-9.0,
+    lambda_0=4.0,
+    condition=Condition,
+    unlabelled=lambda count: Condition(torch.zeros(count).long()).null(),
+)
+"""A base model that is the exact denoiser of a Gaussian for each class, and of another for none."""
+
+
+def measured(run: PlantedRun, pictures: Pictures | None, source: str | None = None) -> tuple[Results, list[int]]:
+    """What ``evaluate`` returns, and the numbers of the pictures that it measured, in their order."""
+    seen: list[Any] = []
+    run.encoded = recorded(run.encoded, seen)  # type: ignore[method-assign]
+    return evaluate(run, source, pictures=pictures), numbers(seen[0][0][0])  # type: ignore[arg-type]

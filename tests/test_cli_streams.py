@@ -72,9 +72,10 @@ class _Gone(io.StringIO):
 
     def __init__(self, error: type[OSError] = BrokenPipeError):
         super().__init__()
-        self.error = error
+        self.error, self.asked = error, 0
 
     def write(self, text: str) -> int:
+        self.asked += 1
         raise self.error(5, "gone")
 
     def flush(self) -> None:
@@ -83,11 +84,14 @@ class _Gone(io.StringIO):
 
 def test_a_lost_terminal_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: training that ends, with exit code 0, because the reader of its progress has gone or its disk is full."""
-    monkeypatch.setattr(sys, "stderr", _Gone())
+    monkeypatch.setattr(sys, "stderr", lost := _Gone())
+    done = []
     with streams.steady(), Output(False) as output:
         output.say("half way")
         print("warning", file=sys.stderr, flush=True)
         output.note(1, 2, "reading")
+        done.append("training")
+    assert done == ["training"] and lost.asked > 0
 
 
 def test_a_result_that_cannot_be_printed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,68 +10,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from measured import cost_of, described
 from planted import (
-    CLASSES,
-    ExactPrior,
+    BASE,
     Judge,
     Means,
     PlantedRun,
     closed_form_bits,
-    coloured,
+    measured,
+    mislabelled,
     numbers,
     planted_config,
     recorded,
 )
 from unilat import results
-from unilat.files import read_json, read_safetensors, write_json
+from unilat.files import read_safetensors
 from unilat.maths.rate import RateTerms
 from unilat.metrics.quality import ssim
 from unilat.models.base import Base
-from unilat.nets.condition import Condition
-from unilat.results import Bits, Number, Phase, Results
+from unilat.results import Bits, Number
 from unilat.run import evaluate as evaluation
 from unilat.run.evaluate import evaluate
 from unilat.signals import Pictures
-from unilat.types import UserError
-
-MEANS = [[0.9, -0.8, -0.9], [-0.8, 0.8, -0.7], [-0.9, -0.7, 0.6], [0.0, 0.0, 0.0]]
-BASE = SimpleNamespace(
-    denoise=ExactPrior(torch.tensor(MEANS), torch.tensor([0.4, 0.6, 0.8]), []),
-    classes=3,
-    lambda_min=-9.0,
-    lambda_0=4.0,
-    condition=Condition,
-    unlabelled=lambda count: Condition(torch.zeros(count).long()).null(),
-)
-"""A base model that is the exact denoiser of a Gaussian for each class, and of another for none."""
 
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    """200 pictures, every fifth of those that the planted split holds out labelled as what it is not."""
-    made = coloured(200)
-    labels = made.labels.clone()
-    labels[::20] = (labels[::20] + 1) % 3
-    return replace(made, labels=labels)
+    return mislabelled()
 
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
-    """Features and a judge whose answers are known, in place of the networks."""
-    judge = Judge()
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: judge.places.append(device) or Means())
-    monkeypatch.setattr(evaluation, "train_classifier", judge.train)
-    monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
-    monkeypatch.setattr(evaluation, "describe", lambda *given: described({}))  # a second; it has its own test
-    return judge
-
-
-def measured(run: PlantedRun, pictures: Pictures | None, source: str | None = None) -> tuple[Results, list[int]]:
-    """What ``evaluate`` returns, and the numbers of the pictures that it measured, in their order."""
-    seen: list[Any] = []
-    run.encoded = recorded(run.encoded, seen)  # type: ignore[method-assign]
-    return evaluate(run, source, pictures=pictures), numbers(seen[0][0][0])  # type: ignore[arg-type]
+    return Judge().instead(monkeypatch)
 
 
 def row_of(values: Tensor) -> tuple[float, float, int]:
@@ -373,69 +342,3 @@ def test_what_pictures_were_made_with_is_kept(pictures: Pictures, judge: Judge, 
     found = evaluate(run, None, pictures=pictures)  # type: ignore[arg-type]
     assert found.making is not None and found.making.line == f"4 calls of {decoder}"
     assert results.read(tmp_path / "metrics.json").making == found.making
-
-
-def test_costs_and_protocol_are_the_runs(
-    pictures: Pictures, judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Kills: costs without the run's channels or classes, a part left out, parameters told as FLOPs, phases forgotten,
-    an earlier evaluation's seconds for this one's, and a protocol that calls another source's pictures held out."""
-    asked: list[Any] = []
-    parts = {"decoder": cost_of(5, training_flops=70), "base": cost_of(11, training_flops=13)}
-    monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: described(parts), asked))
-    rows = [{"name": name, "seconds": 3.5, "peak_memory_mib": 7} for name in ("stage 1", "evaluate")]
-    write_json(tmp_path / "phases.json", rows)
-    run = PlantedRun(planted_config(), pictures, tmp_path)
-    metrics, _ = measured(run, pictures)
-    assert asked[0][0] == (run.config, 3, len(CLASSES))
-    assert metrics.costs.parameters == {"decoder": 5, "base": 11}
-    assert metrics.costs.training_flops == {"decoder": 70, "base": 13}
-    first, last = metrics.costs.phases
-    assert first == Phase(name="stage 1", seconds=3.5, peak_memory_mib=7)
-    assert last.name == "evaluate" and 0 <= last.seconds < 60 and last.peak_memory_mib > 50
-    assert metrics.pictures == "held out of planted, never trained on" and metrics.features == Means.protocol
-    own = "elsewhere, whether the run was trained on them is not known: planted is not what it was"
-    assert evaluate(run, "elsewhere").pictures == own  # type: ignore[arg-type]
-    write_json(tmp_path / "phases.json", [{"name": "stage 1", "minutes": 3.5}])
-    with pytest.raises(UserError, match=r"phases.json is damaged \(\[0\].seconds is missing\): delete it"):
-        evaluate(run, "elsewhere")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("case", ["own", "distilled", "elsewhere"])
-def test_which_files_the_numbers_go_to(pictures: Pictures, judge: Judge, tmp_path: Path, case: str) -> None:
-    """Kills: a report's numbers overwritten by those of fast networks or of other pictures, and returned numbers that
-    are not the written ones."""
-    run = PlantedRun(planted_config(), pictures, tmp_path, base=BASE)
-    run.distilled = case == "distilled"
-    metrics, _ = measured(run, pictures, "elsewhere" if case == "elsewhere" else None)
-    files = {"own": ["evaluation.safetensors", "metrics.json"], "distilled": ["metrics-fast.json"], "elsewhere": []}
-    assert sorted(path.name for path in tmp_path.iterdir()) == files[case]
-    for path in tmp_path.glob("*.json"):
-        assert read_json(path) == metrics.to_json() and results.read(path) == metrics
-
-
-def test_without_features_no_distance_is_told(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Kills: a distance of zero, or a reconstruction row, where no network could tell one."""
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: None)
-    run = PlantedRun(planted_config(classifier_samples=0), pictures, tmp_path, base=BASE)
-    metrics, _ = measured(run, pictures)
-    assert metrics.generation is None and metrics.features is None
-    assert [row.distance for row in metrics.by_steps] == [None] * 3
-
-
-def test_own_pictures_are_read_as_they_were_trained_on(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Kills: grey pictures of a run that was trained in colour, and a changed source of the same count."""
-    asked: list[Any] = []
-    monkeypatch.setattr(evaluation, "read_pictures", recorded(lambda *given: pictures, asked))
-    run: Any = PlantedRun(planted_config(), pictures, tmp_path)
-    run.data = replace(run.data, count=200)
-    assert evaluation.own_pictures(run) is pictures and asked[0][0] == (run.config.data, 3, False)
-    images, labels = evaluation.held_out(run)
-    assert numbers(images) == list(range(0, 200, 4)) and torch.equal(labels, pictures.labels[::4])
-    run.data = replace(run.data, sha256="0" * 64)
-    with pytest.raises(UserError, match="planted has changed since this run was trained"):
-        evaluation.own_pictures(run)

@@ -148,8 +148,8 @@ def folder(tiny_run: Path, tmp_path: Path) -> Path:
     return copied
 
 
-def refused_or_read(read: Callable[[Path], Any], path: Path, case: object) -> None:
-    """Nothing but a UserError of one line comes out, soon."""
+def refused_or_read(read: Callable[[Path], Any], path: Path, case: object) -> bool:
+    """True where nothing but a UserError of one line comes out, soon; fails with the case otherwise."""
     begun = time.monotonic()
     try:
         read(path)
@@ -158,6 +158,7 @@ def refused_or_read(read: Callable[[Path], Any], path: Path, case: object) -> No
     except BaseException as error:
         raise AssertionError(f"{path.name}: {type(error).__name__}: {error}: {case!r:.400}") from error
     assert time.monotonic() - begun < 20, case
+    return True
 
 
 @pytest.mark.parametrize("name", JSON_READERS)
@@ -177,7 +178,7 @@ def test_readers_of_json(name: str, folder: Path) -> None:
                 content = dumped(body | {"sha256": seal._checksum(body)})
         path.write_bytes(content)
         for read in JSON_READERS[name]:
-            refused_or_read(read, path, content)
+            assert refused_or_read(read, path, content)
 
 
 def test_readers_of_the_log(folder: Path) -> None:
@@ -188,7 +189,7 @@ def test_readers_of_the_log(folder: Path) -> None:
         made = [dumped(spoilt(json.loads(line), chance)) for line in lines[: 1 + trial % 5]]
         path.write_bytes(b"\n".join([*made, noise(lines[0], chance), b""]))
         for read in (log, reported):
-            refused_or_read(read, path, made)
+            assert refused_or_read(read, path, made)
 
 
 def test_readers_of_checkpoints(folder: Path) -> None:
@@ -205,8 +206,8 @@ def test_readers_of_checkpoints(folder: Path) -> None:
             with contextlib.suppress(ValueError):
                 told = body | {"sha256": hashlib.sha256(checkpoint._json(body)).hexdigest()}
         (place / "manifest.json").write_bytes(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass"))
-        refused_or_read(stage_state, place / "manifest.json", told)
-        refused_or_read(lambda path: checkpoint.looked_at(path.parent.parent), place / "manifest.json", told)
+        assert refused_or_read(stage_state, place / "manifest.json", told)
+        assert refused_or_read(lambda path: checkpoint.looked_at(path.parent.parent), place / "manifest.json", told)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +246,8 @@ def test_readers_of_the_latents_index(folder: Path) -> None:
         body = spoilt({key: value for key, value in tree.items() if key != "sha256"}, chance)
         with contextlib.suppress(ValueError):
             path.write_bytes(dumped(body | {"sha256": shards._checksum(body)}))
-        refused_or_read(lambda path: shards.open_shards(path.parent), path, body)
-        refused_or_read(lambda path: shards.take_shards(path.parent, folder / "taken", _seal(tree)), path, body)
+        assert refused_or_read(lambda path: shards.open_shards(path.parent), path, body)
+        assert refused_or_read(lambda path: shards.take_shards(path.parent, folder / "taken", _seal(tree)), path, body)
     (name,) = (one["name"] for one in tree["shards"])
     for wrong in ("../autoencoder.safetensors", str(folder / "base.safetensors"), "index.json", f"x/{name}"):
         body = {key: value for key, value in tree.items() if key != "sha256"}
@@ -297,7 +298,7 @@ def test_readers_of_safetensors(name: str, folder: Path) -> None:
             made = spoilt(made, chance)
         content = noise(whole, chance) if trial % 5 == 4 else tensors_file(dumped(made), data, chance)
         path.write_bytes(content)
-        refused_or_read(SAFETENSORS[name], path, made)
+        assert refused_or_read(SAFETENSORS[name], path, made)
 
 
 NO_FILES = ("pipe", "folder", "endless", "long")
@@ -327,7 +328,7 @@ def test_what_is_no_regular_file_is_refused_at_once(kind: str, folder: Path, mon
         else:
             with open(path, "wb") as file:
                 file.truncate(2**37)
-        refused_or_read(read, path, kind)
+        assert refused_or_read(read, path, kind)
         shutil.rmtree(path) if kind == "folder" else path.unlink()
         if kept is not None:
             path.write_bytes(kept)
@@ -342,8 +343,8 @@ def test_configurations_whose_lists_differ_in_length(folder: Path) -> None:
             for other in (kept[:-1], [*kept, *kept[-1:]], []):
                 holder[key] = other
                 (folder / "config.json").write_bytes(dumped(tree))
-                refused_or_read(config, folder / "config.json", (key, other))
-                refused_or_read(lambda path: Run(path.parent, "cpu"), folder / "config.json", (key, other))
+                assert refused_or_read(config, folder / "config.json", (key, other))
+                assert refused_or_read(lambda path: Run(path.parent, "cpu"), folder / "config.json", (key, other))
             holder[key] = kept
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import unilat
 import unilat.files
@@ -353,47 +352,6 @@ def test_two_writers_seal_both_their_files(tmp_path: Path) -> None:
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert seal.wrong(tmp_path) == [] and len(seal.read(tmp_path) or ()) == 3
     assert sorted(json.loads(path.read_text()).get("count", 0) for path in tmp_path.glob("*.json")) == [0, 11, 11, 11]
-
-
-def test_checkpoints_of_another_run_are_refused() -> None:
-    """Kills: a stage that goes on from the weights of other pictures, networks or bits; old checkpoints refused."""
-    from unilat.run.stages import owned
-    from unilat.training.plan import Stage
-
-    seen: list[object] = []
-    stage = Stage(
-        name="stage1",
-        model=torch.nn.Linear(1, 1),
-        count=1,
-        batch=lambda rows: (rows,),
-        losses=lambda batch, draws: (batch[0], {}),
-        state=lambda: {"x": 1},
-        load_state=seen.append,
-    )
-    ours = owned(stage, "abc")
-    assert ours.state() == {"x": 1, "origin": "abc"}
-    ours.load_state(ours.state())
-    ours.load_state({"x": 2})
-    assert seen == [{"x": 1}, {"x": 2}]
-    with pytest.raises(UserError, match="checkpoints of stage1 are another run's"):
-        ours.load_state({"x": 1, "origin": "abd"})
-
-
-def test_the_origin_tells_pictures_networks_and_bits_apart(tiny_run: Path) -> None:
-    """Kills: an origin that is the same for other pictures, noise or bits, or another after a longer training."""
-    config = read_config(tiny_run)
-    own, stage1 = claim.origin(config, "a"), config.stage1
-    others = [
-        claim.origin(config, "b"),
-        claim.origin(replace(config, autoencoder=replace(config.autoencoder, lambda_0=4.5)), "a"),
-        claim.origin(replace(config, base=replace(config.base, bias=0.5)), "a"),
-        claim.origin(replace(config, stage1=replace(stage1, target_bpp=0.2)), "a"),
-        claim.origin(replace(config, stage1=replace(stage1, target_bpp=None, loss_factor=1.5)), "a"),
-        claim.origin(replace(config, stage1=replace(stage1, target_bpp=None, loss_factor=1.7)), "a"),
-    ]
-    assert len({own, *others}) == 7
-    longer = replace(config, stage1=replace(stage1, samples=2 * stage1.samples), seed=config.seed)
-    assert claim.origin(replace(longer, evaluation=replace(config.evaluation, guidance=3.0)), "a") == own
 
 
 def test_compare_leaves_out_what_is_another_runs(folder: Path, tiny_run: Path) -> None:

@@ -60,6 +60,8 @@ def rounded(net: Callable[..., Any], dtype: torch.dtype) -> Iterator[None]:
 def _places(module: nn.Module) -> list[tuple[nn.Module, str]]:
     """Where the weights are that can be rounded together, each once."""
     parts = list(module.modules())
+    if any(part._compiled_call_impl is not None for part in parts):
+        return []
     found = {
         id(weight): (part, name, weight)
         for part in parts
@@ -67,6 +69,5 @@ def _places(module: nn.Module) -> list[tuple[nn.Module, str]]:
         for name, weight in part._parameters.items()
         if weight is not None and weight.dtype == torch.float32
     }
-    compiled = any(part._compiled_call_impl is not None for part in parts)
     whole = all(type(weight) is nn.Parameter for _, _, weight in found.values())
-    return [(part, name) for part, name, _ in found.values()] if whole and not compiled else []
+    return [(part, name) for part, name, _ in found.values()] if whole else []

@@ -93,13 +93,12 @@ def _within_memory(attempt: Callable[[], Result], room: float = 1.0) -> tuple[Re
 
     ``room``: the share of a GPU's memory that it may take.
     """
+    limited = room < 1.0 and torch.cuda.is_available()
     try:
-        if torch.cuda.is_available():
+        if limited:
             torch.cuda.reset_peak_memory_stats()
         done = attempt()
-        if room == 1.0 or not torch.cuda.is_available():
-            return (done,)
-        if torch.cuda.max_memory_allocated() <= room * torch.cuda.mem_get_info()[1]:
+        if not limited or torch.cuda.max_memory_allocated() <= room * torch.cuda.mem_get_info()[1]:
             return (done,)
         del done
     except (RuntimeError, MemoryError) as error:
