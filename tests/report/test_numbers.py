@@ -82,6 +82,8 @@ def test_before_it_is_measured_the_last_twenty_lines_of_the_rate_are_told() -> N
     assert sections.last_rate(run) == pytest.approx(sum(range(21, 41)) / 20)
     assert "asked for 0.42 bits per pixel ; training stands at 30.5 ," in parse(sections.head(run)).one("h1").text
     assert sections.bits(run) == (0.42, None, None)
+    short = known_run.contents(log=log[:5], results=None)  # whose first lines are of the start
+    assert sections.last_rate(short) == (3 + 4 + 5) / 3
 
 
 def gauge(node: Node) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:

@@ -36,8 +36,9 @@ def headline(run: Contents) -> str:
 
 
 def last_rate(run: Contents) -> float | None:
-    """Bits per pixel of the last logged steps of stage 1, averaged over up to 20 lines."""
-    values = [row.numbers["bpp"] for row in run.stage("stage1")[-20:] if "bpp" in row.numbers]
+    """Bits per pixel of the last logged steps of stage 1, averaged over up to 20 lines, of few the later half."""
+    lines = run.stage("stage1")
+    values = [row.numbers["bpp"] for row in lines[-min(20, (len(lines) + 1) // 2) :] if "bpp" in row.numbers]
     return sum(values) / len(values) if values else None
 
 
