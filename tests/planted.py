@@ -219,6 +219,7 @@ class PlantedRun:
         self.wrong = 3
         self.header: dict[str, str] = {}
         self.shown: list[Any] = []
+        self.labels: list[Tensor] = []
 
     def split(self, pictures: Pictures) -> tuple[Tensor, Tensor, Tensor]:
         everything = torch.arange(len(pictures))
@@ -243,9 +244,10 @@ class PlantedRun:
         more = steps * torch.tensor([1, 1, 3], dtype=torch.uint8)[torch.arange(len(images)) % 3]
         return given(images + more[:, None, None, None], torch.zeros(len(images)).long())
 
-    def sample(self, count: int) -> PictureSet:
-        """Pictures of the colour of their label, the first ``wrong`` of another."""
-        labels = torch.arange(count) % 3
+    def sample(self, count: int, label: Tensor | None = None) -> PictureSet:
+        """Pictures of the colour of their label, the first ``wrong`` of another; ``label`` is kept in ``labels``."""
+        labels = torch.arange(count) % 3 if label is None else label
+        self.labels += [] if label is None else [label]
         made = (30 + torch.arange(count, dtype=torch.uint8)[:, None, None, None]).repeat(1, 3, 16, 16)
         for index in range(count):
             made[index, (labels[index] + (index < self.wrong)) % 3] += 150

@@ -130,3 +130,14 @@ def test_networks_are_built_for_the_data_they_are_told() -> None:
     assert build_base(config, ["a"]).classes == build_base(config, []).classes == 0
     plain = build_base(config, ["a", "b"])
     assert plain.classes == 2 and float(plain.denoise.mean.abs().max()) == 0 and bool((plain.denoise.std == 1).all())
+
+
+def test_a_base_model_of_factors_is_counted_with_its_rows() -> None:
+    """Six classes of three letters in two faces have five rows and a null, not seven. Kills: factors that the count or
+    the network does not get."""
+    config, factors = counted_config(), torch.tensor([[a, b] for a in range(3) for b in range(2)])
+    base = build_base(config, [""] * 6, factors=factors)
+    rows = base.state_dict()["denoise.net.embed.table.weight"]
+    assert rows.shape[0] == 6
+    counted = (describe(config, 3, 6, table).parts["base"].parameters for table in (None, factors))
+    assert next(counted) - next(counted) == rows.shape[1], "a row less"

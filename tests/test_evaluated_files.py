@@ -40,7 +40,7 @@ def test_costs_and_protocol_are_the_runs(
     write_json(tmp_path / "phases.json", rows)
     run = PlantedRun(planted_config(), pictures, tmp_path)
     metrics, _ = measured(run, pictures)
-    assert asked[0][0] == (run.config, 3, len(CLASSES))
+    assert asked[0][0] == (run.config, 3, len(CLASSES), None)
     assert metrics.costs.parameters == {"decoder": 5, "base": 11}
     assert metrics.costs.training_flops == {"decoder": 70, "base": 13}
     first, last = metrics.costs.phases

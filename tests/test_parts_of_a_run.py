@@ -19,6 +19,7 @@ from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe.config import RunConfig
 from unilat.run import phases
 from unilat.run import train as job
+from unilat.run.facts import Facts
 from unilat.run.stages import AutoencoderStage, schedule, settling
 from unilat.signals import Pictures, to_unit
 from unilat.training.fast import Choices
@@ -31,6 +32,7 @@ PARTS = (torch.arange(10, 70), torch.arange(3, 10), torch.tensor([0, 1, 2, 70, 7
 
 PRICES = {"encoder": 1, "prior": 20, "decoder": 300, "base": 4000}
 PRICES = {name: cost_of(training_flops=flops) for name, flops in PRICES.items()}
+DATA = Facts(channels=3, classes=("a", "b", "c"), sha256="", source="planted")
 
 
 @pytest.fixture(scope="module")
@@ -177,10 +179,10 @@ def test_what_a_stage_costs_decides_whether_it_is_compiled(
     config = replace(config, stage1=replace(config.stage1, settle=95))
     stage1(config, tmp_path, pictures)
     latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
-    job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
+    job._stage2(config, tmp_path, latents, DATA, how())
     whole = config.stage1.samples + 5 + 95
     assert [call[0][1] for call in asked] == [321, pytest.approx(20 * 95 / whole), 4000]
-    assert counted[0][0] == (config, 3) and counted[1][0] == (config, 3, 3)
+    assert counted[0][0] == (config, 3) and counted[1][0] == (config, 3, 3, None)
 
 
 def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any], tmp_path: Path) -> None:
@@ -192,7 +194,7 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
         50, 3, 4, 4, generator=generator
     )
     latents = LatentSet(z, torch.zeros(50), torch.arange(50) % 3, 4.0, "e" * 64, 256)
-    job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
+    job._stage2(config, tmp_path, latents, DATA, how())
     (call,) = fits
     rows = call.stage.batch(torch.arange(50))
     assert call.stage.name == "stage2" and torch.equal(rows[0], z) and torch.equal(rows[1], latents.labels)
@@ -206,13 +208,13 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
     tensors, header = read_safetensors(tmp_path / "base.safetensors")
     assert all(torch.equal(tensor, call.average[name]) for name, tensor in tensors.items())
     assert header["encoder_sha256"] == "e" * 64 and header["samples"] == str(config.stage2.samples + 5)
-    job._stage2(replace(config, seed=4), tmp_path / "other", latents, ["a", "b", "c"], how())
+    job._stage2(replace(config, seed=4), tmp_path / "other", latents, DATA, how())
     assert any(not torch.equal(tensor, fits[1].now[name]) for name, tensor in call.now.items())
     with torch.random.fork_rng():
         torch.manual_seed(key(3, "stage2"))
         fresh = job.build_base(config, ["a", "b", "c"]).state_dict()
     assert all(torch.equal(call.now[name], tensor) for name, tensor in fresh.items() if ".net." in name)
-    job._stage2(config, tmp_path, latents, ["a", "b", "c"], how())
+    job._stage2(config, tmp_path, latents, DATA, how())
     assert len(fits) == 2, "what is finished is not trained again"
 
 

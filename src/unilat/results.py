@@ -102,6 +102,8 @@ class Classifier:
     samples: Number
     real: Number
     """Of held-out real pictures."""
+    of: str = "class"
+    """What is named: the class, or one of the factors that a class is made of."""
 
     @property
     def ratio(self) -> float:
@@ -203,6 +205,13 @@ class Results:
     """None in a file of before December 2026, which did not keep it."""
     outcome: Outcome | None = None
     """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
+    factors: tuple[Classifier, ...] = ()
+    """In place of :attr:`classifier` where classes are combinations of factors: one a factor."""
+
+    @property
+    def judged(self) -> tuple[Classifier, ...]:
+        """What classifiers make of the samples: of their class, or of each of its factors."""
+        return (self.classifier,) if self.classifier else self.factors
 
     @property
     def by_steps(self) -> tuple[Reconstruction, ...]:
@@ -227,7 +236,10 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            return built(cls, {"making": None, "outcome": None} | inner, "")
+            inner = {"making": None, "outcome": None, "factors": ()} | inner
+            if isinstance(judge := inner.get("classifier"), dict):
+                inner["classifier"] = {"of": "class"} | judge
+            return built(cls, inner, "")
         except Unfit as problem:
             if before:
                 out = f"read it with commit {BEFORE} or the one that wrote it, or {out}"

@@ -40,3 +40,23 @@ def test_old_weights_fit_the_embedder() -> None:
     torch.manual_seed(3)
     embed = ClassEmbedder(7, 16)
     assert torch.equal(embed.state_dict()["weight"], before.weight) and list(embed.state_dict()) == ["weight"]
+
+
+def test_a_class_of_factors_is_the_sum_of_its_values() -> None:
+    """Three letters in two faces, of which one pair is no class: each has its own row, and a class their sum, so that
+    two pairs of letters differ by the same in either face. Kills: factors that share rows, a mean, the null's row
+    taken by a value, dropped rows that keep a factor."""
+    factors = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1], [2, 1]])
+    embed = ClassEmbedder(5, 4, factors)
+    assert embed.weight.shape == (3 + 2 + 1, 4) and list(embed.state_dict()) == ["weight"]
+    rows, weight = torch.tensor([4, 1, 2]), embed.weight
+    torch.testing.assert_close(embed(Condition(rows)), weight[[2, 0, 1]] + weight[[4, 4, 3]])
+    dropped = embed(Condition(rows).drop(torch.tensor([False, True, False])))
+    torch.testing.assert_close(dropped, torch.stack([weight[2] + weight[4], 2 * weight[5], weight[1] + weight[3]]))
+    each = embed(Condition(torch.arange(5)))
+    torch.testing.assert_close(each[2] - each[0], each[3] - each[1])
+    torch.manual_seed(1)
+    spread = (
+        ClassEmbedder(1000, 64, torch.stack([torch.arange(1000), torch.arange(1000) % 10], 1)).weight.detach().std()
+    )
+    assert abs(float(spread) - 0.5 / 2**0.5) < 0.01, "a class is drawn as wide as one without factors"

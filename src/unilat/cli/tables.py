@@ -37,9 +37,9 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         for row, shown in ((distance.kernel, "kernel"), (distance.frechet64, "Fréchet, 64 components")):
             if math.isfinite(row.value):
                 rows.append((f"{name} distance, {shown}", "", _number(row), f"{row.n} pictures"))
-    if judge := results.classifier:
+    for judge in results.judged:
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
-        rows.append(("samples named rightly", "", *shares))
+        rows.append((f"samples named rightly{'' if judge.of == 'class' else f', {judge.of}'}", "", *shares))
     text = _align(rows)
     if results.making:
         text += f"\nmade with {results.making.line}"

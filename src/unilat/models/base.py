@@ -54,7 +54,8 @@ class BaseConfig:
 class Base(nn.Module):
     """Denoiser of latents ``z [B, C, *grid]``, conditional on ``labels [B]`` where there are ``classes``.
 
-    ``mean`` and ``std`` are those of the clean latents, one number a channel.
+    ``mean`` and ``std`` are those of the clean latents, one number a channel. ``factors``: what each class is made of,
+    int64 ``[classes, F]``, or None.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class Base(nn.Module):
         lambda_0: float,
         mean: float | Tensor = 0.0,
         std: float | Tensor = 1.0,
+        factors: Tensor | None = None,
     ):
         super().__init__()
         self.config, self.classes = config, classes
         self.lambda_min, self.lambda_0 = lambda_min, lambda_0
-        self.denoise: LatentDenoiser = Denoiser(ViT(config.vit, channels, axes, classes), axes, mean, std)
+        self.denoise: LatentDenoiser = Denoiser(ViT(config.vit, channels, axes, classes, factors), axes, mean, std)
         self.levels = Placing(weighted_table(config.bias, lambda_min, lambda_0))
 
     def kept(self, grid: tuple[int, ...]) -> int:

@@ -2,8 +2,9 @@
 
     e_BE = embedder(condition)        rows dropped for classifier-free guidance are embedded as the null
 
-Today a row is a class number. Text would be ``[B, L, D]`` with a mask of its tokens and an embedder beside this one;
-what samples, guides, trains and measures passes a condition on unread and would stay as it is.
+Today a row is a class number; a class may be made of factors, a character and a face. Text would be ``[B, L, D]`` with
+a mask of its tokens and an embedder beside this one; what samples, guides, trains and measures passes a condition on
+unread and would stay as it is.
 """
 
 from dataclasses import dataclass
@@ -41,14 +42,24 @@ class Condition:
 
 
 class ClassEmbedder(nn.Embedding):
-    """``[B]`` class numbers below ``classes`` to ``e_BE``: a learned row each, and a last one for the null."""
+    """``[B]`` class numbers below ``classes`` to ``e_BE``: a learned row each, and a last one for the null.
 
-    def __init__(self, classes: int, width: int):
-        super().__init__(classes + 1, width)
-        nn.init.normal_(self.weight, std=0.5)
+    ``factors``, int64 ``[classes, F]``: what each class is made of, values from 0 along each column. Then each factor's
+    value has a row, and a class is the sum of its own: ``e(k) = Σ_f row(f, factors[k, f])``. So a pair that was never
+    trained on is known by its parts.
+    """
+
+    parts: Tensor | None
+
+    def __init__(self, classes: int, width: int, factors: Tensor | None = None):
+        sizes = torch.tensor([classes], device="cpu") if factors is None else factors.amax(0) + 1
+        super().__init__(int(sizes.sum()) + 1, width)
+        nn.init.normal_(self.weight, std=0.5 / len(sizes) ** 0.5)
+        parts = None if factors is None else factors + sizes.cumsum(0) - sizes
+        self.register_buffer("parts", parts, persistent=False)
 
     def forward(self, condition: Condition) -> Tensor:
-        rows = condition.rows
+        rows_BF = condition.rows[:, None] if self.parts is None else self.parts[condition.rows]
         if condition.dropped is not None:
-            rows = torch.where(condition.dropped, self.num_embeddings - 1, rows)
-        return super().forward(rows)
+            rows_BF = torch.where(condition.dropped[:, None], self.num_embeddings - 1, rows_BF)
+        return super().forward(rows_BF).sum(1)

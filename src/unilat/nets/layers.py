@@ -111,17 +111,18 @@ class Embedding(nn.Module):
     """Noise level, and condition where there are ``classes``: ``λ [B], condition -> e_BE``.
 
     ``e = silu(MLP(cos(2π f λ), sin(2π f λ)) + row of the class)`` with wavelengths from 1 to 64 units of log-SNR.
+    ``factors``: what the classes are made of (:class:`~unilat.nets.condition.ClassEmbedder`).
     """
 
     frequency: Tensor
 
-    def __init__(self, width: int, classes: int = 0, frequencies: int = 16):
+    def __init__(self, width: int, classes: int = 0, factors: Tensor | None = None, frequencies: int = 16):
         super().__init__()
         self.register_buffer(
             "frequency", torch.exp2(-torch.linspace(0, 6, frequencies)) * 2 * math.pi, persistent=False
         )
         self.project = nn.Sequential(Linear(2 * frequencies, width), nn.SiLU(), Linear(width, width))
-        self.table = ClassEmbedder(classes, width) if classes else None
+        self.table = ClassEmbedder(classes, width, factors) if classes else None
 
     def forward(self, logsnr: Tensor, cond: Condition | None = None) -> Tensor:
         angle = logsnr[:, None] * self.frequency

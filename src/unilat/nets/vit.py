@@ -54,12 +54,12 @@ class ViT(nn.Module):
     ``keep_BK``, places of tokens, all others are dropped in the coarsest level, and in no finer one.
     """
 
-    def __init__(self, config: ViTConfig, channels: int, axes: int, classes: int = 0):
+    def __init__(self, config: ViTConfig, channels: int, axes: int, classes: int = 0, factors: Tensor | None = None):
         super().__init__()
         widths, counts = config.channels, config.blocks
         embedding, self.patch = widths[-1], (config.patch,) * axes
         folded = channels * config.patch**axes
-        self.embed = Embedding(embedding, classes)
+        self.embed = Embedding(embedding, classes, factors)
         self.stem = convolution(axes, folded, widths[0], kernel=1)
         self.positions = nn.ModuleList(Positions(axes, width) for width in widths)
         self.before, self.after = nn.ModuleList(), nn.ModuleList()

@@ -57,23 +57,32 @@ def build_autoencoder(
     return Autoencoder(config.autoencoder, channels, mean, std, charge, configuration.latent_grid(config))
 
 
-def build_base(config: RunConfig, classes: list[str], mean: Tensor | None = None, std: Tensor | None = None) -> Base:
-    """The base model of stage 2, by the same rule."""
+def build_base(
+    config: RunConfig,
+    classes: list[str],
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    factors: Tensor | None = None,
+) -> Base:
+    """The base model of stage 2, by the same rule; ``factors [classes, F]``: what the classes are made of."""
     ae = config.autoencoder
     zero, one = torch.zeros(ae.latent_channels), torch.ones(ae.latent_channels)
     axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
     mean, std = zero if mean is None else mean, one if std is None else std
-    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std)
+    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std, factors)
 
 
-def describe(config: RunConfig, channels: int | None = None, classes: int = 0) -> Description:
+def describe(
+    config: RunConfig, channels: int | None = None, classes: int = 0, factors: Tensor | None = None
+) -> Description:
     """What a run would cost: parameters, FLOPs and memory of every part, counted on the meta device."""
     configuration.check(config)
     channels = channels or config.data.channels or 3
     ae = config.autoencoder
     with torch.device("meta"):
         autoencoder = build_autoencoder(config, channels)
-        base = build_base(config, [""] * classes)
+        base = build_base(config, [""] * classes, factors=factors)
+    base.to("meta")  # its table of factors, of which sizes are read, was not there
     x = torch.empty(1, channels, *(configuration.FRAMES, *config.data.size)[-len(ae.encoder.patch) :], device="meta")
     z = torch.empty(1, ae.latent_channels, *configuration.latent_grid(config), device="meta")
     level, cond = torch.empty(1, device="meta"), Condition(torch.zeros(1, dtype=torch.int64)) if classes else None

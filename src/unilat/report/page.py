@@ -111,7 +111,7 @@ def _protocol(run: Contents) -> str:
 
 def _lines(found: Results) -> list[tuple[str, str]]:
     """What was measured, and its protocol."""
-    made, judge = found.reconstruction, found.classifier
+    made = found.reconstruction
     lines = [("bits", found.bits.protocol), ("base bits", found.base_bits.protocol if found.base_bits else "")]
     for name, distance in (
         *(("reconstruction", row.distance) for row in (made, *found.other_steps)),
@@ -120,7 +120,10 @@ def _lines(found: Results) -> list[tuple[str, str]]:
         if distance is not None:
             lines.append((f"{name}, kernel", distance.kernel.protocol))
             lines.append((f"{name}, Fréchet distance", distance.frechet64.protocol))
-    lines += [("classifier", judge.samples.protocol)] if judge else []
+    lines += [
+        ("classifier" + ("" if judge.of == "class" else f" of the {judge.of}"), judge.samples.protocol)
+        for judge in found.judged
+    ]
     lines += [("pictures", found.pictures), ("psnr", made.psnr.protocol), ("ssim", made.ssim.protocol)]
     lines += [("what pictures were made with", found.making.line)] if found.making else []
     return [*dict.fromkeys([*lines, ("features", found.features or "")])]

@@ -109,11 +109,13 @@ def _tiles(run: Contents) -> str:
         value = finite(distance.kernel.value) if distance else None
         if value is not None:
             tiles.append((f"{title}, kernel distance", pretty(value, 3), "0 is indistinguishable from real ones"))
-    if judge := found.classifier:
+    for judge in found.judged:
         share, real = finite(judge.samples.value), finite(judge.real.value)
         if share is not None and real:
-            words = f"of held-out real ones it names {percent(real)}"
-            tiles.append(("Samples a classifier names", percent(share), words))
+            what = "" if judge.of == "class" else f": the {judge.of}"
+            tiles.append(
+                (f"Samples a classifier names{what}", percent(share), f"of held-out real ones it names {percent(real)}")
+            )
     if not tiles:
         return ""
     inner = "".join(f'<li class="tile"><span>{esc(a)}</span><b>{b}</b><span>{esc(c)}</span></li>' for a, b, c in tiles)
@@ -185,17 +187,19 @@ def _measured(found: Results) -> list[str]:
             value = finite(row.value)
             note = distance.reason if value is None and distance.reason else _on(row, "to real held-out ones")
             rows.append(_row(f"{whose}, {name}", plus_minus(value, finite(row.stderr)), note))
-    return rows + (_judged(found.classifier) if found.classifier else [])
+    return rows + [row for judge in found.judged for row in _judged(judge)]
 
 
 def _judged(judge: Classifier) -> list[str]:
     """What a classifier of the real pictures makes of the samples."""
-    rows = []
+    rows, what = [], "" if judge.of == "class" else f", {judge.of}"
     for row, name in ((judge.real, "Held-out pictures named rightly"), (judge.samples, "Samples named rightly")):
         share, error = finite(row.value), finite(row.stderr)
         if share is not None:
             shown = plus_minus(100 * share, None if error is None else 100 * error)
-            rows.append(_row(name, f"{shown}\u00a0%", "by a small classifier trained on the real pictures"))
+            rows.append(_row(name + what, f"{shown}\u00a0%", "by a small classifier trained on the real pictures"))
     if (ratio := finite(judge.ratio)) is not None:
-        rows.append(_row("Samples against real ones, named rightly", percent(ratio, 1), "the one over the other"))
+        rows.append(
+            _row(f"Samples against real ones, named rightly{what}", percent(ratio, 1), "the one over the other")
+        )
     return rows

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unilat.maths.seeds import seeded
 from unilat.run.facts import Facts
 from unilat.types import UserError
 
@@ -42,9 +43,15 @@ def renumbered(labels: Tensor, names: Sequence[str], classes: Sequence[str]) -> 
 
 
 def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
-    """Classes of ``count`` pictures, int64 ``[count]``: ``label``, or those that have training pictures in turn."""
+    """Classes of ``count`` pictures, int64 ``[count]``: ``label``, or those that have training pictures in turn.
+
+    Combinations of factors, of which there are many alike, take turns in a drawn order that is always the same.
+    """
     if label is None:
-        return torch.tensor(trained(facts) or [0])[torch.arange(count) % max(1, len(trained(facts)))]
+        turns = torch.tensor(trained(facts) or [0])
+        if facts.factors is not None:
+            turns = turns[torch.randperm(len(turns), generator=seeded(0, "classes in turn"))]
+        return turns[torch.arange(count) % len(turns)]
     if isinstance(label, str) or not hasattr(label, "__len__") or (isinstance(label, Tensor) and label.ndim == 0):
         return torch.full((count,), number_of(facts, label))
     each = label.tolist() if isinstance(label, Tensor) else list(label)  # pyright: ignore[reportArgumentType]
@@ -52,14 +59,16 @@ def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
         raise UserError(f"`label` has {len(each)} classes for {count} pictures: give one, or one a picture")
     if not facts.classes and not any(each):
         return torch.zeros(count, dtype=torch.int64)  # as encode writes them where there are no classes
-    numbers = {one: -1 if not isinstance(one, str) and one == -1 else number_of(facts, one) for one in set(each)}
+    there = trained(facts)
+    numbers = {one: -1 if not isinstance(one, str) and one == -1 else number_of(facts, one, there) for one in set(each)}
     return torch.tensor([numbers[one] for one in each])
 
 
-def number_of(facts: Facts, label: object) -> int:
+def number_of(facts: Facts, label: object, there: Sequence[int] | None = None) -> int:
     """Number of a class. A text is a name; where no class is named by a number it may be one too. A number is one.
 
-    Raises :class:`UserError` for what is no class of the run, and for one without a training picture.
+    ``there``: what :func:`trained` gives, where it is at hand. Raises :class:`UserError` for what is no class of the
+    run, and for one without a training picture.
     """
     names = facts.classes
     if not names:
@@ -69,9 +78,10 @@ def number_of(facts: Facts, label: object) -> int:
         numbered = isinstance(label, str) and any(name.isdecimal() for name in names)
         others = "by name" if numbered else f"or 0 to {len(names) - 1}"
         raise UserError(f"there is no class {label}: choose one of {_shown(names)} {others}")
-    if number not in trained(facts):
-        there = _shown([names[one] for one in trained(facts)])
-        raise UserError(f"class {names[number]} has no picture that the run was trained on: choose one of {there}")
+    there = trained(facts) if there is None else there
+    if number not in there:
+        others = _shown([names[one] for one in there])
+        raise UserError(f"class {names[number]} has no picture that the run was trained on: choose one of {others}")
     return number
 
 

@@ -81,14 +81,14 @@ def evaluate(
     bits = _bits(run, test, arrays)
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
     reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
-    generation = classifier = None
+    generation, judged = None, ()
     if run.base is not None:
         for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
             say(line)
-        sampled = run.sample(run.config.evaluation.samples)
+        sampled = run.sample(run.config.evaluation.samples, _of_samples(run, labels))
         arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, network, real)
-        classifier = _classifier(run, sampled, pictures, (test, labels)) if source is None and pictures else None
+        judged = _judged(run, sampled, pictures, (test, labels)) if source is None and pictures else ()
     found = Results(
         pictures=about,
         features=network.protocol if network else None,
@@ -97,7 +97,8 @@ def evaluate(
         reconstruction=reconstruction,
         other_steps=other_steps,
         generation=generation,
-        classifier=classifier,
+        classifier=judged[0] if judged and run.data.factors is None else None,
+        factors=judged if run.data.factors is not None else (),
         costs=_costs(run, begun),
         making=making(run),
         outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
@@ -295,6 +296,8 @@ def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: T
     if features is None or real is None:
         return None
     turns = "; classes in turn" if run.base is not None and run.base.classes else ""
+    if run.data.factors is not None:
+        turns = f"; of the {' and '.join(run.data.factors.names)} of each held-out picture"
     protocol = f"{features.protocol}; {making(run).line}{turns}"
     return compare(real, _features(run, features, made), protocol=protocol)
 
@@ -305,28 +308,47 @@ def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
     return found
 
 
-def _classifier(
+def _of_samples(run: Run, labels: Tensor) -> Tensor | None:
+    """Classes of the samples that are measured: in turn; of factors, those of the held-out pictures, again and again.
+
+    So each held-out combination, of which nothing was trained on, stands beside its sample.
+    """
+    if run.data.factors is None:
+        return None
+    return classes.known(run.data, labels)[torch.arange(run.config.evaluation.samples) % len(labels)]
+
+
+def _judged(
     run: Run, sampled: PictureSet, pictures: Pictures | Streamed, real: tuple[Tensor, Tensor]
-) -> Classifier | None:
-    """The share of samples, and of ``real`` held-out pictures, whose class a classifier of the training ones names."""
+) -> tuple[Classifier, ...]:
+    """The share of samples, and of ``real`` held-out pictures, whose class a classifier of the training ones names.
+
+    Where classes are combinations of factors, a classifier for each factor.
+    """
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1 and len(classes.trained(run.data)) > 1
     if not named or seen <= 0 or run.world.rank > 0:
-        return None
+        return ()
     train, _, _ = run.split(pictures)
     known = classes.known(run.data, real[1]) >= 0
     real = (real[0][known], real[1][known])
     if isinstance(pictures, Streamed):
         train = chosen(train, JUDGED)
     images = rows_of(pictures, train, train)
-    labelled = (images, pictures.labels[train], len(run.classes))
-    judge = train_classifier(*labelled, samples=seen, device=run.device)
-    return Classifier(samples=judge.accuracy(sampled.images, sampled.labels), real=judge.accuracy(*real))
+    table, factors = torch.arange(len(run.classes))[:, None], run.data.factors
+    names, table = (("class",), table) if factors is None else (factors.names, factors.table)
+    judged = []
+    for name, values in zip(names, table.T, strict=True):
+        seen_as, count = values[pictures.labels[train]], int(values.max()) + 1
+        judge = train_classifier(images, seen_as, count, samples=seen, device=run.device)
+        shares = judge.accuracy(sampled.images, values[sampled.labels]), judge.accuracy(real[0], values[real[1]])
+        judged.append(Classifier(samples=shares[0], real=shares[1], of=name))
+    return tuple(judged)
 
 
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
-    parts = describe(run.config, run.data.channels, len(run.classes)).parts
+    parts = describe(run.config, run.data.channels, len(run.classes), run.data.table).parts
     path = RunFolder(run.folder).phases
     check(path)
     phases = {phase.name: phase for phase in results.read_phases(path)}

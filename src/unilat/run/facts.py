@@ -1,11 +1,14 @@
 """What a run remembers of its pictures: ``data.json``."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from unilat.files import read_json
 from unilat.run.seal import check
+from unilat.signals.factors import Factors, from_json
 from unilat.types import UserError
 
 
@@ -25,6 +28,8 @@ class Facts:
     """Their names, none where there are no classes."""
     untrained: tuple[str, ...] = ()
     """Those without a training picture; none in files that do not say."""
+    factors: Factors | None = None
+    """What each class is made of, where it is a combination of several labels."""
     size: tuple[int, ...] = ()
     """``(H, W)``."""
     channels: int
@@ -39,9 +44,18 @@ class Facts:
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Name and reason of those that could not be read while the run went on; others took their place."""
 
+    @property
+    def table(self) -> Tensor | None:
+        """Which value of each factor a class has, int64 ``[classes, F]``; None where a class is one label."""
+        return None if self.factors is None else self.factors.table
+
     def to_json(self) -> dict[str, object]:
         """The tree that ``data.json`` holds; :func:`read` reads it back."""
-        return asdict(self)
+        tree = asdict(replace(self, factors=None))
+        del tree["factors"]
+        if self.factors is not None:
+            tree["factors"] = self.factors.to_json()
+        return tree
 
 
 def read(path: Path) -> Facts:
@@ -64,6 +78,7 @@ def read(path: Path) -> Facts:
         source=tree["source"],
         classes=tuple(tree["classes"]),
         untrained=tuple(untrained) if isinstance(untrained, list) else (),
+        factors=from_json(tree.get("factors"), len(tree["classes"])),
         size=tuple(size) if isinstance(size, list) else (),
         channels=tree["channels"],
         streamed=tree.get("streamed") is True,

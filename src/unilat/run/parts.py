@@ -8,6 +8,7 @@ from torch import Tensor
 from unilat.maths.seeds import seeded
 from unilat.recipe.config import DataConfig, RunConfig
 from unilat.signals import Pictures, split
+from unilat.signals.factors import strata
 from unilat.signals.memory import InMemory
 from unilat.signals.source import open_source
 from unilat.signals.stream import Part, Streamed
@@ -51,9 +52,9 @@ def split_pictures(config: RunConfig, pictures: Pictures | Streamed) -> tuple[Te
     room = min(config.data.calibration, len(train) // 8)
     sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
     chosen = sizes[rank] <= room
-    labels = pictures.labels[train]
-    left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
-    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
+    for labels in strata(pictures.labels[train], pictures.factors).T:
+        left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
+        chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
     return train[~chosen], train[chosen], test
 
 

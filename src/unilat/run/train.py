@@ -41,6 +41,7 @@ from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
+from unilat.signals.factors import untrained
 from unilat.signals.stream import Streamed
 from unilat.training import checkpoint
 from unilat.training.capture import captures
@@ -146,7 +147,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
                 with _phase(folder, "encode"):
                     latents = _latents(run, pictures, indices[0], tell)
                 with _phase(folder, "stage 2"):
-                    _stage2(config, folder, latents, run.classes, how)
+                    _stage2(config, folder, latents, run.data, how)
                 if world.rank == 0:
                     write_json(files.config, configuration.to_dict(config), sealed)
             world.meet()
@@ -201,7 +202,7 @@ def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, 
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], how: "_How") -> None:
     """What was read, or a refusal where it is not what this run began with."""
-    labelled = set(pictures.labels[indices[0]].unique().tolist())
+    bare = untrained(pictures.labels[indices[0]], len(pictures.classes), pictures.factors)
     facts = Facts(
         source=pictures.source,
         count=len(pictures),
@@ -209,7 +210,8 @@ def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor
         calibration=len(indices[1]),
         test=len(indices[2]),
         classes=tuple(pictures.classes),
-        untrained=tuple(name for number, name in enumerate(pictures.classes) if number not in labelled),
+        untrained=tuple(pictures.classes[number] for number in bare),
+        factors=pictures.factors,
         size=pictures.size,
         channels=pictures.channels,
         streamed=isinstance(pictures, Streamed),
@@ -355,15 +357,15 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
     return write_shards(folder, seal, make, writes=first, wait=run.world.meet)
 
 
-def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, classes: list[str], how: _How) -> None:
+def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, data: Facts, how: _How) -> None:
     path = RunFolder(folder).base
     if again.has_base(config, RunFolder(folder)):
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
-        model = build_base(config, classes, latents.mean, latents.std.clamp_min(0.01))
+        model = build_base(config, list(data.classes), latents.mean, latents.std.clamp_min(0.01), data.table)
     stage = base_stage(model, latents.z, latents.labels, config.stage2.levels)
-    counted = describe(config, 3, len(classes)).parts
+    counted = describe(config, 3, len(data.classes), data.table).parts
     flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}

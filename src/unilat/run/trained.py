@@ -79,7 +79,8 @@ class Run:
                 raise UserError(
                     f"{folder}: {files.base.name} was trained on another encoder's latents; train stage 2 again"
                 )
-            self.base = _filled(functools.partial(build_base, self.config, self.classes), tensors, files.base)
+            made = functools.partial(build_base, self.config, self.classes, factors=self.data.table)
+            self.base = _filled(made, tensors, files.base)
             self.base.eval().requires_grad_(False).to(self.device)
         elif self.config.evaluation.sample_from == "prior":
             self.base = prior_as_base(self.autoencoder).eval()

@@ -4,7 +4,8 @@ Layout: ``[N, H, W, C]`` or ``[N, C, H, W]`` with C of 1, 3 or 4; ``[N, H, W]`` 
 pictures or one in colour and is refused, as is ``[N, 3, H, 3]``.
 Values: uint8 as it is; uint16 keeps the high byte; bool 0 and 255; other integers must lie in 0..255; floats in
 [0, 1], in [-1, 1] or whole numbers of 0..255.
-Which arrays of an ``.npz`` are pictures and labels: ``npz.py``; ``classes`` are their names.
+Which arrays of an ``.npz`` are pictures and labels: ``npz.py``; ``classes`` are their names. Labels ``[N, F]`` are
+several a picture (``factors.py``), and ``factors`` the names of their columns.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from PIL import Image
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.collect import even_positions, largest_inside, shape_changed
 from unilat.signals.decode import changes, printable, shrink
+from unilat.signals.factors import combined
 from unilat.signals.levels import levels_told
 from unilat.signals.npz import DAMAGED, Archive, Chosen, choose
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
@@ -35,7 +37,12 @@ def load_array(
     """A ``.npy`` or ``.npz`` file; ``size`` None is a square of its pictures' shorter side."""
     source = printable(str(path))
     found = _unpacked(path, source) if path.suffix == ".npz" else _Found(read_npy(path, source))
-    images, labels, held_out = found.images, found.labels, found.held_out
+    images, labels, held_out, classes, factors = found.images, found.labels, found.held_out, found.classes, None
+    if labels is not None and labels.ndim == 2:
+        values = [
+            [f"{name}={value}" for value in range(1 + most)] for name, most in zip(classes, labels.max(0), strict=True)
+        ]
+        labels, classes, factors = combined(labels, classes, values)
     _as_nhwc(images, source)
     chosen = np.array(even_positions(len(images), limit, None if held_out is None else held_out.tolist()))
     pixels, converted, shapes = _pixels(images, chosen, size, fit, channels, source, progress, found.called)
@@ -43,11 +50,12 @@ def load_array(
         pixels,
         None if labels is None else labels[chosen],
         source,
-        classes=found.classes,
+        classes=classes,
         held_out=None if held_out is None else held_out[chosen],
         converted=converted,
         shapes=shapes,
         notes=found.notes + _levels(images, chosen, pixels),
+        factors=factors,
     )
 
 
@@ -106,9 +114,10 @@ class _Found:
     """What a file holds, before a picture is looked at."""
 
     images: np.ndarray  # [N, ...] in any layout
-    labels: np.ndarray | None = None  # int64 [N]
+    labels: np.ndarray | None = None  # int64 [N], or [N, F] of several factors
     held_out: np.ndarray | None = None  # bool [N]
     classes: tuple[str, ...] = ()
+    """Names of the classes; of the factors, where there are several labels a picture."""
     called: Callable[[int], str] = "picture {}".format
     """The name of a picture, for errors."""
     notes: tuple[str, ...] = ()
@@ -128,17 +137,18 @@ def _unpacked(path: Path, source: str) -> _Found:
         for part, count in zip(parts, counts, strict=True)
         if part.labels is not None
     ]
-    given = np.concatenate(labels) if labels else None
     images = [archive.read(part.pictures) for part in parts]
-    used = {name for part in parts for name in (part.pictures, part.labels)} | (
-        {"classes"} if given is not None else set()
-    )
+    if len({one.shape[1:] for one in labels}) > 1:
+        raise UserError(f"{source}: the parts have other numbers of labels a picture; give each as many")
+    given = np.concatenate(labels) if labels else None
+    names = "" if given is None else "classes" if given.ndim == 1 else "factors"
+    used = {name for part in parts for name in (part.pictures, part.labels)} | {names}
     left = [name for name in archive.arrays if name not in used]
     return _Found(
         images=images[0] if len(images) == 1 else np.concatenate(images),
         labels=given,
         held_out=np.repeat([part.held_out for part in parts], counts) if len(parts) > 1 else None,
-        classes=_class_names(archive, given, source),
+        classes=() if given is None else _names(archive, names, given, source),
         called=lambda index: _called(parts, counts, index),
         notes=(f"arrays that are not read: {archive.shown(left)}",) if left else (),
     )
@@ -154,12 +164,13 @@ def _called(parts: list[Chosen], counts: list[int], index: int) -> str:
 
 
 def _check_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
-    """Labels as int64 ``[N]``, or the line that says why they are none."""
+    """Labels as int64 ``[N]``, or ``[N, F]`` of several factors, or the line that says why they are none."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.shape != (count,):
+    if labels.ndim not in (1, 2) or len(labels) != count or labels.size < count:
         raise UserError(
-            f"{source}: {count} pictures but labels of shape {list(labels.shape)}; one label each is needed"
+            f"{source}: {count} pictures but labels of shape {list(labels.shape)}; one label each is needed,"
+            " or a row of labels each"
         )
     if labels.dtype.kind not in "iub" and not (labels.dtype.kind == "f" and (labels == np.round(labels)).all()):
         raise UserError(f"{source}: labels must be whole numbers, not {labels.dtype}; number the classes from 0")
@@ -169,31 +180,36 @@ def _check_labels(labels: np.ndarray, count: int, source: str) -> np.ndarray:
     return labels
 
 
-def _class_names(archive: Archive, labels: np.ndarray | None, source: str) -> tuple[str, ...]:
-    """Names from the array ``classes``, else the numbers 0..K-1; none without labels."""
-    if labels is None:
-        return ()
-    count = int(labels.max(initial=0)) + 1
-    stored = archive.arrays.get("classes")
+def _names(archive: Archive, array: str, labels: np.ndarray, source: str) -> tuple[str, ...]:
+    """Names from ``array``: ``classes`` of labels ``[N]``, ``factors`` of columns ``[N, F]``; else numbers from 0."""
+    columns = labels.ndim == 2
+    count = labels.shape[1] if columns else int(labels.max(initial=0)) + 1
+    stored = archive.arrays.get(array)
     if stored is None:
-        return tuple(str(number) for number in range(count))
+        return tuple(f"label{number}" if columns else str(number) for number in range(count))
     if stored.ndim != 1 or stored.dtype.kind not in "US":
+        each = "column of the labels" if columns else "class"
         raise UserError(
-            f"{source}: 'classes' is {stored.dtype} {list(stored.shape)}; it must hold one text for each class"
+            f"{source}: {array!r} is {stored.dtype} {list(stored.shape)}; it must hold one text for each {each}"
         )
-    if stored.shape[0] < count:
-        raise UserError(f"{source}: label {count - 1} but only {stored.shape[0]} names in 'classes'")
-    given = archive.read("classes")
+    if stored.shape[0] < count or (columns and stored.shape[0] > count):
+        wanted = (
+            f"{count} labels a picture and {stored.shape[0]}"
+            if columns
+            else f"label {count - 1} but only {stored.shape[0]}"
+        )
+        raise UserError(f"{source}: {wanted} names in {array!r}")
+    given = archive.read(array)
     try:
         texts = [
             name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else str(name)
             for name in given.tolist()
         ]
     except (ValueError, SystemError):  # numbers that are no characters
-        raise UserError(f"{source}: 'classes' holds what is no text; store names as text") from None
+        raise UserError(f"{source}: {array!r} holds what is no text; store names as text") from None
     names = tuple(printable(text) for text in texts)
     if len(set(names)) < len(names):
-        raise UserError(f"{source}: two classes have one name in 'classes'; give each its own")
+        raise UserError(f"{source}: two {array} have one name in {array!r}; give each its own")
     return names
 
 

@@ -60,7 +60,7 @@ CATALOGUE = {
     for entry in (
         Entry(
             name="glyphs",
-            what="9,083 letters and digits in 12 faces, grey, drawn here from matplotlib's fonts",
+            what="8,055 letters and digits, each character in up to 12 faces, grey, drawn here from matplotlib's fonts",
             licence="Bitstream Vera / DejaVu",
         ),
         Entry(name="digits", what="1,797 digits of 8 x 8, grey, from scikit-learn", licence="BSD"),

@@ -1,6 +1,7 @@
 """The embedded default: letters and digits in the 12 DejaVu faces that matplotlib carries, drawn with Pillow.
 
-Real type without a download. Two factors are known exactly: the character and the face. Dark ink on white, grey.
+Real type without a download. Each picture has two labels, its character and its face; what is held out are pairs of
+the two. Dark ink on white, grey. A character that the first face draws like an earlier one (Greek Alpha) is left out.
 All characters of a face share one scale, so that a small letter stays smaller than its capital; a character too large
 for the picture (accents above a wide capital) is shrunk to fit. Each is centred: up and down by its ink, sideways by
 its ink and advance together.
@@ -14,10 +15,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unilat.fields import Size, spelled
 from unilat.signals.cache import cached_arrays
-from unilat.signals.pictures import Pictures, Progress, pack
+from unilat.signals.factors import combined
+from unilat.signals.pictures import Pictures, Progress, equal_groups, pack
 from unilat.types import UserError
 
-VERSION = 1  # of the drawing below; a cached array of another version is not used
+VERSION = 2  # of the drawing below; a cached array of another version is not used
 FAMILIES = ("Sans", "Sans Mono", "Serif")
 STYLES = ("", "Bold", "Oblique", "Bold Oblique")
 LAST_CODE_POINT = 0x0523  # end of Cyrillic: beyond lie mostly stacked accents (Vietnamese, polytonic Greek)
@@ -90,15 +92,20 @@ def draw_all(size: Size, progress: Progress | None) -> dict[str, np.ndarray]:
     """Every (character, face) pair: ``images [N, 1, *size]``, ``labels [N]`` (face), ``code_points [N]``."""
     folder = fonts_folder()
     images, labels, codes = [], [], []
+    alike: set[int] = set()
     for label, (shown, file_name) in enumerate(faces()):
         path = folder / file_name
         if not path.is_file():
             raise UserError(f"glyphs: the face {file_name} is not in {folder}; reinstall matplotlib")
         font = ImageFont.truetype(str(path), round(EM * min(size) * OVERSAMPLING), layout_engine=ImageFont.Layout.BASIC)
-        for character in characters(path):
-            images.append(draw(character, font, size))
+        drawn = {ord(one): draw(one, font, size) for one in characters(path)}
+        if label == 0:
+            first = equal_groups(np.stack(list(drawn.values()))[:, None]).tolist()
+            alike = {code for index, code in enumerate(drawn) if first[index] != index}
+        for code in [code for code in drawn if code not in alike]:
+            images.append(drawn[code])
             labels.append(label)
-            codes.append(ord(character))
+            codes.append(code)
         if progress:
             progress(label + 1, len(faces()), f"drawing {shown}")
     return {
@@ -109,13 +116,18 @@ def draw_all(size: Size, progress: Progress | None) -> dict[str, np.ndarray]:
 
 
 def assemble(drawn: dict[str, np.ndarray]) -> Pictures:
-    """The arrays of :func:`draw_all` -> :class:`Pictures`; a name is ``"A U+0041 Serif Bold"``."""
+    """The arrays of :func:`draw_all` -> :class:`Pictures` named ``A U+0041 Serif Bold``, of class ``A Serif Bold``."""
+    order = np.argsort(drawn["code_points"], kind="stable")  # all faces of a character side by side
+    drawn = {name: array[order] for name, array in drawn.items()}
     shown = tuple(name for name, _ in faces())
     names = tuple(
         f"{chr(code)} U+{code:04X} {shown[label]}"
         for code, label in zip(drawn["code_points"].tolist(), drawn["labels"].tolist(), strict=True)
     )
-    return pack(drawn["images"], drawn["labels"], "glyphs", classes=shown, names=names)
+    codes, character = np.unique(drawn["code_points"], return_inverse=True)
+    values = ([chr(code) for code in codes.tolist()], shown)
+    labels, classes, factors = combined(np.stack([character, drawn["labels"]], 1), ("character", "face"), values)
+    return pack(drawn["images"], labels, "glyphs", classes=classes, names=names, factors=factors)
 
 
 def load_glyphs(size: Size, progress: Progress | None = None) -> Pictures:

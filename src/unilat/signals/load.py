@@ -169,10 +169,11 @@ def _not_there(path: Path, shown: str) -> str:
 
 
 def _thin(pictures: Pictures, channels: int | None, limit: int | None) -> Pictures:
-    """The same set with other channels or fewer pictures."""
+    """The same set with other channels or fewer pictures: evenly spread, or of factors all of the first values."""
     wanted = pictures.channels if channels is None else channels
     held_out = None if pictures.held_out is None else pictures.held_out.tolist()
     positions = even_positions(len(pictures), limit, held_out)
+    positions = positions if pictures.factors is None else list(range(len(positions)))
     if wanted == pictures.channels and len(positions) == len(pictures):
         return pictures
     chosen = torch.tensor(positions)
@@ -193,5 +194,6 @@ def _thin(pictures: Pictures, channels: int | None, limit: int | None) -> Pictur
         held_out=None if pictures.held_out is None else pictures.held_out[chosen].numpy(),
         converted=converted,
         shapes=pictures.shapes if some == every else {},
+        factors=pictures.factors,
     )
     return dataclasses.replace(again, skipped=pictures.skipped)

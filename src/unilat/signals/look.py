@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,9 +130,12 @@ def _counted(pictures: Pictures | Streamed, fit: Fit) -> tuple[dict[str, int], d
 
 
 def headline(pictures: Pictures | Streamed) -> str:
-    """``"glyphs: 9,083 pictures of 32 x 32, grey, 12 classes"``."""
+    """``"digits: 1,797 pictures of 8 x 8, grey, 10 classes"``; of factors how many values each has."""
     colour = "grey" if pictures.channels == 1 else "colour"
     classes = f", {len(pictures.classes)} classes" if pictures.classes else ""
+    if factors := pictures.factors:
+        each = (f"{len(of):,} of {name}" for name, of in zip(factors.names, factors.values, strict=True))
+        classes = f", labels: {' and '.join(each)}"
     height, width = pictures.size
     return f"{pictures.source}: {len(pictures):,} pictures of {height} x {width}, {colour}{classes}"
 
@@ -173,14 +177,23 @@ def _rows(pictures: Pictures | Streamed, chooser: np.random.Generator, columns: 
         chosen = sorted(chooser.permutation(len(pictures))[: columns * PLAIN_ROWS].tolist())
         chosen = [int(index) for index in chooser.permutation(chosen)]
         return [("", chosen[first : first + columns]) for first in range(0, len(chosen), columns)]
-    labels = pictures.labels.numpy()
+    names, labels = _classes(pictures)
     rows = []
-    for number in even_positions(len(pictures.classes), MOST_CLASSES):
+    for number in even_positions(len(names), MOST_CLASSES):
         members = np.flatnonzero(labels == number)
         if len(members):
             chosen = chooser.permutation(members)[:columns].tolist()
-            rows.append((f"{printable(pictures.classes[number], 28)}  {len(members):,}", chosen))
+            rows.append((f"{printable(names[number], 28)}  {len(members):,}", chosen))
     return rows
+
+
+def _classes(pictures: Pictures | Streamed) -> tuple[Sequence[str], np.ndarray]:
+    """Names of the classes and the pictures' numbers ``[N]``; of factors, those of the one with the fewest values."""
+    factors = pictures.factors
+    if factors is None:
+        return pictures.classes, pictures.labels.numpy()
+    least = min(range(len(factors.names)), key=lambda one: len(factors.values[one]))
+    return factors.values[least], factors.table[pictures.labels, least].numpy()
 
 
 def _shapes(shapes: dict[str, int]) -> list[str]:
@@ -211,8 +224,8 @@ def _tile(pictures: Pictures | Streamed, index: int, high: int, wide: int) -> Im
 def _footer(pictures: Pictures | Streamed) -> list[str]:
     """What was converted and skipped, cut to lines of the sheet."""
     lines = []
-    if len(pictures.classes) > MOST_CLASSES:
-        lines.append(f"{MOST_CLASSES} of {len(pictures.classes)} classes shown")
+    if (count := len(_classes(pictures)[0])) > MOST_CLASSES:
+        lines.append(f"{MOST_CLASSES} of {count} classes shown")
     if pictures.converted:
         lines.append("converted: " + ", ".join(f"{count:,} {what}" for what, count in pictures.converted.items()))
     if pictures.skipped:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unilat.fields import FieldError, Size
+from unilat.signals.factors import Factors
 from unilat.signals.kind import Image, kind_of
 from unilat.signals.parts import folder_side
 from unilat.types import UserError
@@ -37,6 +38,7 @@ class Pictures:
     shapes: dict[str, int] = field(default_factory=dict)  # e.g. {"480x640 cropped, resized": 12}, commonest first
     notes: tuple[str, ...] = ()  # one line each, to be told to the user
     sha256: str = ""  # of the pictures' and labels' bytes
+    factors: Factors | None = None  # where each class is a combination of several labels
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -93,6 +95,7 @@ def pack(
     converted: dict[str, int] | None = None,
     shapes: dict[str, int] | None = None,
     notes: tuple[str, ...] = (),
+    factors: Factors | None = None,
 ) -> Pictures:
     """Pictures ``uint8 [N, C, H, W]`` with everything said about them -> :class:`Pictures`, hashed and checked.
 
@@ -110,7 +113,8 @@ def pack(
             raise ValueError(f"{count} pictures but {len(array)} {what}")
     equal = equal_groups(images)
     group_array = equal if group_array is None else joined(group_array, equal)
-    notes += copies_told(equal) + _told(label_array, classes, group_array, held_out)
+    notes += copies_told(equal)
+    notes += _told(label_array, classes, group_array, held_out) if factors is None else ()
     images = np.ascontiguousarray(images)
     digest = hashlib.sha256(f"{images.shape}".encode())
     digest.update(images.data)
@@ -128,6 +132,7 @@ def pack(
         shapes=dict(sorted((shapes or {}).items(), key=lambda item: -item[1])),
         notes=notes,
         sha256=digest.hexdigest(),
+        factors=factors,
     )
 
 

@@ -1,11 +1,13 @@
 """Which pictures are held out, and where training cuts the others: pure functions of a seed."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from unilat.maths.seeds import seeded
+from unilat.signals.factors import strata
 from unilat.signals.pictures import Pictures
 from unilat.types import UserError
 
@@ -22,7 +24,8 @@ def split(
     rest is left unused); training pictures of their groups, which are copies of them, are left unused too. Otherwise
     about ``fraction`` of the pictures, at most ``at_most``: groups in seeded order are taken while every class keeps at
     least one picture to train on and gives no more than its share, ``max(1, round(fraction * its pictures))``. A class
-    of one picture or one group stays in train.
+    of one picture or one group stays in train. Where classes are combinations of factors, each factor's value is kept
+    in training and gives its share: what is held out are combinations, a letter never seen in that face.
     """
     if not 0 < fraction < 1:
         raise UserError(f"the held-out fraction must lie between 0 and 1, not {fraction}")
@@ -64,15 +67,14 @@ def _held_out_groups(pictures: "Pictures | Streamed", fraction: float, at_most: 
     """Indices of the pictures whose groups are held out."""
     count = len(pictures)
     starts, members = _members(pictures.groups)
-    left = dict(enumerate(torch.bincount(pictures.labels).tolist()))
+    labels = strata(pictures.labels, pictures.factors)
+    left = dict(enumerate(torch.bincount(labels.flatten()).tolist()))
     share = {label: max(1, round(fraction * number)) for label, number in left.items()}
     room = max(1, min(at_most, round(fraction * count)))
     taken: list[int] = []
     for position in torch.randperm(len(starts) - 1, generator=seeded("split", seed)).numpy():
         group = members[starts[position] : starts[position + 1]].tolist()
-        needed: dict[int, int] = {}
-        for label in pictures.labels[group].tolist():
-            needed[label] = needed.get(label, 0) + 1
+        needed = Counter(labels[group].flatten().tolist())
         if len(group) > room or any(share[k] < n or left[k] <= n for k, n in needed.items()):
             continue
         for label, number in needed.items():

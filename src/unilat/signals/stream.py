@@ -55,7 +55,7 @@ class Streamed:
     ) -> None:
         if not 0 <= unreadable_share <= 1:
             raise UserError(f"the share of unreadable pictures must lie between 0 and 1, not {unreadable_share}")
-        self.source = printable(str(form.path))
+        self.source, self.factors = printable(str(form.path)), None
         self.kind = Image(height=size[0], width=size[1], channels=channels or (3 if index.colour else 1))
         self._form, self._index, self._share = form, index, unreadable_share
         self._fit: Fit = held_out_fit(fit)

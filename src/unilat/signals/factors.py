@@ -1,0 +1,80 @@
+"""Classes made of several labels: a character and a face, a make and a colour.
+
+A class is then one combination of values, and a network adds up what it has learned of each: so combinations that were
+never trained on can be made, and be held out to see how well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What each class of a set is made of."""
+
+    names: tuple[str, ...]
+    """Of the factors: ``("character", "face")``."""
+    values: tuple[tuple[str, ...], ...]
+    """The names of each factor's values."""
+    table: Tensor
+    """Which value of each factor a class has, int64 ``[classes, F]``."""
+
+    def rows(self) -> Tensor:
+        """:attr:`table` with the values of all factors numbered on, int64 ``[classes, F]``."""
+        sizes = torch.tensor([len(of) for of in self.values])
+        return self.table + sizes.cumsum(0) - sizes
+
+    def to_json(self) -> dict[str, object]:
+        """As a run's ``data.json`` holds them; :func:`from_json` reads it back."""
+        return {"names": list(self.names), "values": [list(row) for row in self.values], "table": self.table.tolist()}
+
+
+def from_json(tree: object, classes: int) -> Factors | None:
+    """What :meth:`Factors.to_json` made for that many classes; None for anything that does not fit together."""
+    if not isinstance(tree, dict):
+        return None
+    names, values, table = tree.get("names"), tree.get("values"), tree.get("table")
+    if not (isinstance(names, list) and isinstance(values, list) and isinstance(table, list)):
+        return None
+    texts = all(isinstance(row, list) and all(isinstance(one, str) for one in row) for row in [names, *values])
+    rows = all(isinstance(row, list) and len(row) == len(names) for row in table)
+    if not texts or not names or len(values) != len(names) or not rows or len(table) != classes:
+        return None
+    if any(
+        type(one) is not int or not 0 <= one < len(of) for row in table for one, of in zip(row, values, strict=True)
+    ):
+        return None
+    return Factors(tuple(names), tuple(tuple(row) for row in values), torch.tensor(table))
+
+
+def combined(
+    labels: np.ndarray, names: Sequence[str], values: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, tuple[str, ...], Factors]:
+    """Labels ``[N, F]``, one of each factor, as class numbers ``[N]``, the classes' names and their factors.
+
+    Classes are the combinations that occur, in the order of their values; a class is named by its values' names.
+    """
+    table, numbers = np.unique(labels.astype(np.int64), axis=0, return_inverse=True)
+    named = [[str(of[one]) for one, of in zip(row, values, strict=True)] for row in table.tolist()]
+    classes = tuple(" ".join(row) for row in named)
+    factors = Factors(tuple(names), tuple(tuple(row) for row in values), torch.from_numpy(table))
+    return numbers.reshape(-1), classes, factors
+
+
+def strata(labels: Tensor, factors: Factors | None) -> Tensor:
+    """What a split keeps in training, int64 ``[N, F]`` of class numbers ``[N]``: each factor's value, or the class.
+
+    No two columns have a number in common.
+    """
+    return labels[:, None] if factors is None else factors.rows()[labels]
+
+
+def untrained(trained: Tensor, classes: int, factors: Factors | None) -> list[int]:
+    """Which of so many classes have a value that no label of ``trained [N]`` has: nothing was learned of those."""
+    seen, table = strata(trained, factors), strata(torch.arange(classes), factors)
+    known = [torch.isin(row, of) for row, of in zip(table.T, seen.T, strict=True)]
+    return (~torch.stack(known).all(0)).nonzero().flatten().tolist()
