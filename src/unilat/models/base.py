@@ -5,6 +5,7 @@
 It samples ``z_0``, the latent with the noise σ(λ₀) that the decoder was trained on, and never the clean prediction.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -21,9 +22,9 @@ from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.placing import Placing
+from unilat.nets.class_gaussian import ClassGaussian, LatentDenoiser
 from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser
-from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 
 
@@ -39,10 +40,14 @@ class BaseConfig:
     """Share of examples trained without their class, for classifier-free guidance."""
     token_dropping: float = 0.0
     """Share of tokens that skip all blocks of the coarsest level but its first and last, in training only (TREAD)."""
+    covariance_up_to: int = 0
+    """Most numbers a latent may have for the base model to start as the exact denoiser of a Gaussian for each class;
+    0 never."""
 
     def check(self, name: str) -> None:
         """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
-        check_fields(self, name, shares=("label_dropout", "token_dropping"), finite=("bias",))
+        least = {"covariance_up_to": 0}
+        check_fields(self, name, least=least, shares=("label_dropout", "token_dropping"), finite=("bias",))
         self.vit.check(f"{name}.vit")
         if self.token_dropping and self.vit.blocks[-1] < 3:
             raise FieldError(
@@ -55,7 +60,7 @@ class Base(nn.Module):
     """Denoiser of latents ``z [B, C, *grid]``, conditional on ``labels [B]`` where there are ``classes``.
 
     ``mean`` and ``std`` are those of the clean latents, one number a channel. ``factors``: what each class is made of,
-    int64 ``[classes, F]``, or None.
+    int64 ``[classes, F]``, or None. ``grid``: the latents', where they may be few enough to start from their Gaussians.
     """
 
     def __init__(
@@ -69,12 +74,23 @@ class Base(nn.Module):
         mean: float | Tensor = 0.0,
         std: float | Tensor = 1.0,
         factors: Tensor | None = None,
+        grid: tuple[int, ...] = (),
     ):
         super().__init__()
         self.config, self.classes = config, classes
         self.lambda_min, self.lambda_0 = lambda_min, lambda_0
-        self.denoise: LatentDenoiser = Denoiser(ViT(config.vit, channels, axes, classes, factors), axes, mean, std)
+        self.denoise: LatentDenoiser
+        if grid and channels * math.prod(grid) <= config.covariance_up_to:
+            net = ViT(config.vit, channels, axes, classes, factors, shown=channels if classes else 0)
+            self.denoise = ClassGaussian(net, (channels, *grid), classes, factors)
+        else:
+            self.denoise = Denoiser(ViT(config.vit, channels, axes, classes, factors), axes, mean, std)
         self.levels = Placing(weighted_table(config.bias, lambda_min, lambda_0))
+
+    def begin(self, z: Tensor, labels: Tensor) -> None:
+        """Start from the Gaussians of latents ``z [N, C, *grid]`` of classes ``labels [N]``, where it is built so."""
+        if isinstance(self.denoise, ClassGaussian):
+            self.denoise.begin(z, labels)
 
     def kept(self, grid: tuple[int, ...]) -> int:
         """Tokens of the coarsest level, at least one, that all its blocks see in training on a grid of latents."""

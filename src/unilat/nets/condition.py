@@ -41,25 +41,42 @@ class Condition:
         return self.drop(torch.ones_like(self.rows, dtype=torch.bool))
 
 
-class ClassEmbedder(nn.Embedding):
-    """``[B]`` class numbers below ``classes`` to ``e_BE``: a learned row each, and a last one for the null.
+class ClassRows(nn.Module):
+    """Which rows of a table a condition reads, ``[B, F]``: its class's, or the last one, the null's, where it dropped.
 
     ``factors``, int64 ``[classes, F]``: what each class is made of, values from 0 along each column. Then each factor's
-    value has a row, and a class is the sum of its own: ``e(k) = Σ_f row(f, factors[k, f])``. So a pair that was never
-    trained on is known by its parts.
+    value has a row, and a class reads those of its own; else each class has one.
     """
 
     parts: Tensor | None
 
-    def __init__(self, classes: int, width: int, factors: Tensor | None = None):
+    def __init__(self, classes: int, factors: Tensor | None = None):
+        super().__init__()
         sizes = torch.tensor([classes], device="cpu") if factors is None else factors.amax(0) + 1
-        super().__init__(int(sizes.sum()) + 1, width)
-        nn.init.normal_(self.weight, std=0.5 / len(sizes) ** 0.5)
+        self.each, self.null = len(sizes), int(sizes.sum())
         parts = None if factors is None else factors + sizes.cumsum(0) - sizes
         self.register_buffer("parts", parts, persistent=False)
 
     def forward(self, condition: Condition) -> Tensor:
         rows_BF = condition.rows[:, None] if self.parts is None else self.parts[condition.rows]
-        if condition.dropped is not None:
-            rows_BF = torch.where(condition.dropped[:, None], self.num_embeddings - 1, rows_BF)
-        return super().forward(rows_BF).sum(1)
+        if condition.dropped is None:
+            return rows_BF
+        return torch.where(condition.dropped[:, None], self.null, rows_BF)
+
+
+class ClassEmbedder(nn.Embedding):
+    """``[B]`` class numbers to ``e_BE``, a learned row each and one for the null; of ``factors`` the sum of theirs:
+
+        e(k) = Σ_f row(f, factors[k, f])
+
+    So a pair that was never trained on is known by its parts.
+    """
+
+    def __init__(self, classes: int, width: int, factors: Tensor | None = None):
+        rows = ClassRows(classes, factors)
+        super().__init__(rows.null + 1, width)
+        self.rows = rows
+        nn.init.normal_(self.weight, std=0.5 / rows.each**0.5)
+
+    def forward(self, condition: Condition) -> Tensor:
+        return super().forward(self.rows(condition)).sum(1)

@@ -50,17 +50,26 @@ class ViTConfig:
 class ViT(nn.Module):
     """``(z_t [B, C, *grid], λ [B], condition or None) -> [B, C, *grid]``, the raw output behind a denoiser.
 
-    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them. Given
+    The grid folds ``patch`` positions of each axis at the input and 2 between levels, and must divide by them.
+    ``shown``: channels that come behind those of z_t and are no part of the answer. Given
     ``keep_BK``, places of tokens, all others are dropped in the coarsest level, and in no finer one.
     """
 
-    def __init__(self, config: ViTConfig, channels: int, axes: int, classes: int = 0, factors: Tensor | None = None):
+    def __init__(
+        self,
+        config: ViTConfig,
+        channels: int,
+        axes: int,
+        classes: int = 0,
+        factors: Tensor | None = None,
+        shown: int = 0,
+    ):
         super().__init__()
         widths, counts = config.channels, config.blocks
         embedding, self.patch = widths[-1], (config.patch,) * axes
-        folded = channels * config.patch**axes
+        cell = config.patch**axes
         self.embed = Embedding(embedding, classes, factors)
-        self.stem = convolution(axes, folded, widths[0], kernel=1)
+        self.stem = convolution(axes, (channels + shown) * cell, widths[0], kernel=1)
         self.positions = nn.ModuleList(Positions(axes, width) for width in widths)
         self.before, self.after = nn.ModuleList(), nn.ModuleList()
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
@@ -73,7 +82,7 @@ class ViT(nn.Module):
                 self.downs.append(convolution(axes, width * 2**axes, widths[index + 1], kernel=1))
                 self.ups.append(convolution(axes, widths[index + 1], width * 2**axes, kernel=1))
         self.norm = normalisation(widths[0])
-        self.head = zero_(convolution(axes, widths[0], folded, kernel=1))
+        self.head = zero_(convolution(axes, widths[0], channels * cell, kernel=1))
 
     def forward(
         self, z_BCX: Tensor, logsnr: Tensor, cond: Condition | None = None, keep_BK: Tensor | None = None

@@ -69,7 +69,8 @@ def build_base(
     zero, one = torch.zeros(ae.latent_channels), torch.ones(ae.latent_channels)
     axes, count = len(ae.encoder.patch), len(classes) if len(classes) > 1 else 0
     mean, std = zero if mean is None else mean, one if std is None else std
-    return Base(config.base, ae.latent_channels, axes, count, ae.lambda_min, ae.lambda_0, mean, std, factors)
+    grid, span = configuration.latent_grid(config), (ae.lambda_min, ae.lambda_0)
+    return Base(config.base, ae.latent_channels, axes, count, *span, mean, std, factors, grid)
 
 
 def describe(
@@ -82,7 +83,6 @@ def describe(
     with torch.device("meta"):
         autoencoder = build_autoencoder(config, channels)
         base = build_base(config, [""] * classes, factors=factors)
-    base.to("meta")  # its table of factors, of which sizes are read, was not there
     x = torch.empty(1, channels, *(configuration.FRAMES, *config.data.size)[-len(ae.encoder.patch) :], device="meta")
     z = torch.empty(1, ae.latent_channels, *configuration.latent_grid(config), device="meta")
     level, cond = torch.empty(1, device="meta"), Condition(torch.zeros(1, dtype=torch.int64)) if classes else None
@@ -98,10 +98,10 @@ def describe(
             config.stage1.samples,
             config.stage1.batch,
         ),
-        "base": (cost(base.denoise.net, z, level, cond), config.stage2.samples, config.stage2.batch),
+        "base": (cost(base.denoise, z, level, cond), config.stage2.samples, config.stage2.batch),
     }
     kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
-    trained = {"base": cost(base.denoise.net, z, level, cond, kept)} if config.base.token_dropping else {}
+    trained = {"base": cost(base.denoise, z, level, cond, kept)} if config.base.token_dropping else {}
     if ae.price == "normal":
         del costs["prior"]
     if config.evaluation.sample_from == "prior":

@@ -8,6 +8,7 @@ Every step leaves its result in the run folder, whole or not at all; run again, 
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -357,6 +358,13 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
     return write_shards(folder, seal, make, writes=first, wait=run.world.meet)
 
 
+def _spread(latents: LatentSet | LatentShards) -> tuple[Tensor, Tensor]:
+    """Latents and classes, all of them or as many, evenly spread, as :data:`SAMPLED` numbers hold."""
+    some = min(len(latents.z), max(1, SAMPLED // math.prod(latents.z.shape[1:])))
+    rows = torch.linspace(0, len(latents.z) - 1, some).round().long()
+    return latents.z[rows], latents.labels[rows]
+
+
 def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, data: Facts, how: _How) -> None:
     path = RunFolder(folder).base
     if again.has_base(config, RunFolder(folder)):
@@ -364,6 +372,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, list(data.classes), latents.mean, latents.std.clamp_min(0.01), data.table)
+    model.begin(*_spread(latents))
     stage = base_stage(model, latents.z, latents.labels, config.stage2.levels)
     counted = describe(config, 3, len(data.classes), data.table).parts
     flops = counted["base"].training_flops if "base" in counted else 0.0

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder
@@ -240,7 +241,7 @@ def same_twice(choices: Choices, device: torch.device) -> Iterator[None]:
 def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool, channels_last: bool = False) -> None:
     """Give every part of ``model`` that has them these three; the one place from which precision is changed."""
     for part in model.modules():
-        if isinstance(part, Encoder | Denoiser | GaussianDenoiser | Decoder):
+        if isinstance(part, Encoder | Denoiser | GaussianDenoiser | ClassGaussian | Decoder):
             part.precision = precision
         if isinstance(part, Stack | Transformer | Decoder):
             part.checkpointing = checkpointing
