@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from planted import BASE, CLASSES, Judge, PlantedRun, coloured, measured, numbers, planted_config
-from unilat.files import write_json
+from unilat.files import read_safetensors, write_json
+from unilat.run import classes
 from unilat.run.facts import Facts, read
 from unilat.run.folder import RunFolder
 from unilat.signals.factors import Factors
@@ -74,3 +75,34 @@ def test_factors_are_remembered(tmp_path: Path) -> None:
     assert found.factors is not None and found.factors.names == FACTORS.names and found.table is not None
     assert torch.equal(found.table, FACTORS.table)
     assert "factors" not in replace(facts, factors=None).to_json() and replace(facts, factors=None).table is None
+
+
+def test_a_page_has_one_factor_down_and_one_across(run: PlantedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of values that occur with all others, those that the set shows first. Kills: factors exchanged, a pair that is no
+    class, values in another order, framed pairs that were trained on."""
+    pairs = [(a, b) for a in range(5) for b in range(2) if (a, b) != (1, 1)]
+    factors = Factors(("letter", "face"), (tuple("abcde"), ("thin", "bold")), torch.tensor(pairs), ("d", "b", "c"))
+    facts = replace(run.data, classes=tuple(map(str, pairs)), factors=factors)
+    page = classes.page(facts)
+    assert page is not None and [[pairs[k] for k in row] for row in page.tolist()] == [
+        [(3, 0), (2, 0)],
+        [(3, 1), (2, 1)],
+    ]
+    every = classes.page(replace(facts, factors=replace(factors, shown=())))
+    assert every is not None and [pairs[k][0] for k in every[1].tolist()] == [0, 2, 3, 4]
+    assert classes.page(replace(facts, factors=None)) is None
+    one = replace(factors, names=("letter",))
+    assert classes.page(replace(facts, factors=one)) is None
+    Judge().instead(monkeypatch)
+    run.config = replace(run.config, evaluation=replace(run.config.evaluation, samples=4))
+    three = replace(factors, shown=("c",), table=torch.tensor([[2, 0], [2, 1], [0, 0]]))
+    run.data = replace(facts, classes=tuple(CLASSES), factors=three)
+    parts = torch.tensor([1, 5]), torch.tensor([2]), torch.tensor([4, 8, 12])
+    monkeypatch.setattr(run, "split", lambda pictures: parts)
+    _, rows = measured(run, run.source)
+    arrays, _ = read_safetensors(run.folder / "evaluation.safetensors")
+    trained = set(run.source.labels[[1, 5]].tolist())
+    assert arrays["page_labels"].tolist() == [[0], [1]] and len(arrays["page"]) == 2
+    assert arrays["page_seen"].tolist() == [[0 in trained], [1 in trained]] and len(trained) < 3
+    assert torch.equal(run.labels[1], torch.tensor([0, 1]))
+    assert torch.equal(arrays["truths"], run.source.images[rows])

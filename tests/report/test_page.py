@@ -144,9 +144,9 @@ def test_the_same_folder_gives_the_same_bytes(made: Path) -> None:
 
 
 def test_pictures_are_embedded_pixel_by_pixel(made: Path) -> None:
-    """Kills resized or re-coloured sheets: the first sheet holds the originals' own bytes."""
+    """Kills resized or re-coloured sheets: the first sheet of its section holds the originals' own bytes."""
     source, _ = read(made)
-    first = re.search(r"data:image/png;base64,([^\"]+)", source)
+    first = re.search(r"data:image/png;base64,([^\"]+)", source[source.index('id="reconstructions"') :])
     assert first
     with Image.open(io.BytesIO(base64.b64decode(first.group(1)))) as image:
         pixels = torch.tensor(list(image.convert("RGBA").tobytes()), dtype=torch.uint8).view(

@@ -24,11 +24,11 @@ NOT_FID = (
     "compare with distances of equal protocol and equal count only."
 )
 SECTIONS: tuple[tuple[str, str, str, Callable[[Contents], str]], ...] = (
+    ("samples", "New pictures", "Samples", pictures.samples),
     ("numbers", "The numbers", "Numbers", sections.numbers),
     ("reconstructions", "What the bits keep", "Reconstructions", pictures.reconstructions),
     ("bitmap", "Where the bits sit", "Bit map", pictures.bit_map),
     ("curve", "Coarse bits, fine bits", "Information curve", pictures.curve),
-    ("samples", "New pictures", "Samples", pictures.samples),
     ("rate", "How the bits were held", "Rate", training.rate),
     ("losses", "Losses", "Losses", training.losses),
     ("costs", "Time, memory, size", "Costs", training.costs),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unilat.report import figures, sheets
+from unilat.report import figures, pairs, sheets
 from unilat.report.folder import Contents
 from unilat.report.text import esc, figure, finite, gone, how, percent, plural, pretty
 from unilat.results import Reconstruction
@@ -201,6 +201,8 @@ def samples(run: Contents) -> str:
     made, labels = run.arrays.get("samples"), run.arrays.get("sample_labels")
     if not Image.are_rows(made):
         return gone("There are no samples in this run folder: stage 2 has not finished, or was not evaluated.")
+    if page := pairs.pairs(run):
+        return page
     made = made[:64]
     names, rows = run.classes, []
     if not isinstance(labels, Tensor) or labels.ndim != 1 or len(labels) < len(made) or len(names) < 2:

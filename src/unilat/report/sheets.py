@@ -27,6 +27,20 @@ def sheet(pictures: Tensor, columns: int, gap: int | None = None) -> Tensor:
     return page
 
 
+def framed(pictures: Tensor, columns: int, marked: Tensor, colour: tuple[int, int, int]) -> Tensor:
+    """:func:`sheet` with a frame of ``colour`` around the pictures that ``marked``, bool ``[N]``, names."""
+    height, width = pictures.shape[2:]
+    gap = max(4, width // 8)
+    page = torch.nn.functional.pad(sheet(pictures, columns, gap), (0, 0, gap, gap, gap, gap))
+    line, frame = gap // 2, torch.tensor([*colour, 255], dtype=torch.uint8)
+    for index in marked.nonzero().flatten().tolist():
+        top, left = (index // columns) * (height + gap) + gap, (index % columns) * (width + gap) + gap
+        inside = page[top : top + height, left : left + width].clone()
+        page[top - line : top + height + line, left - line : left + width + line] = frame
+        page[top : top + height, left : left + width] = inside
+    return page
+
+
 def heat(share: Tensor) -> Tensor:
     """Values in [0, 1] of any shape to colours uint8 ``[..., 3]``, linear between the colours of ``HEAT``."""
     colours = torch.tensor(HEAT, dtype=torch.float32)

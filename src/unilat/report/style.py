@@ -88,6 +88,7 @@ svg .fill.measured{fill:var(--measured);stroke:none}svg .fill.wanted{fill:var(--
 svg .fill.second{fill:var(--second);stroke:none}svg .fill.quiet{fill:var(--quiet);stroke:none}
 img{background:var(--line);display:block;width:100%;height:auto;image-rendering:crisp-edges;image-rendering:pixelated;
 border-radius:2px}
+.page img{background:none}
 .strip{display:grid;grid-template-columns:136px 1fr;gap:4px 18px;align-items:center;margin:0 0 12px}
 .strip:last-child{margin-bottom:4px}
 .strip p{margin:0;font-size:14.5px;line-height:1.4}

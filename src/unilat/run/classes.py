@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unilat.maths.seeds import seeded
 from unilat.run.facts import Facts
+from unilat.signals.collect import even_positions
 from unilat.types import UserError
 
 Label = int | str | Tensor | Sequence[int] | Sequence[str]
@@ -62,6 +63,24 @@ def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
     there = trained(facts)
     numbers = {one: -1 if not isinstance(one, str) and one == -1 else number_of(facts, one, there) for one in set(each)}
     return torch.tensor([numbers[one] for one in each])
+
+
+def page(facts: Facts) -> Tensor | None:
+    """Classes of a page, int64 ``[R, C]``: values of the second factor down, at most 12, those of the first across.
+
+    Only values that occur with all that stand down; None where classes are not made of two factors.
+    """
+    factors = facts.factors
+    if factors is None or len(factors.names) != 2:
+        return None
+    number = {tuple(pair): index for index, pair in enumerate(factors.table.tolist())}
+    down = even_positions(len(factors.values[1]), 12)
+    shown = [factors.values[0].index(value) for value in factors.shown if value in factors.values[0]]
+    whole = [
+        value for value in shown or range(len(factors.values[0])) if all((value, other) in number for other in down)
+    ]
+    across = [whole[place] for place in even_positions(len(whole), 16)]
+    return torch.tensor([[number[value, other] for value in across] for other in down]) if across else None
 
 
 def number_of(facts: Facts, label: object, there: Sequence[int] | None = None) -> int:

@@ -86,9 +86,9 @@ def evaluate(
         for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
             say(line)
         sampled = run.sample(run.config.evaluation.samples, _of_samples(run, labels))
-        arrays["samples"], arrays["sample_labels"] = sampled.images[:64], sampled.labels[:64]
         generation = _generation(run, sampled.images, network, real)
         judged = _judged(run, sampled, pictures, (test, labels)) if source is None and pictures else ()
+        arrays |= _shown(run, sampled, pictures if source is None else None, test)
     found = Results(
         pictures=about,
         features=network.protocol if network else None,
@@ -316,6 +316,21 @@ def _of_samples(run: Run, labels: Tensor) -> Tensor | None:
     if run.data.factors is None:
         return None
     return classes.known(run.data, labels)[torch.arange(run.config.evaluation.samples) % len(labels)]
+
+
+def _shown(run: Run, sampled: PictureSet, own: Pictures | Streamed | None, test: Tensor) -> dict[str, Tensor]:
+    """The samples that a report shows, with their classes; of classes made of two factors a page of samples too.
+
+    ``page`` uint8 ``[R C, ...]``, ``page_labels`` int64 ``[R, C]`` and ``page_seen``, whether each was trained on;
+    ``truths``: the held-out pictures that the first samples are of.
+    """
+    shown, labels = {"samples": sampled.images[:64], "sample_labels": sampled.labels[:64]}, classes.page(run.data)
+    if labels is None or own is None:
+        return shown
+    train, _, _ = run.split(own)
+    made = run.sample(labels.numel(), labels.flatten()).images
+    seen = torch.isin(labels, own.labels[train])
+    return shown | {"truths": test[:64].clone(), "page": made, "page_labels": labels, "page_seen": seen}
 
 
 def _judged(

@@ -22,6 +22,8 @@ class Factors:
     """The names of each factor's values."""
     table: Tensor
     """Which value of each factor a class has, int64 ``[classes, F]``."""
+    shown: tuple[str, ...] = ()
+    """Values of the first factor that a page of samples shows; none given: some, evenly spread."""
 
     def rows(self) -> Tensor:
         """:attr:`table` with the values of all factors numbered on, int64 ``[classes, F]``."""
@@ -30,17 +32,18 @@ class Factors:
 
     def to_json(self) -> dict[str, object]:
         """As a run's ``data.json`` holds them; :func:`from_json` reads it back."""
-        return {"names": list(self.names), "values": [list(row) for row in self.values], "table": self.table.tolist()}
+        values = [list(row) for row in self.values]
+        return {"names": list(self.names), "values": values, "table": self.table.tolist(), "shown": list(self.shown)}
 
 
 def from_json(tree: object, classes: int) -> Factors | None:
     """What :meth:`Factors.to_json` made for that many classes; None for anything that does not fit together."""
     if not isinstance(tree, dict):
         return None
-    names, values, table = tree.get("names"), tree.get("values"), tree.get("table")
+    names, values, table, shown = (tree.get(name) for name in ("names", "values", "table", "shown"))
     if not (isinstance(names, list) and isinstance(values, list) and isinstance(table, list)):
         return None
-    texts = all(isinstance(row, list) and all(isinstance(one, str) for one in row) for row in [names, *values])
+    texts = all(isinstance(row, list) and all(isinstance(one, str) for one in row) for row in [names, shown, *values])
     rows = all(isinstance(row, list) and len(row) == len(names) for row in table)
     if not texts or not names or len(values) != len(names) or not rows or len(table) != classes:
         return None
@@ -48,11 +51,11 @@ def from_json(tree: object, classes: int) -> Factors | None:
         type(one) is not int or not 0 <= one < len(of) for row in table for one, of in zip(row, values, strict=True)
     ):
         return None
-    return Factors(tuple(names), tuple(tuple(row) for row in values), torch.tensor(table))
+    return Factors(tuple(names), tuple(tuple(row) for row in values), torch.tensor(table), tuple(shown or ()))
 
 
 def combined(
-    labels: np.ndarray, names: Sequence[str], values: Sequence[Sequence[str]]
+    labels: np.ndarray, names: Sequence[str], values: Sequence[Sequence[str]], shown: Sequence[str] = ()
 ) -> tuple[np.ndarray, tuple[str, ...], Factors]:
     """Labels ``[N, F]``, one of each factor, as class numbers ``[N]``, the classes' names and their factors.
 
@@ -61,7 +64,7 @@ def combined(
     table, numbers = np.unique(labels.astype(np.int64), axis=0, return_inverse=True)
     named = [[str(of[one]) for one, of in zip(row, values, strict=True)] for row in table.tolist()]
     classes = tuple(" ".join(row) for row in named)
-    factors = Factors(tuple(names), tuple(tuple(row) for row in values), torch.from_numpy(table))
+    factors = Factors(tuple(names), tuple(tuple(row) for row in values), torch.from_numpy(table), tuple(shown))
     return numbers.reshape(-1), classes, factors
 
 

@@ -26,6 +26,8 @@ LAST_CODE_POINT = 0x0523  # end of Cyrillic: beyond lie mostly stacked accents (
 PHONETIC = range(0x0250, 0x02B0)
 OVERSAMPLING = 4
 EM = 0.88  # of the picture's shorter side; a capital is then 0.64 of it
+SPECIMEN = "Hamburgefonstiv"
+"""The word that type is shown by."""
 MARGIN = 0.04  # of the side, kept free on every edge
 
 
@@ -126,7 +128,8 @@ def assemble(drawn: dict[str, np.ndarray]) -> Pictures:
     )
     codes, character = np.unique(drawn["code_points"], return_inverse=True)
     values = ([chr(code) for code in codes.tolist()], shown)
-    labels, classes, factors = combined(np.stack([character, drawn["labels"]], 1), ("character", "face"), values)
+    rows, names_of = np.stack([character, drawn["labels"]], 1), ("character", "face")
+    labels, classes, factors = combined(rows, names_of, values, SPECIMEN)
     return pack(drawn["images"], labels, "glyphs", classes=classes, names=names, factors=factors)
 
 
