@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from planted import planted_config
 from unilat.nets import products
+from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost
+from unilat.nets.denoiser import Denoiser
 from unilat.recipe import build as building
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
@@ -141,3 +143,20 @@ def test_a_base_model_of_factors_is_counted_with_its_rows() -> None:
     assert rows.shape[0] == 6
     counted = (describe(config, 3, 6, table).parts["base"].parameters for table in (None, factors))
     assert next(counted) - next(counted) == rows.shape[1], "a row less"
+
+
+def test_a_base_model_starts_from_its_classes() -> None:
+    """Where a latent has at most so many numbers it is the Gaussian of its classes, else a plain denoiser. Kills: a
+    limit one too low or that nothing obeys, means of the classes that it never takes."""
+    config, labels = counted_config(), torch.arange(60) % 3
+    numbers = 3 * 4 * 4
+    for most, kind in ((numbers, ClassGaussian), (numbers - 1, Denoiser), (0, Denoiser)):
+        base = build_base(replace(config, base=replace(config.base, covariance_up_to=most)), ["a", "b", "c"])
+        assert type(base.denoise) is kind
+        z = torch.randn(60, 3, 4, 4) + 5 * labels[:, None, None, None]
+        base.begin(z, labels)
+        found = base.denoise(z, torch.full((60,), -12.0), Condition(labels)).mean((1, 2, 3))
+        if kind is ClassGaussian:
+            assert all(abs(float(found[labels == k].mean()) - 5 * k) < 0.6 for k in range(3))
+            described = describe(replace(config, base=replace(config.base, covariance_up_to=most)), 3, 3).parts["base"]
+            assert described.forward_flops > describe(config, 3, 3).parts["base"].forward_flops

@@ -15,6 +15,7 @@ from planted import Blocks, bare_run, coloured, planted_config, recorded, untrai
 from unilat.files import read_json, read_safetensors, write_json
 from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws, key
+from unilat.models.base import Base
 from unilat.models.latents import LatentSet, fingerprint
 from unilat.recipe.config import RunConfig
 from unilat.run import phases
@@ -312,3 +313,17 @@ def test_pixel_statistics_are_spread_over_all_training_pictures(
     job._stage1(planted_config(), tmp_path, pictures, parts, how(), None)
     (_, channels, mean, std, _), _ = asked[0]
     assert channels == 3 and float(mean.abs().max()) < 1e-3 and float((std - 1).abs().max()) < 1e-3
+
+
+def test_the_base_model_starts_from_latents_evenly_spread(
+    fits: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five of nine latents where memory holds no more. Kills: a start that is left out, the first latents alone, labels
+    of others."""
+    begun: list[Any] = []
+    monkeypatch.setattr(Base, "begin", lambda self, z, labels: begun.append((z, labels)))
+    monkeypatch.setattr(job, "SAMPLED", 5 * 48)
+    latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
+    job._stage2(planted_config(), tmp_path, latents, DATA, how())
+    ((z, labels),) = begun
+    assert torch.equal(z, latents.z[::2]) and torch.equal(labels, latents.labels[::2])

@@ -17,6 +17,7 @@ from unilat.run import classes, train
 from unilat.run.facts import Facts, read
 from unilat.run.folder import RunFolder
 from unilat.run.trained import Run
+from unilat.signals.factors import Factors
 from unilat.training.fast import Choices
 from unilat.types import UserError
 
@@ -196,3 +197,16 @@ def test_no_class_is_no_condition() -> None:
     made = Base.__new__(Base)
     object.__setattr__(made, "classes", 0)
     assert made.condition(torch.tensor([-1, 0])) is None
+
+
+def test_a_value_of_a_factor_stands_for_its_classes_in_turn() -> None:
+    """Kills: one class for a value of several, unknown classes among them, a class's own name taken for a value."""
+    factors = Factors(("letter", "face"), (("a", "b"), ("thin", "a thin")), torch.tensor([[0, 0], [0, 1], [1, 0]]))
+    names = ("a thin", "a a thin", "b thin")
+    facts = Facts(channels=1, classes=names, sha256="", source="", factors=factors)
+    assert classes.labels_of(facts, 3, "thin").tolist() == [0, 2, 0]
+    assert classes.labels_of(facts, 3, "a").tolist() == [0, 1, 0]
+    assert classes.labels_of(facts, 2, "a thin").tolist() == [0, 0]
+    assert classes.labels_of(replace(facts, untrained=("a thin",)), 2, "thin").tolist() == [2, 2]
+    with pytest.raises(UserError, match="there is no class bold"):
+        classes.labels_of(facts, 2, "bold")

@@ -262,8 +262,8 @@ class Sample:
     number: Annotated[int, arg(aliases=["-n"], metavar="N")] = 64
     """How many."""
     label: Annotated[DisallowNone[str | None], arg(name="class", metavar="CLASS")] = None
-    """Name of one class, or its number where no class is named by one. By default those with training pictures in
-    turn."""
+    """Name of one class, or its number where no class is named by one; of several labels a picture, `A Serif Bold` or
+    one of them. By default those with training pictures in turn."""
     guidance: Annotated[DisallowNone[float | None], arg(metavar="SCALE")] = None
     """Scale of classifier-free guidance; 1 is none. By default what the run was evaluated with."""
     steps: Annotated[DisallowNone[int | None], arg(metavar="STEPS")] = None

@@ -9,6 +9,7 @@ from torch import Tensor
 from unilat.maths.seeds import seeded
 from unilat.run.facts import Facts
 from unilat.signals.collect import even_positions
+from unilat.signals.factors import Factors
 from unilat.types import UserError
 
 Label = int | str | Tensor | Sequence[int] | Sequence[str]
@@ -46,13 +47,16 @@ def renumbered(labels: Tensor, names: Sequence[str], classes: Sequence[str]) -> 
 def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
     """Classes of ``count`` pictures, int64 ``[count]``: ``label``, or those that have training pictures in turn.
 
-    Combinations of factors, of which there are many alike, take turns in a drawn order that is always the same.
+    Of a factor's value all its combinations take turns. Combinations of factors, of which there are many alike, take
+    turns in a drawn order that is always the same.
     """
     if label is None:
         turns = torch.tensor(trained(facts) or [0])
         if facts.factors is not None:
             turns = turns[torch.randperm(len(turns), generator=seeded(0, "classes in turn"))]
         return turns[torch.arange(count) % len(turns)]
+    if isinstance(label, str) and (of_value := _with_value(facts, label)):
+        return torch.tensor(of_value)[torch.arange(count) % len(of_value)]
     if isinstance(label, str) or not hasattr(label, "__len__") or (isinstance(label, Tensor) and label.ndim == 0):
         return torch.full((count,), number_of(facts, label))
     each = label.tolist() if isinstance(label, Tensor) else list(label)  # pyright: ignore[reportArgumentType]
@@ -102,6 +106,18 @@ def number_of(facts: Facts, label: object, there: Sequence[int] | None = None) -
         others = _shown([names[one] for one in there])
         raise UserError(f"class {names[number]} has no picture that the run was trained on: choose one of {others}")
     return number
+
+
+def _with_value(facts: Facts, value: str) -> list[int]:
+    """Known classes that have this value of a factor; none where it is the name of a class, or no value."""
+    if facts.factors is None or value in facts.classes:
+        return []
+    has = [number for number, pair in enumerate(facts.factors.table.tolist()) if value in _named(facts.factors, pair)]
+    return sorted(set(has) & set(trained(facts)))
+
+
+def _named(factors: Factors, pair: Sequence[int]) -> list[str]:
+    return [of[one] for one, of in zip(pair, factors.values, strict=True)]
 
 
 def _number(names: Sequence[str], label: object) -> int | None:

@@ -266,7 +266,7 @@ class Run:
         """``count`` latents z_0; latent i is a function of (seed, i).
 
         ``label``: a class by name or number, or one a latent as :meth:`encode` writes them, where -1 is none. Without
-        it the classes that have training pictures take turns.
+        it the classes that have training pictures take turns, as do those with one label of several (``"Serif"``).
         """
         if self.base is None:
             raise FieldError(
