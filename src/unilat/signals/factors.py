@@ -40,7 +40,7 @@ def from_json(tree: object, classes: int) -> Factors | None:
     """What :meth:`Factors.to_json` made for that many classes; None for anything that does not fit together."""
     if not isinstance(tree, dict):
         return None
-    names, values, table, shown = (tree.get(name) for name in ("names", "values", "table", "shown"))
+    names, values, table, shown = (tree.get(name, []) for name in ("names", "values", "table", "shown"))
     if not (isinstance(names, list) and isinstance(values, list) and isinstance(table, list)):
         return None
     texts = all(isinstance(row, list) and all(isinstance(one, str) for one in row) for row in [names, shown, *values])
@@ -51,7 +51,7 @@ def from_json(tree: object, classes: int) -> Factors | None:
         type(one) is not int or not 0 <= one < len(of) for row in table for one, of in zip(row, values, strict=True)
     ):
         return None
-    return Factors(tuple(names), tuple(tuple(row) for row in values), torch.tensor(table), tuple(shown or ()))
+    return Factors(tuple(names), tuple(tuple(row) for row in values), torch.tensor(table), tuple(shown))
 
 
 def combined(
