@@ -28,13 +28,8 @@ class Fixed:
 
 def autoencoder(axes: int = 2, channels: int = 3, fresh: bool = False, **changed: object) -> Autoencoder:
     """A small autoencoder; ``fresh`` keeps the weights it starts with (zero heads)."""
-    config = AutoencoderConfig(
-        latent_channels=5,
-        encoder=encoder(axes),
-        prior=vit(),
-        decoder=uvit(axes),
-        **changed,  # type: ignore[arg-type]
-    )
+    networks = {"encoder": encoder(axes), "prior": vit(), "decoder": uvit(axes)}
+    config = AutoencoderConfig(latent_channels=5, **networks | changed)  # type: ignore[arg-type]
     torch.manual_seed(0)
     model = Autoencoder(config, channels)
     if not fresh:

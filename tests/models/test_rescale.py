@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from nets.samples import shaken, signal
+from nets.samples import KINDS, encoder, shaken, signal, uvit
 from unilat.maths.oracle import Gaussian
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.nets.gaussian import GaussianDenoiser
+from unilat.nets.kinds import Kind
 
 from .fixed import autoencoder
 
@@ -20,9 +21,12 @@ SCALE = 1.7
 
 @pytest.mark.parametrize("start", ["latent", "data"])
 @pytest.mark.parametrize("end", [None, (0.0, 1.0)])
-def test_scaled_latents_are_decoded_as_before(start: str, end: tuple[float, float] | None) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_scaled_latents_are_decoded_as_before(start: str, end: tuple[float, float] | None, kind: Kind) -> None:
     """Kills: readers multiplied where they must be divided, one of them forgotten, the told noise level scaled too."""
-    model, x_t, z_0 = autoencoder(decoder_start=start, random_end=end), signal(2), signal(2, 5, coarse=True)
+    changed = {"encoder": encoder(2, kind), "decoder": uvit(2, kind=kind)}
+    model = autoencoder(decoder_start=start, random_end=end, **changed)
+    x_t, z_0 = signal(2), signal(2, 5, coarse=True)
     level, told = torch.tensor([-3.0, 0.5, 4.0]), None if end is None else torch.tensor([-2.0, 3.0, 4.5])
     with torch.no_grad():
         before = model.decoder(x_t, level, model.condition(z_0, told))

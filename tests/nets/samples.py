@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from unilat.nets.encoder import EncoderConfig
+from unilat.nets.kinds import Kind
 from unilat.nets.uvit import UViTConfig
 from unilat.nets.vit import ViTConfig
 
 AXES = (1, 2, 3)
+KINDS: tuple[Kind, ...] = ("conv", "vit", "uvit")
 GRIDS = {1: (24,), 2: (8, 16), 3: (4, 8, 16)}
 """The signal's grid; every axis has another size, so that swapped axes show."""
 COARSE = {1: (6,), 2: (2, 4), 3: (2, 2, 4)}
@@ -24,12 +26,12 @@ def shaken(module: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module:
     return module.eval()
 
 
-def encoder(axes: int) -> EncoderConfig:
+def encoder(axes: int, kind: Kind = "conv") -> EncoderConfig:
     """Two levels; 4 samples a latent position along each axis, 2 along time."""
-    return EncoderConfig(channels=(16, 20), blocks=(1, 2), strides=(_STRIDE[axes],), patch=_PATCH[axes])
+    return EncoderConfig(channels=(16, 20), blocks=(1, 2), strides=(_STRIDE[axes],), patch=_PATCH[axes], kind=kind)
 
 
-def uvit(axes: int, dropout: float = 0.0) -> UViTConfig:
+def uvit(axes: int, dropout: float = 0.0, kind: Kind = "uvit") -> UViTConfig:
     """One level of convolutions; its tokens lie on the latent's grid."""
     return UViTConfig(
         channels=(16,),
@@ -40,6 +42,7 @@ def uvit(axes: int, dropout: float = 0.0) -> UViTConfig:
         depth=1,
         head_width=16,
         dropout=dropout,
+        kind=kind,
     )
 
 

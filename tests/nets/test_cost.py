@@ -14,7 +14,7 @@ from unilat.nets.encoder import Encoder
 from unilat.nets.layers import TransformerBlock
 from unilat.nets.vit import ViT, ViTConfig
 
-from .samples import AXES, encoder, signal, uvit, vit
+from .samples import AXES, KINDS, encoder, signal, uvit, vit
 
 
 def test_linear_maps_and_convolutions_by_hand() -> None:
@@ -131,8 +131,8 @@ def test_networks_cost_the_sum_of_their_layers(axes: int) -> None:
     wide = ViT(ViTConfig(channels=(16, 32), blocks=(2, 4), head_width=16), 3, axes, classes=2)
     cond, keep = Condition(torch.ones(1, dtype=torch.int64)), torch.tensor([[1, 0]])
     for net, inputs in (
-        (Encoder(encoder(axes), 3, 5, learned_variance=True), (x,)),
-        (Decoder(uvit(axes), encoder(axes), 3, 5), (x, level, z)),
+        *((Encoder(encoder(axes, kind), 3, 5, learned_variance=True), (x,)) for kind in KINDS),
+        *((Decoder(uvit(axes, kind=kind), encoder(axes), 3, 5), (x, level, z)) for kind in KINDS),
         (wide, (x, level, cond)),
         (wide, (x, level, cond, keep)),
     ):

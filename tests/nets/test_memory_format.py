@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unilat.nets.encoder import Encoder
 from unilat.nets.uvit import UViT
 
-from .samples import encoder, shaken, signal, uvit
+from .samples import KINDS, encoder, shaken, signal, uvit
 
 LEVELS = torch.tensor([-3.0, 0.5, 4.0])
 
@@ -37,8 +37,9 @@ def test_no_norm_sees_a_channels_last_input_without_gradient(frozen: str, channe
     x, z = signal(2, channels), signal(2, 5, coarse=True)
     x, z = x.to(memory_format=torch.channels_last), z.to(memory_format=torch.channels_last)
     for net, inputs in (
-        (Encoder(encoder(2), channels, 5), (x,)),
+        *((Encoder(encoder(2, kind), channels, 5), (x,)) for kind in KINDS),
         (UViT(uvit(2), channels, 5), (x, LEVELS, z)),
+        (UViT(uvit(2, kind="conv"), channels, 5), (x, LEVELS, z)),
     ):
         shaken(net).train()
         for name, parameter in net.named_parameters():

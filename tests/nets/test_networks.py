@@ -5,13 +5,15 @@ import torch
 from torch import nn
 
 from unilat.nets.condition import Condition
+from unilat.nets.decoder import Drawing
 from unilat.nets.encoder import Encoder, EncoderConfig
 from unilat.nets.uvit import UViT
 from unilat.nets.vit import ViT, ViTConfig
 
-from .samples import AXES, COARSE, GRIDS, encoder, shaken, signal, uvit, vit
+from .samples import AXES, COARSE, GRIDS, KINDS, encoder, shaken, signal, uvit, vit
 
 LEVELS = torch.tensor([-3.0, 0.5, 4.0])
+NAMES = ("encoder", "vit", "uvit", "encoder of vit", "encoder of uvit", "decoder of conv", "decoder of vit", "drawing")
 
 
 def networks(axes: int) -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]]:
@@ -21,6 +23,11 @@ def networks(axes: int) -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]]
         "encoder": (shaken(Encoder(encoder(axes), 3, 5)), (x,)),
         "vit": (shaken(ViT(vit(), 3, axes, classes=3)), (x, LEVELS, labels)),
         "uvit": (shaken(UViT(uvit(axes), 3, 5)), (x, LEVELS, z)),
+        "encoder of vit": (shaken(Encoder(encoder(axes, "vit"), 3, 5)), (x,)),
+        "encoder of uvit": (shaken(Encoder(encoder(axes, "uvit"), 3, 5)), (x,)),
+        "decoder of conv": (shaken(UViT(uvit(axes, kind="conv"), 3, 5)), (x, LEVELS, z)),
+        "decoder of vit": (shaken(UViT(uvit(axes, kind="vit"), 3, 5)), (x, LEVELS, z)),
+        "drawing": (shaken(Drawing(encoder(axes, "vit"), 3, 5)), (z,)),
     }
 
 
@@ -28,12 +35,13 @@ def networks(axes: int) -> dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]]
 def test_shapes_on_unequal_grids(axes: int) -> None:
     """Kills: an axis count or order written into a layer, and swapped axes, on grids whose sides all differ."""
     shapes = {name: tuple(net(*inputs).shape) for name, (net, inputs) in networks(axes).items()}
-    whole = (3, 3, *GRIDS[axes])
-    assert shapes == {"encoder": (3, 5, *COARSE[axes]), "vit": whole, "uvit": whole}
+    latent, whole, drawn = (3, 5, *COARSE[axes]), (3, 3, *GRIDS[axes]), (3, 6, *GRIDS[axes])
+    wanted = {"encoder": latent, "encoder of vit": latent, "encoder of uvit": latent, "drawing": drawn}
+    assert shapes == {name: wanted.get(name, whole) for name in NAMES}
 
 
 @pytest.mark.parametrize("axes", AXES)
-@pytest.mark.parametrize("name", ["encoder", "vit", "uvit"])
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_of_a_batch_do_not_meet(axes: int, name: str) -> None:
     """Kills: a reshape that mixes examples; sample i must depend on its own seed only."""
     net, inputs = networks(axes)[name]
@@ -55,7 +63,7 @@ def test_outputs_start_at_zero() -> None:
     """Kills: a head that starts at random: the untrained denoiser must be the best for a Gaussian."""
     x, z = signal(2), signal(2, 5, coarse=True)
     assert not ViT(vit(), 3, 2)(x, LEVELS).any()
-    assert not UViT(uvit(2), 3, 5)(x, LEVELS, z).any()
+    assert not any(UViT(uvit(2, kind=kind), 3, 5)(x, LEVELS, z).any() for kind in KINDS)
 
 
 @pytest.mark.parametrize("axes", AXES)
@@ -93,7 +101,7 @@ def _trained(net: nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[nn.Parame
     return list(net.parameters())
 
 
-@pytest.mark.parametrize("name", ["encoder", "vit", "uvit"])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_weight_is_used(name: str) -> None:
     """Kills: a layer that is built, counted in the table and never called."""
     net, inputs = networks(2)[name]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.fixed import autoencoder
-from nets.samples import vit
+from nets.samples import encoder, uvit, vit
 from unilat.maths.samplers import uniform_grid
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
@@ -68,6 +68,8 @@ MADE: dict[str, Callable[[], Stage]] = {
     "a normal prior": lambda: first(price="normal"),
     "a stopped prior": lambda: first(price="stopped"),
     "a decoder of the data": lambda: first(decoder_start="data"),
+    "transformers": lambda: first(encoder=encoder(2, "uvit"), decoder=uvit(2, kind="vit")),
+    "convolutions": lambda: first(encoder=encoder(2, "vit"), decoder=uvit(2, kind="conv")),
     "a covariance": whole,
     "settling": prior,
     "stage 2": second,

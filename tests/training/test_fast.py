@@ -15,6 +15,7 @@ from nets.samples import encoder, signal, uvit, vit
 from unilat.cli.configure import parse_train
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder, AutoencoderConfig
+from unilat.nets.kinds import Kind
 from unilat.nets.layers import ResidualBlock, TransformerBlock
 from unilat.recipe import presets
 from unilat.run import train as run
@@ -28,9 +29,10 @@ from unilat.types import UserError
 CPU = torch.device("cpu")
 
 
-def model(dropout: float = 0.0) -> Autoencoder:
+def model(dropout: float = 0.0, kinds: tuple[Kind, Kind] = ("conv", "uvit")) -> Autoencoder:
     """Every kind of block and denoiser, with weights without zeros."""
-    config = AutoencoderConfig(latent_channels=5, encoder=encoder(2), prior=vit(dropout), decoder=uvit(2, dropout))
+    networks = {"encoder": encoder(2, kinds[0]), "decoder": uvit(2, dropout, kinds[1])}
+    config = AutoencoderConfig(latent_channels=5, prior=vit(dropout), **networks)
     one = Autoencoder(config, 3, grid=(2, 4)).train()
     generator = torch.Generator().manual_seed(0)
     for parameter in one.parameters():
@@ -57,9 +59,10 @@ def agree(found: tuple[Tensor, dict[str, Tensor]], wanted: tuple[Tensor, dict[st
         assert float((found[1][name] - gradient).norm()) <= share * scale, name
 
 
-def test_checkpointing_changes_nothing_but_what_is_kept() -> None:
+@pytest.mark.parametrize("kinds", [("conv", "uvit"), ("uvit", "vit")])
+def test_checkpointing_changes_nothing_but_what_is_kept(kinds: tuple[Kind, Kind]) -> None:
     """Kills: dropout drawn anew in the backward pass, a block left out of the gradient, checkpoints that keep all."""
-    one, kept = model(dropout=0.3), []
+    one, kept = model(0.3, kinds), []
 
     def keep(tensor: Tensor) -> Tensor:
         kept[-1] += tensor.untyped_storage().nbytes()
@@ -76,12 +79,13 @@ def test_checkpointing_changes_nothing_but_what_is_kept() -> None:
     assert kept[1] < 0.7 * kept[0]
 
 
-def test_bf16_is_near_and_of_the_networks_alone() -> None:
+@pytest.mark.parametrize("kinds", [("conv", "uvit"), ("uvit", "vit"), ("vit", "conv")])
+def test_bf16_is_near_and_of_the_networks_alone(kinds: tuple[Kind, Kind]) -> None:
     """Kills: losses or weights in bf16, a network left out, one that is told bf16 and computes float32.
 
     bf16 has 8 bits of mantissa: losses within 2 %, gradients within 5 % of the largest.
     """
-    one, seen = model(), {}
+    one, seen = model(kinds=kinds), {}
     for name in ("encoder.stem", "prior.net.stem", "decoder.net.stem", "decoder.drawing.stem"):
         layer = one.get_submodule(name)
         layer.register_forward_hook(lambda module, inputs, output, name=name: seen.update({name: output.dtype}))
@@ -98,11 +102,13 @@ def test_bf16_is_near_and_of_the_networks_alone() -> None:
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("onednn", [True, False])
-def test_compiled_blocks_compute_the_same(backend: str, onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("onednn", "kinds"), [(True, ("conv", "uvit")), (False, ("uvit", "vit"))])
+def test_compiled_blocks_compute_the_same(
+    backend: str, onednn: bool, kinds: tuple[Kind, Kind], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Kills: weights under other names, a compiled net left compiled, a linear layer that cannot be compiled."""
     monkeypatch.setattr(fast, "BACKEND", backend)
-    one = model()
+    one = model(kinds=kinds)
     for part in one.modules():
         if hasattr(part, "by_onednn"):
             part.by_onednn = onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")

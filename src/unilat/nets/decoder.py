@@ -10,7 +10,7 @@ latent says is heard at once, and where it says that nothing is left open (s sma
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from unilat.maths.noise import alpha, expand, sigma
 from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser, call, per_channel
 from unilat.nets.encoder import EncoderConfig
-from unilat.nets.layers import Convolution, Stack, convolution, normalisation, split_patches, through, zero_
+from unilat.nets.layers import Convolution, Stack, Tokens, convolution, normalisation, split_patches, through, zero_
 from unilat.nets.uvit import UViT, UViTConfig
 
 START = math.log(0.3)
@@ -35,23 +35,26 @@ class Drawing(nn.Module):
 
     def __init__(self, config: EncoderConfig, channels: int, latent_channels: int):
         super().__init__()
+        kernel = 1 if config.kind == "vit" else 3
+        config, depth = config.built()
         axes, widths = len(config.patch), config.channels[::-1]
         self.strides = (*config.strides[: len(widths) - 1][::-1], config.patch)
-        self.stem = convolution(axes, latent_channels, widths[0])
+        self.stem = convolution(axes, latent_channels, widths[0], kernel)
         with torch.no_grad():
             self.stem.weight.mul_(READING)
+        self.tokens = Tokens(axes, widths[0], depth) if depth else nn.Identity()
         self.levels = nn.ModuleList(
             Stack(axes, width, count) for width, count in zip(widths, config.blocks[::-1], strict=True)
         )
         self.ups = nn.ModuleList(
-            convolution(axes, width, finer * math.prod(stride))
+            convolution(axes, width, finer * math.prod(stride), kernel)
             for width, finer, stride in zip(widths, (*widths[1:], 2 * channels), self.strides, strict=True)
         )
         zero_(self.ups[-1])
         self.norm = normalisation(widths[-1])
 
     def forward(self, z_BCX: Tensor) -> Tensor:
-        h_BCX = self.stem(z_BCX)
+        h_BCX = self.tokens(self.stem(z_BCX))
         for index, (level, up) in enumerate(zip(self.levels, self.ups, strict=True)):
             h_BCX = level(h_BCX)
             if index == len(self.levels) - 1:
@@ -95,7 +98,8 @@ class Decoder(nn.Module):
         super().__init__()
         axes = len(config.patch)
         self.precision = precision
-        self.drawing = Drawing(encoder, channels, latent_channels)
+        kind = "vit" if config.kind == "vit" else "conv"
+        self.drawing = Drawing(replace(encoder, kind=kind), channels, latent_channels)
         self.net = UViT(config, channels, latent_channels, shown=2 * channels + more)
         self.register_buffer("mean", per_channel(mean, axes))
         self.register_buffer("std", per_channel(std, axes))

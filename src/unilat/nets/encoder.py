@@ -1,14 +1,18 @@
-"""The encoder ``z = E(x)``: a ResNet from pixels to the latent grid (UL Sec. 5.1), for 1, 2 or 3 axes."""
+"""The encoder ``z = E(x)``: a ResNet from pixels to the latent grid (UL Sec. 5.1), for 1, 2 or 3 axes.
+
+Or a transformer on patches, or convolutions with a transformer below them: :class:`EncoderConfig`'s ``kind``.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from unilat.nets.checks import check_cells, check_levels
 from unilat.nets.denoiser import call
-from unilat.nets.layers import Stack, convolution, merge_patches, normalisation, zero_
+from unilat.nets.kinds import Kind, blocks_for, check_kind, places, residual, transformer
+from unilat.nets.layers import Stack, Tokens, convolution, merge_patches, normalisation, zero_
 
 START_LOG_VARIANCE = -5.0
 """Of a learned variance at the first step: as much as the fixed noise of λ₀ = 5."""
@@ -28,9 +32,13 @@ class EncoderConfig:
     """How many samples each axis folds between two levels; one entry fewer than levels."""
     patch: tuple[int, ...] = (2, 2)
     """Patch folded into channels at the input."""
+    kind: Kind = "conv"
+    """conv: the levels as they stand. vit: patches of one latent position each, and transformer blocks on them. uvit:
+    the levels, whose last gives half of its blocks to a transformer. Depths are what the levels' FLOPs buy."""
 
     def check(self, name: str) -> None:
         """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        check_kind(name, self.kind)
         check_cells(name, (self.patch, *self.strides))
         check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels) - 1)
 
@@ -39,6 +47,19 @@ class EncoderConfig:
         """How many samples of the signal one latent position covers along each axis."""
         strides = [self.patch, *self.strides[: len(self.channels) - 1]]
         return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+
+    def built(self) -> tuple["EncoderConfig", int]:
+        """The levels that the kind leaves, and its transformer blocks behind them, for the FLOPs that it takes away."""
+        axes, width = len(self.patch), self.channels[-1]
+        if self.kind == "vit":
+            strides = self.strides[: len(self.channels) - 1]
+            levels = zip(self.channels, self.blocks, strict=True)
+            cost = sum(n * residual(axes, c) * places(strides[at:]) for at, (c, n) in enumerate(levels))
+            alone = replace(self, channels=(width,), blocks=(0,), strides=(), patch=self.factor)
+            return alone, blocks_for(cost, transformer(width))
+        given = (self.blocks[-1] + 1) // 2 if self.kind == "uvit" else 0
+        less = replace(self, blocks=(*self.blocks[:-1], self.blocks[-1] - given))
+        return less, blocks_for(given * residual(axes, width), transformer(width))
 
 
 class Encoder(nn.Module):
@@ -54,10 +75,12 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, channels: int, latent_channels: int, learned_variance: bool = False):
         super().__init__()
+        kernel = 1 if config.kind == "vit" else 3
+        config, depth = config.built()
         self.config = config
         axes, widths = len(config.patch), config.channels
         folded = channels * math.prod(config.patch)
-        self.stem = convolution(axes, folded, widths[0])
+        self.stem = convolution(axes, folded, widths[0], kernel)
         self.levels = nn.ModuleList(
             Stack(axes, width, count) for width, count in zip(widths, config.blocks, strict=True)
         )
@@ -65,6 +88,7 @@ class Encoder(nn.Module):
             convolution(axes, fine * math.prod(stride), coarse, kernel=1)
             for fine, coarse, stride in zip(widths, widths[1:], config.strides, strict=False)
         )
+        self.tokens = Tokens(axes, widths[-1], depth) if depth else nn.Identity()
         self.norm = normalisation(widths[-1])
         self.head = convolution(axes, widths[-1], latent_channels, kernel=1)
         self.spread = zero_(convolution(axes, widths[-1], latent_channels, kernel=1)) if learned_variance else None
@@ -86,7 +110,7 @@ class Encoder(nn.Module):
             if index:
                 h_BCX = self.downs[index - 1](merge_patches(h_BCX, self.config.strides[index - 1])).float()
             h_BCX = level(h_BCX)
-        return self.norm(h_BCX)
+        return self.norm(self.tokens(h_BCX))
 
     @torch.no_grad()
     def rescale(self, scale: float) -> None:

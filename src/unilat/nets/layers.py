@@ -207,3 +207,18 @@ class Transformer(nn.Module):
                 x_BLD = all_BLD.scatter(1, place_BKD, x_BLD)
             x_BLD = through(block, self.checkpointing, x_BLD, modulation_B6D)
         return x_BLD.transpose(1, 2).reshape(x_BDX.shape)
+
+
+class Tokens(nn.Module):
+    """Transformer blocks that hear no noise level, on the tokens of a grid: ``[B, D, *grid] -> [B, D, *grid]``."""
+
+    def __init__(self, axes: int, width: int, depth: int, head_width: int = 32):
+        super().__init__()
+        heads = math.gcd(width, max(1, width // head_width))
+        self.positions = Positions(axes, width)
+        self.middle = Transformer(width, depth, 1, width // heads)
+
+    def forward(self, x_BDX: Tensor) -> Tensor:
+        position_LD = self.positions(tuple(x_BDX.shape[2:]), x_BDX)
+        x_BDX = x_BDX + position_LD.T.reshape(1, -1, *x_BDX.shape[2:])
+        return self.middle(x_BDX, x_BDX.new_ones(len(x_BDX), 1)).contiguous()

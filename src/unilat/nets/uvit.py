@@ -1,13 +1,17 @@
-"""The UViT of the diffusion decoder (UL Sec. 5.1): convolutions outside, a transformer in the middle, skips across."""
+"""The UViT of the diffusion decoder (UL Sec. 5.1): convolutions outside, a transformer in the middle, skips across.
+
+Or convolutions alone, or the transformer alone: :class:`UViTConfig`'s ``kind``.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from unilat.fields import check_fields
 from unilat.nets.checks import check_cells, check_heads, check_levels
+from unilat.nets.kinds import Kind, blocks_for, check_kind, places, residual, transformer
 from unilat.nets.layers import (
     Embedding,
     Positions,
@@ -42,14 +46,32 @@ class UViTConfig:
     """Channels of one attention head."""
     dropout: float = 0.0
     """Dropout in the residual and transformer blocks."""
+    kind: Kind = "uvit"
+    """uvit: as it stands. conv: residual blocks in the place of the transformer. vit: a transformer alone, on patches
+    that cover what a place of the last level does. Depths are what the FLOPs of the rest buy."""
 
     def check(self, name: str) -> None:
         """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
+        check_kind(name, self.kind)
         check_fields(self, name, least={"width": 1, "depth": 0, "head_width": 1}, shares=("dropout",))
         check_cells(name, (self.patch, *self.strides))
         check_levels(name, self.channels, self.blocks, len(self.strides), len(self.channels))
         check_levels(f"{name}.width", (self.width,), (self.depth,))
         check_heads(name, (self.width,), self.head_width)
+
+    def built(self) -> "UViTConfig":
+        """The levels that the kind leaves, and the depth of its middle for the FLOPs that it takes away."""
+        axes, middle = len(self.patch), self.depth * transformer(self.width)
+        if self.kind == "conv":
+            return replace(self, depth=blocks_for(middle, residual(axes, self.width)))
+        if self.kind == "uvit":
+            return self
+        *inner, last = self.strides
+        levels = enumerate(zip(self.channels, self.blocks, strict=True))
+        cost = sum(2 * n * residual(axes, c) * places(self.strides[at:-1]) for at, (c, n) in levels)
+        patch = tuple(math.prod(axis) for axis in zip(self.patch, *inner, strict=True))
+        depth = blocks_for(cost + middle / math.prod(last), transformer(self.width))
+        return replace(self, channels=(), blocks=(), strides=(), patch=patch, depth=depth)
 
 
 class UViT(nn.Module):
@@ -61,13 +83,14 @@ class UViT(nn.Module):
 
     def __init__(self, config: UViTConfig, channels: int, latent_channels: int, shown: int = 0):
         super().__init__()
-        self.config = config
+        config = self.config = config.built()
         axes, widths = len(config.patch), config.channels
+        outer, kernel = (widths or (config.width,))[0], 1 if config.kind == "vit" else 3
         embedding = config.width
         folded = channels * math.prod(config.patch)
-        below = (*widths[1:], config.width)
+        below = (*widths, config.width)[1:]
         self.embed = Embedding(embedding)
-        self.stem = convolution(axes, (channels + shown) * math.prod(config.patch), widths[0])
+        self.stem = convolution(axes, (channels + shown) * math.prod(config.patch), outer, kernel)
         self.latents = nn.ModuleList(
             convolution(axes, latent_channels, width, kernel=3) for width in (*widths, config.width)
         )
@@ -79,10 +102,13 @@ class UViT(nn.Module):
             self.downs.append(convolution(axes, width * math.prod(stride), lower, kernel=1))
             self.ups.append(convolution(axes, lower, width * math.prod(stride), kernel=1))
             self.joins.append(convolution(axes, 2 * width, width, kernel=1))
-        self.positions = Positions(axes, config.width)
-        self.middle = Transformer(config.width, config.depth, embedding, config.head_width, config.dropout)
-        self.norm = normalisation(widths[0])
-        self.head = zero_(convolution(axes, widths[0], folded))
+        if config.kind == "conv":
+            self.middle = Stack(axes, config.width, config.depth, embedding, config.dropout)
+        else:
+            self.positions = Positions(axes, config.width)
+            self.middle = Transformer(config.width, config.depth, embedding, config.head_width, config.dropout)
+        self.norm = normalisation(outer)
+        self.head = zero_(convolution(axes, outer, folded, kernel))
 
     def forward(self, x_BCX: Tensor, logsnr: Tensor, z_BCX: Tensor) -> Tensor:
         e_BE = self.embed(logsnr)
@@ -92,8 +118,9 @@ class UViT(nn.Module):
             h_BCX = blocks(h_BCX, e_BE)
             skips.append(h_BCX)
             h_BCX = self.downs[index](merge_patches(h_BCX, self.config.strides[index]))
-        position_LD = self.positions(tuple(h_BCX.shape[2:]), h_BCX)
-        h_BCX = h_BCX + position_LD.T.reshape(1, -1, *h_BCX.shape[2:])
+        if self.config.kind != "conv":
+            position_LD = self.positions(tuple(h_BCX.shape[2:]), h_BCX)
+            h_BCX = h_BCX + position_LD.T.reshape(1, -1, *h_BCX.shape[2:])
         h_BCX = self.middle(h_BCX + to_grid(self.latents[-1](z_BCX), h_BCX.shape[2:]), e_BE)
         for index in reversed(range(len(skips))):
             h_BCX = split_patches(self.ups[index](h_BCX), self.config.strides[index])
