@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants bench-architectures clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-training: $(STAMP)  ## What the training recipe is worth, part by part, to
 
 bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time and quality (half an hour; needs git's history)
 	$(BIN)/python benchmarks/before.py $(ARGS)
+
+bench-architectures: $(STAMP)  ## The same bits through convolutions, a ViT and a UViT (half an hour; goes on where it stopped)
+	$(BIN)/python benchmarks/architectures.py $(ARGS)
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)
