@@ -86,6 +86,30 @@ def test_each_run_has_its_own_numbers_under_each_head(page: Node) -> None:
     assert heads == ["run", "measured bits per pixel", "wanted bits per pixel"]
 
 
+def test_architectures_stand_at_a_glance_where_they_differ(page: Node) -> None:
+    """Kinds, then parameters, FLOPs, bits and quality in one row. Kills: another run's kinds, encoder for decoder,
+    other columns or another order, a section where all runs have one architecture."""
+    one = table()
+    assert "architectures" not in [section.attributes.get("id") for section in page.all("section")]
+    kinds = (("conv", "uvit"), ("vit", "conv"), (None, None))
+    runs = tuple(
+        replace(run, encoder=encoder, decoder=decoder) for run, (encoder, decoder) in zip(one.runs, kinds, strict=True)
+    )
+    more = (
+        column("training_flops_decoder", "training FLOPs, decoder", "FLOPs", "cost", cell(1e15), cell(2e15), None),
+        column("parameters_encoder", "parameters, encoder", "", "cost", cell(1234), cell(2345), None),
+    )
+    node = parse(compare.page(replace(one, runs=runs, columns=(*one.columns, *more)), RUNS))
+    section = node.section("architectures")
+    assert rows(section) == {
+        "first": ["conv", "uvit", "1,234", "1.00 × 10¹⁵", "0.400", "0.410 ± 0.002", "21.37 ± 0.14"],
+        "second": ["vit", "conv", "2,345", "2.00 × 10¹⁵", "0.500", "0.520 ± 0.003", "24.7 ± 0.2"],
+        "third": ["–", "–", "–", "–", "0.600", "–", "–"],
+    }
+    assert [head.text for head in section.all("thead")[0].all("th")][:3] == ["run", "encoder", "decoder"]
+    assert "Architectures" in [link.text for link in node.one("nav").all("a")]
+
+
 def test_fields_and_their_values_stand_by_their_run(page: Node) -> None:
     """Kills values in the order of another field, and a value that is not there told as one."""
     told = {name.replace(" ", ""): values for name, values in rows(page.section("differences")).items()}

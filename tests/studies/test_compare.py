@@ -205,6 +205,30 @@ def test_values_stand_in_their_own_rows(tmp_path: Path) -> None:
     assert "19.84 ± 0.07" in row[0] and "31.25 ± 0.07" in row[1]
 
 
+def test_architectures_are_told_where_they_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three runs, one of before kinds and one that cannot be read; a run beside itself has nothing to tell. Kills:
+    encoder and decoder exchanged, a run of before told as of no kind, kinds in the order of another run."""
+    changes = {"autoencoder.encoder.kind": "vit", "autoencoder.decoder.kind": "conv"}
+    runs = [make(tmp_path / "before"), make(tmp_path / "vit", config=changes), make(tmp_path / "torn")]
+    tree = json.loads((runs[0] / "config.json").read_text())
+    del tree["autoencoder"]["encoder"]["kind"], tree["autoencoder"]["decoder"]["kind"]
+    (runs[0] / "config.json").write_text(json.dumps(tree))
+    change(tree, "autoencoder.encoder.kind", "cnn")
+    (runs[2] / "config.json").write_text(json.dumps(tree))
+    table = compare(runs)
+    assert [(run.encoder, run.decoder) for run in table.runs] == [("conv", "uvit"), ("vit", "conv"), (None, None)]
+    keys = [column.key for column in table.glance]
+    assert keys[:4] == [
+        f"{what}_{part}" for what in ("parameters", "training_flops") for part in ("encoder", "decoder")
+    ]
+    assert keys[4:7] == ["bits_target", "bits", "psnr"]
+    assert compare([runs[0], runs[0]]).glance == ()
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+    text = capsys.readouterr().out
+    assert "vit, vit encoder, conv decoder" in text and "torn, – encoder, – decoder" in text
+    assert "before, conv encoder, uvit decoder" in text
+
+
 def test_fields_set_differently_are_listed_with_every_value(tmp_path: Path) -> None:
     """Three runs, each with a field of its own. Kills differences against the first run alone."""
     fields = ({}, {"stage1.target_bpp": 0.5}, {"base.bias": 1.0, "stage1.target_bpp": 0.5})

@@ -137,15 +137,10 @@ def comparison_table(table: Comparison) -> str:
     """The tables of ``unilat compare``: one row a run, one column a quantity and protocol."""
     names = table.names
     texts = [f"{run.name} is not whole: {run.missing}" for run in table.runs if run.missing]
+    kinds = [f"{run.name}, {run.encoder or '–'} encoder, {run.decoder or '–'} decoder" for run in table.runs]
+    texts += _columned(table.glance, kinds)
     for group in dict.fromkeys(column.group for column in table.columns):
-        columns = [column for column in table.columns if column.group == group]
-        for start in range(0, len(columns), 5):
-            part = columns[start : start + 5]
-            rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
-            for index, name in enumerate(names):
-                cells = (_compared(column, column.values[index]) for column in part)
-                rows.append((name, *cells))
-            texts.append(_align(rows))
+        texts += _columned([column for column in table.columns if column.group == group], names)
     apart = [f"{', '.join(one.titles)} in {len(one.columns)} columns: {one.why}" for one in table.apart]
     if apart:
         texts.append("\n".join(apart))
@@ -156,6 +151,17 @@ def comparison_table(table: Comparison) -> str:
     if table.page is not None:
         texts.append(f"page: {table.page}")
     return "\n\n".join(texts)
+
+
+def _columned(columns: Sequence[Column], names: Sequence[str]) -> list[str]:
+    """Tables of five columns each, one row a run."""
+    texts = []
+    for start in range(0, len(columns), 5):
+        part = columns[start : start + 5]
+        rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
+        rows += [(name, *(_compared(one, one.values[index]) for one in part)) for index, name in enumerate(names)]
+        texts.append(_align(rows))
+    return texts
 
 
 def _headed(column: Column) -> str:

@@ -4,7 +4,7 @@ Made of plain data: the table of ``unilat compare --json`` and the runs' files. 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unilat.files import whole
@@ -57,13 +57,14 @@ def write(path: Path, table: Comparison, runs: Sequence[Contents]) -> Path:
 def page(table: Comparison, runs: Sequence[Contents]) -> str:
     """The whole page as text."""
     names = table.names
-    tables = "".join(_table(table, group, title, words) for group, title, words in TABLES)
+    tables = _architectures(table) + "".join(_table(table, group, title, words) for group, title, words in TABLES)
     charts = "".join(
         f'<section id="{key}"><h2>{esc(title)}</h2>{overlays.chart(key, table.charts[key], runs, names)}</section>'
         for key, title in NAMES.items()
     )
     shown = f'<section id="pictures"><h2>The same pictures</h2>{overlays.pictures(runs, names)}</section>'
-    links = {"bits": "Bits", "quality": "Quality", "cost": "Costs", "differences": "Differences", **NAMES}
+    links = {"architectures": "Architectures"} if table.glance else {}
+    links |= {"bits": "Bits", "quality": "Quality", "cost": "Costs", "differences": "Differences", **NAMES}
     links |= {"pictures": "Pictures", "protocol": "Protocol"}
     nav = "".join(f'<a href="#{key}">{esc(name)}</a>' for key, name in links.items())
     return (
@@ -134,16 +135,40 @@ def _table(table: Comparison, group: str, title: str, words: str) -> str:
     columns = [column for column in table.columns if column.group == group]
     if not columns:
         return f'<section id="{group}"><h2>{esc(title)}</h2>{gone("None of the runs holds these numbers.")}</section>'
-    heads = [
+    return _section(table, group, title, words, columns)
+
+
+def _architectures(table: Comparison) -> str:
+    """Runs of several architectures at a glance: their networks, what those cost, and what comes out."""
+    if not table.glance:
+        return ""
+    words = "What each kind of encoder and decoder costs, and what the bits give; it stands again below, with the rest."
+    kinds = {"encoder": [run.encoder for run in table.runs], "decoder": [run.decoder for run in table.runs]}
+    return _section(table, "architectures", "Architectures at a glance", words, table.glance, kinds)
+
+
+def _section(
+    table: Comparison,
+    name: str,
+    title: str,
+    words: str,
+    columns: Sequence[Column],
+    texts: Mapping[str, Sequence[str | None]] | None = None,
+) -> str:
+    """One row a run: columns of text by their titles, then the numbers."""
+    texts = texts or {}
+    heads = [f'<th scope="col">{esc(head)}</th>' for head in texts]
+    heads += [
         f'<th scope="col" class="n">{esc(column.title)}<small>{esc(column.unit)}</small></th>' for column in columns
     ]
     rows = []
     for index, run in enumerate(table.runs):
-        cells = "".join(f'<td class="n">{_cell(column, column.values[index])}</td>' for column in columns)
+        cells = "".join(f'<td class="text">{esc(values[index] or "–")}</td>' for values in texts.values())
+        cells += "".join(f'<td class="n">{_cell(column, column.values[index])}</td>' for column in columns)
         rows.append(f'<tr><th scope="row">{_key(index)}{esc(run.name)}</th>{cells}</tr>')
     head = f'<tr><th scope="col">run</th>{"".join(heads)}</tr>'
     return (
-        f'<section id="{group}"><h2>{esc(title)}</h2>{how(esc(words))}<div class="wide" tabindex="0"><table>'
+        f'<section id="{name}"><h2>{esc(title)}</h2>{how(esc(words))}<div class="wide" tabindex="0"><table>'
         f"<thead>{head}</thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 Parts = dict[str, str | None]
 """Parts of a protocol by name; None where the run folder does not tell, which equals nothing."""
+GLANCE = ("parameters_encoder", "parameters_decoder", "training_flops_encoder", "training_flops_decoder")
+GLANCE += ("bits_target", "bits", "psnr", "reconstruction_kernel", "generation_kernel")
+"""What stands beside the kinds of encoder and decoder, where runs differ in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +21,10 @@ class Member:
     """Of its pictures."""
     missing: str
     """What is unfinished or damaged, in one line; empty for a whole run."""
+    encoder: str | None = None
+    """Its kind, ``conv``, ``vit`` or ``uvit``; None where its configuration cannot be read."""
+    decoder: str | None = None
+    """Its kind, by the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +85,13 @@ class Comparison:
     def names(self) -> tuple[str, ...]:
         """Of the runs."""
         return tuple(run.name for run in self.runs)
+
+    @property
+    def glance(self) -> tuple[Column, ...]:
+        """The columns of :data:`GLANCE`, in its order; none where all runs have one architecture."""
+        if len({(run.encoder, run.decoder) for run in self.runs}) == 1:
+            return ()
+        return tuple(column for key in GLANCE for column in self.columns if column.key == key)
 
     def to_json(self) -> dict[str, object]:
         """The tree that ``--json`` prints; ``page`` only where one was written."""

@@ -35,17 +35,25 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Comparison:
         told = "; ".join(f"{run.name}: {note or 'complete'}" for run, note in zip(runs, notes, strict=True))
         raise UserError(f"fewer than two of these runs hold anything to compare ({told}): finish them first")
     names = _names([run.name for run in runs])
+    known = [_known(run) for run in runs]
     sources = {str(entry(run.data, "sha256")): str(entry(run.data, "source")) for run in runs}
     columns, apart = _columns(runs, names, sources)
     table = Comparison(
         runs=tuple(
-            Member(name=name, folder=str(folder), source=_text(entry(run.data, "source")), missing=note)
-            for name, folder, run, note in zip(names, folders, runs, notes, strict=True)
+            Member(
+                name=name,
+                folder=str(folder),
+                source=_text(entry(run.data, "source")),
+                missing=note,
+                encoder=config.autoencoder.encoder.kind if config else None,
+                decoder=config.autoencoder.decoder.kind if config else None,
+            )
+            for name, folder, run, note, config in zip(names, folders, runs, notes, known, strict=True)
         ),
         columns=tuple(columns),
         apart=tuple(apart),
         charts={key: _chart([parts(run) for run in runs], names, sources) for key, parts in CHARTS.items()},
-        differences=_differences(runs),
+        differences=_differences(runs, known),
     )
     return table if out is None else replace(table, page=str(page.write(out, table, runs)))
 
@@ -153,17 +161,22 @@ def _clauses(values: list[str | None], sources: dict[str, str]) -> list[str]:
     return told
 
 
-def _differences(runs: list[Contents]) -> dict[str, tuple[object, ...]]:
+def _known(run: Contents) -> configuration.RunConfig | None:
+    """A run's configuration, with today's defaults for fields that are younger than the run; None if unreadable."""
+    try:
+        return configuration.from_json(json.dumps(dict(run.config))) if run.config else None
+    except UserError:  # of another version of unilat: its fields still have names
+        return None
+
+
+def _differences(
+    runs: list[Contents], configs: Sequence[configuration.RunConfig | None]
+) -> dict[str, tuple[object, ...]]:
     """Fields of the configuration in which any two runs differ, with every run's value; unreadable ones have None."""
-    trees: list[Tree] = []
-    known: list[configuration.RunConfig] = []
-    for run in runs:
-        try:
-            one = configuration.from_json(json.dumps(dict(run.config))) if run.config else None
-        except UserError:  # of another version of unilat: its fields still have names
-            one = None
-        trees.append(configuration.to_dict(one) if one else run.config)
-        known += [one] if one else []
+    trees: list[Tree] = [
+        configuration.to_dict(one) if one else run.config for run, one in zip(runs, configs, strict=True)
+    ]
+    known = [one for one in configs if one]
     lines = [line for other in known[1:] for line in configuration.differences(known[0], other)]
     fields = dict.fromkeys(line.split(": ", 1)[0] for line in lines)
     return {name: tuple(entry(tree, *name.split(".")) for tree in trees) for name in fields}
