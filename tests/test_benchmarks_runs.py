@@ -224,3 +224,27 @@ def test_tokens_compare_at_equal_time(script: Opener, tmp_path: Path) -> None:
     assert says(found(rows, "dropping, the shorter"), 0.05, 0.0, 2, True)
     assert says(found(rows, "half dropped, 24,000", "stage 2"), 70 / 60, 7 / 60, 2, None)
     assert says(found(rows, "half dropped, 24,000", "training"), 8.0, 0.0, 2, None)
+
+
+def test_architectures_are_compared_over_seeds_that_all_have(script: Opener, tmp_path: Path) -> None:
+    """Pair k has 20 + k dB and a distance of 0.5 + k / 10; only seed 0 of Fashion-MNIST is whole. Kills: a sign, the
+    base model counted with the networks, a factor of the start or of another stage, seeds that some pairs lack."""
+    bench = script("architectures")
+    for seed in (0, 1):
+        for k, pair in enumerate(bench.PAIRS[: None if seed == 0 else 3]):
+            folder = tmp_path / f"{bench.name('fashion-mnist', pair)}-s{seed}"
+            finished(folder, 0.19 if k else 0.21, psnr=20.0 + k, distance=0.5 + k / 10)
+            folder.with_suffix(".seconds").write_text(f"{30 + k}.5")
+            logged = [("stage1", 1.0), ("stage1", 2.0 + k), ("stage2", 9.0)]
+            lines = (json.dumps({"stage": stage, "loss_factor": factor}) for stage, factor in logged)
+            (folder / "log.jsonl").write_text("\n".join(lines))
+    rows = bench.rows()
+    assert all(row["what"].startswith("fashion-mnist") and row["n"] == 1 for row in rows)
+    usual, other = "fashion-mnist, conv encoder, uvit decoder: ", "fashion-mnist, vit encoder, vit decoder: "
+    assert says(found(rows, usual, "off the wanted"), 0.05, None, 1, True)
+    assert says(found(rows, f"{other}time"), 32.5, None, 1, None)
+    assert says(found(rows, f"{other}loss factor"), 4.0, None, 1, None)
+    assert says(found(rows, f"{other}encoder and decoder"), 5.0, None, 1, None)
+    assert says(found(rows, f"{other}parameters of both"), 10.0, None, 1, None)
+    assert says(found(rows, f"{other}PSNR over"), 2.0, None, 1, True)
+    assert says(found(rows, f"{other}distance saved"), -0.2, None, 1, False)

@@ -153,6 +153,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"evaluation__guidance": 1e30}, "guidance beyond 1000 is no guidance"),
     ({"autoencoder__encoder__patch": (0, 0)}, "patches and strides .* must be 1 or more"),
     ({"autoencoder__decoder__width": 0}, "--autoencoder.decoder.width must be 1 or more"),
+    ({"autoencoder__encoder__kind": "cnn"}, "--autoencoder.encoder.kind must be one of conv, vit, uvit, not cnn"),
+    ({"autoencoder__decoder__kind": "unet"}, "--autoencoder.decoder.kind must be one of conv, vit, uvit, not unet"),
     ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
     (
         {"autoencoder__price": "normal", "stage1__target_bpp": 0.5},
@@ -322,6 +324,16 @@ def test_squares_of_before_are_read() -> None:
     assert from_json(json.dumps(values)) == changed(TINY, data__size=(48, 48)) == changed(TINY, data__size=48)
     wide = changed(TINY, data__size=(16, 24), data__fit="pad", data__flip=True)
     assert from_json(to_json(wide)) == wide
+
+
+def test_networks_of_before_are_read() -> None:
+    """Files without kinds hold convolutions and a UViT. Kills: an old run that cannot be opened, or is built anew."""
+    tree = json.loads(to_json(TINY))
+    assert (tree["autoencoder"]["encoder"].pop("kind"), tree["autoencoder"]["decoder"].pop("kind")) == ("conv", "uvit")
+    assert from_json(json.dumps(tree)) == TINY
+    tree["autoencoder"]["encoder"]["kind"] = "cnn"
+    with pytest.raises(UserError, match=r"autoencoder\.encoder\.kind"):
+        from_json(json.dumps(tree))
 
 
 def test_flips_are_refused_where_pictures_are_letters() -> None:

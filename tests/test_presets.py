@@ -1,12 +1,14 @@
 """The paper's presets, built without memory, and docs/presets.md, which ``python tests/test_presets.py`` writes."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from unilat.nets.kinds import Kind
 from unilat.recipe import presets
 from unilat.recipe.build import Description, describe
 from unilat.recipe.config import capacity, check, latent_grid
@@ -68,15 +70,40 @@ def section(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kinds() -> str:
+    """The table of `small`'s encoder and decoder in every kind."""
+    config = presets.get("small")
+    lines = [
+        "## small in other kinds",
+        "",
+        "`--autoencoder.encoder.kind` and `--autoencoder.decoder.kind`, nothing else set; grey pictures, then colour.",
+        "",
+        "| kind | encoder: parameters | forward GFLOPs | decoder: parameters | forward GFLOPs |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for channels, kind in itertools.product((1, 3), get_args(Kind)):
+        ae = config.autoencoder
+        networks = {"encoder": replace(ae.encoder, kind=kind), "decoder": replace(ae.decoder, kind=kind)}
+        parts = describe(replace(config, autoencoder=replace(ae, **networks)), channels).parts
+        cells = (f"{parts[name].parameters:,} | {parts[name].forward_flops / 1e9:.4g}" for name in networks)
+        lines.append(f"| {kind}, {'grey' if channels == 1 else 'colour'} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def page() -> str:
     """The whole of docs/presets.md."""
-    return "\n".join([HEAD, *map(section, presets.PRESETS)])
+    return "\n".join([HEAD, *map(section, presets.PRESETS), kinds()])
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_the_page_is_what_is_counted(name: str) -> None:
     """Kills: a network that changes its size while the table goes on telling the old one."""
     assert section(name) in FILE.read_text("utf-8"), "run: python tests/test_presets.py"
+
+
+def test_kinds_cost_what_the_page_says() -> None:
+    """Kills: a kind whose depth changes while the table goes on telling the old one."""
+    assert kinds() in FILE.read_text("utf-8"), "run: python tests/test_presets.py"
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import key
 from unilat.models.autoencoder import Autoencoder
+from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, from_json, to_json
 from unilat.run import train as run
 from unilat.run.evaluate import chosen, own_pictures
@@ -25,6 +26,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "stopped": {"price": "stopped"},
     "learned variance": {"learned_variance": True},
     "random end": {"random_end": (2.0, 1.0)},
+    "transformers": {
+        "encoder": replace(presets.get("tiny").autoencoder.encoder, kind="vit"),
+        "decoder": replace(presets.get("tiny").autoencoder.decoder, kind="vit"),
+    },
 }
 
 
