@@ -32,7 +32,9 @@ PARTS = (torch.arange(10, 70), torch.arange(3, 10), torch.tensor([0, 1, 2, 70, 7
 
 
 PRICES = {"encoder": 1, "prior": 20, "decoder": 300, "base": 4000}
-PRICES = {name: cost_of(training_flops=flops) for name, flops in PRICES.items()}
+PRICES = {
+    name: cost_of(training_flops=flops, example_flops=flops, step_flops=7 * flops) for name, flops in PRICES.items()
+}
 DATA = Facts(channels=3, classes=("a", "b", "c"), sha256="", source="planted")
 
 
@@ -177,12 +179,13 @@ def test_what_a_stage_costs_decides_whether_it_is_compiled(
     monkeypatch.setattr(job, "compiles", recorded(lambda *given: (False, "told"), asked))
     monkeypatch.setattr(job, "describe", recorded(job.describe, counted := []))
     config = planted_config()
-    config = replace(config, stage1=replace(config.stage1, settle=95))
+    config = replace(config, stage1=replace(config.stage1, settle=95, settle_batch=30))
     stage1(config, tmp_path, pictures)
     latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
     job._stage2(config, tmp_path, latents, DATA, how())
-    whole = config.stage1.samples + 5 + 95
-    assert [call[0][1] for call in asked] == [321, pytest.approx(20 * 95 / whole), 4000]
+    steps = math.ceil(config.stage1.samples / config.stage1.batch)
+    both = 321 * (config.stage1.samples + 7 * steps)
+    assert [call[0][1] for call in asked] == [both, 20 * (95 + 7 * 4), 4000]
     assert counted[0][0] == (config, 3) and counted[1][0] == (config, 3, 3, None)
 
 

@@ -373,4 +373,5 @@ def _costs(run: Run, begun: float) -> Costs:
         parameters={name: part.parameters for name, part in parts.items()},
         training_flops={name: part.training_flops for name, part in parts.items()},
         phases=tuple(phases.values()),
+        muon_flops={name: part.muon_flops for name, part in parts.items() if part.muon_flops},
     )

@@ -264,11 +264,12 @@ def _stage1(
     calibration = rows_of(pictures, indices[1], indices[1])
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1]).parts
-    flops = sum(counted[part].training_flops for part in ("encoder", "prior", "decoder") if part in counted)
+    seen, each = config.stage1.samples, config.stage1.batch
+    flops = sum(counted[part].training(seen, each) for part in ("encoder", "prior", "decoder") if part in counted)
     named = replace(stage.stage(), names=lambda some: names_of(pictures, indices[0][some]))
     samples = _fit(named, schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
-        flops = counted["prior"].training_flops * config.stage1.settle / (config.stage1.settle + samples)
+        flops = counted["prior"].training(config.stage1.settle, config.stage1.settle_batch)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
