@@ -17,6 +17,7 @@ from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws, key
 from unilat.models.base import Base
 from unilat.models.latents import LatentSet, fingerprint
+from unilat.models.posterior import Posterior
 from unilat.recipe.config import RunConfig
 from unilat.run import phases
 from unilat.run import train as job
@@ -227,12 +228,14 @@ def test_training_latents_carry_their_bits_and_labels(pictures: Pictures, tmp_pa
     encoded again or taken from another encoder."""
     run, asked = bare_run(planted_config(), Blocks(planted_config(), -1.0), folder=tmp_path), []
 
-    def planted(z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
-        return [RateTerms(z.square(), z.square(), z[:, 0, 0, 0]).less(entropy) for _ in range(levels)]
+    def planted(z: Tensor, levels: int, seed: int = 0, posterior: Posterior | None = None) -> list[RateTerms]:
+        less = posterior and posterior.entropy(4.0)
+        return [RateTerms(z.square(), z.square(), z[:, 0, 0, 0]).less(less) for _ in range(levels)]
 
     run.rate = recorded(planted, asked)  # type: ignore[method-assign]
     latents = job._latents(run, pictures, PARTS[0], lambda told: None)
-    z, entropy = run.encoded(pictures.images[10:70])
+    z, posterior = run.encoded(pictures.images[10:70])
+    entropy = posterior and posterior.entropy(4.0)
     assert entropy is not None and torch.equal(latents.z.whole(), z) and asked[0][0][1] == 1
     torch.testing.assert_close(latents.bits, (2 * z.square() - entropy).sum((1, 2, 3)) / math.log(2))
     assert torch.equal(latents.labels, pictures.labels[10:70])
