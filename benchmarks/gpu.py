@@ -9,8 +9,9 @@ Steps are the engine's own (`fit`) on random pictures in memory: six warm up, th
 waiting between them beyond what the engine waits for. FLOPs as `describe` counts them, three times a forward pass and
 Muon's products; their rate is told over that of a bf16 matrix product of 8192 x 8192, measured in the same process.
 Plain is `--precision float32 --no-compile --capture off`; chosen is what `unilat train` takes by itself for the
-preset's whole length. Where memory ends, half the batch is tried. What is compiled has been compiled before, by three processes
-side by side, into a cache on disk. A step at a preset's own batch follows from steps of one and of two micro-batches.
+preset's whole length. Where memory ends, half the batch is tried. What is compiled has been compiled before, by three
+processes side by side, into a cache on disk. A step at a preset's own batch follows from steps of one and of two
+micro-batches.
 Without a GPU it says so and writes nothing.
 """
 
