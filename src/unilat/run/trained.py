@@ -178,8 +178,8 @@ class Run:
         """
         table, lambda_min = self.autoencoder.rate_levels.table, self.config.autoencoder.lambda_min
         prior, device, world = self.autoencoder.prior, self.device, self.world
-        named = {"levels": levels, "seed": seed}
-        return measure_rate(z, prior, table, lambda_min, **named, device=device, posterior=posterior, world=world)
+        given = functools.partial(measure_rate, device=device, posterior=posterior, world=world)
+        return given(z, prior, table, lambda_min, levels=levels, seed=seed)
 
     def encode(self, source: Source, seed: int = 0) -> LatentSet:
         """Latents with the bits, the name and the class of each picture; :meth:`read` takes the source."""

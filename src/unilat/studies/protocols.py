@@ -148,7 +148,7 @@ def _cost(run: Contents, tree: str, part: str) -> Compared | None:
     known = [value for one in values.values() if (value := finite(one)) is not None]
     value = (sum(known) if known else None) if part == "all" else finite(values.get(part))
     counted = "counted" if costs.muon_flops is not None else "left out, as before December 2026"
-    rule = {"products of Muon's steps": counted} if tree == "training_flops" else {}
+    rule: Parts = {"products of Muon's steps": counted} if tree == "training_flops" else {}
     return None if value is None else Compared(value, None, None, rule)
 
 
