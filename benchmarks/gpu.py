@@ -6,11 +6,12 @@
 
 Every part is a process of its own that ends at its limit; what it has not measured by then is told as not measured.
 Steps are the engine's own (`fit`) on random pictures in memory: six warm up, the next are timed together, without
-waiting between them beyond what the engine waits for. FLOPs as `describe` counts them, three times a forward pass;
-their rate is told over that of a bf16 matrix product of 8192 x 8192, measured in the same process. Plain is
-`--precision float32 --no-compile --capture off`; chosen is what `unilat train` takes by itself for the preset's
-whole length. Where memory ends, half the batch is tried. What is compiled has been compiled before, by three processes
-side by side, into a cache on disk. A step at a preset's own batch follows from steps of one and of two micro-batches.
+waiting between them beyond what the engine waits for. FLOPs as `describe` counts them, three times a forward pass and
+Muon's products; their rate is told over that of a bf16 matrix product of 8192 x 8192, measured in the same process.
+Plain is `--precision float32 --no-compile --capture off`; chosen is what `unilat train` takes by itself for the
+preset's whole length. Where memory ends, half the batch is tried. What is compiled has been compiled before, by three
+processes side by side, into a cache on disk. A step at a preset's own batch follows from steps of one and of two
+micro-batches.
 Without a GPU it says so and writes nothing.
 """
 
@@ -62,6 +63,7 @@ GOALS: dict[str, dict[str, Any]] = {
 }
 
 
+Work = Callable[[int, int], float]
 Keep = Callable[[Rows], object]
 """What is told all rows of a part whenever there are more, so that a part which ends at its limit has those."""
 
@@ -73,19 +75,19 @@ def measure_preset(name: str, place: Place, keep: Keep) -> Rows:
     rate, rows = product_rate(place), Rows()
     rows.append(told(f"{name}: bf16 matrix product", rate / 1e12, "TFLOP/s"))
     plain = Choices(precision="float32", compile="off", capture="off")
-    for stage_name, stage, plan, flops, whole in stages(place.config(name), place):
+    for stage_name, stage, plan, work, whole in stages(place.config(name), place):
         batches = BATCHES.get(name, {}).get(stage_name, (plan.batch, plan.batch))
         batches = (plan.batch, plan.batch) if place.tiny else batches
         sides = {}
         for side, choices, batch in zip(("plain", "chosen"), (plain, Choices()), batches, strict=True):
             sides[side] = steps(stage, replace(plan, batch=batch), whole, choices, place)
         what = f"{name}, {stage_name}"
-        rows += preset_rows(what, sides, flops, rate)
+        rows += preset_rows(what, sides, work, rate)
         keep(rows)
         if name == "imagenet-512" and (place.tiny or stage_name != "settling"):
             size, double = sides["chosen"]["batch"], replace(plan, batch=2 * sides["chosen"]["batch"])
             two = steps(stage, double, whole, Choices(), place, micro=size)
-            rows += own_rows(what, sides["chosen"], two["step"], plan.batch, flops, rate)
+            rows += own_rows(what, sides["chosen"], two["step"], plan.batch, work, rate)
             keep(rows)
     if (place.work / f"first-{name}.json").is_file():
         for what, seconds in json.loads((place.work / f"first-{name}.json").read_text("utf-8")).items():
@@ -98,24 +100,25 @@ def measure_preset(name: str, place: Place, keep: Keep) -> Rows:
     return rows
 
 
-def own_rows(what: str, one: dict[str, Any], two: float, batch: int, flops: float, rate: float) -> Rows:
+def own_rows(what: str, one: dict[str, Any], two: float, batch: int, work: Work, rate: float) -> Rows:
     """Rows of a step of ``batch`` examples in micro-batches as ``one``'s, given the seconds of one and of two."""
     seconds = one["step"] + (batch / one["batch"] - 1) * (two - one["step"])
-    share = flops * batch / seconds / rate
+    share = work(batch, batch) / seconds / rate
     return [
         told(f"{what} at its own batch: a step in micro-batches of {one['batch']}, by steps of 1 and 2", seconds, "s"),
         told(f"{what} at its own batch: share of the bf16 product's rate", share, "of it"),
     ]
 
 
-def preset_rows(what: str, sides: dict[str, dict[str, Any]], flops: float, rate: float) -> Rows:
-    """Rows of one stage: ``flops`` an example, ``rate`` of the bf16 product."""
+def preset_rows(what: str, sides: dict[str, dict[str, Any]], work: Work, rate: float) -> Rows:
+    """Rows of one stage: ``work`` as :func:`stages` gives it, ``rate`` of the bf16 product."""
     rows, each = Rows(), {side: found["step"] / found["batch"] for side, found in sides.items()}
     for side, found in sides.items():
         rows.append(told(f"{what}: a step, {side}", 1e3 * found["step"], "ms"))
         rows.append(told(f"{what}: batch of it, {side}", found["batch"], "examples"))
-        rows.append(told(f"{what}: rate, {side}", flops / each[side] / 1e12, "TFLOP/s"))
-        rows.append(told(f"{what}: share of the bf16 product's rate, {side}", flops / each[side] / rate, "of it"))
+        speed = work(found["batch"], found["batch"]) / found["step"]
+        rows.append(told(f"{what}: rate, {side}", speed / 1e12, "TFLOP/s"))
+        rows.append(told(f"{what}: share of the bf16 product's rate, {side}", speed / rate, "of it"))
         rows.append(told(f"{what}: peak memory, {side}", found["gib"], "GiB"))
     rows.append(told(f"{what}: an example, plain / chosen", each["plain"] / each["chosen"], "ratio"))
     rows.append(
@@ -183,8 +186,8 @@ def bits_of(run: Any, levels: int = 8) -> tuple[float, float]:
     found = []
     for precision in (torch.bfloat16, torch.float32):
         set_parts(run.autoencoder, precision, False)
-        z, entropy = run.encoded(test)
-        nats = torch.stack([terms.nats() for terms in run.rate(z, levels, entropy=entropy)])
+        z, posterior = run.encoded(test)
+        nats = torch.stack([terms.nats() for terms in run.rate(z, levels, posterior=posterior)])
         found.append(float(nats.double().mean()) / run.pixels / LN2)
     return found[0], found[1]
 
@@ -221,9 +224,9 @@ def resumed(place: Place, choices: Any, stops: list[float | None]) -> Any:
     choices, done = resolved(choices, device), None
     with tempfile.TemporaryDirectory() as folder:
         for stop in stops:
-            _, stage, plan, flops, _ = next(stages(place.config("small"), place))
+            _, stage, plan, work, _ = next(stages(place.config("small"), place))
             plan = replace(plan, samples=plan.batch * count)
-            capture, _ = captures(choices, stage, plan, flops * plan.samples, device)
+            capture, _ = captures(choices, stage, plan, work(plan.samples, plan.batch), device)
             with applied(stage.model, choices, False, device):
                 end = None if stop is None else round(stop * count)
                 done = fit(stage, plan, Path(folder), 0, stop_at=end, device=place.device, capture=capture)

@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,9 @@ def product_rate(place: Place) -> float:
     return 2 * side**3 / statistics.median(seconds[2:])
 
 
-def stages(config: Any, place: Place) -> Iterator[tuple[str, Any, Any, float, float]]:
-    """``(name, stage, schedule, FLOPs an example, FLOPs of all)`` of each stage of a configuration."""
+def stages(config: Any, place: Place) -> Iterator[tuple[str, Any, Any, Callable[[int, int], float], float]]:
+    """``(name, stage, schedule, work, FLOPs of all)`` of each stage of a configuration; ``work(examples, batch)`` are
+    the FLOPs of so many examples in steps of so many, Muon's products among them."""
     import torch
 
     from unilat.recipe import config as configuration
@@ -122,21 +123,25 @@ def stages(config: Any, place: Place) -> Iterator[tuple[str, Any, Any, float, fl
 
     torch.manual_seed(0)
     parts = describe(config, 3, CLASSES).parts
-    flops = {name: 3.0 * part.forward_flops for name, part in parts.items()}
+
+    def work(*names: str) -> Callable[[int, int], float]:
+        return lambda examples, batch: float(sum(parts[name].training(examples, batch) for name in names))
+
     pictures = torch.randint(0, 256, (PICTURES, 3, *config.data.size), dtype=torch.uint8)
     autoencoder = build_autoencoder(config, 3).to(place.device)
     autoencoder.start_at_unit_scale(pictures[:16].to(place.device).float() / 127.5 - 1)
     steady = replace(config.stage1, calibrate_every=10**9)
     stage = AutoencoderStage(autoencoder, pictures, pictures[:0], steady)
-    one = sum(flops[name] for name in ("encoder", "prior", "decoder"))
-    yield "stage 1", stage.stage(), schedule(config.stage1), one, one * config.stage1.samples
+    one, plan = work("encoder", "prior", "decoder"), schedule(config.stage1)
+    yield "stage 1", stage.stage(), plan, one, one(plan.samples, plan.batch)
     if config.stage1.settle:
-        plan = settling(config.stage1)
-        yield "settling", stage.settled(), plan, flops["prior"], flops["prior"] * plan.samples
+        plan, one = settling(config.stage1), work("prior")
+        yield "settling", stage.settled(), plan, one, one(plan.samples, plan.batch)
     base = build_base(config, [str(index) for index in range(CLASSES)])
     z = torch.randn(PICTURES, config.autoencoder.latent_channels, *configuration.latent_grid(config))
     frozen = base_stage(base, z, torch.arange(PICTURES) % CLASSES, config.stage2.levels)
-    yield "stage 2", frozen, schedule(config.stage2), flops["base"], flops["base"] * config.stage2.samples
+    plan, one = schedule(config.stage2), work("base")
+    yield "stage 2", frozen, plan, one, one(plan.samples, plan.batch)
 
 
 def steps(stage: Any, plan: Any, whole: float, choices: Any, place: Place, micro: int = 0) -> dict[str, Any]:

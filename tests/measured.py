@@ -85,10 +85,24 @@ def machine(threads: int = 1, device: str = "cpu") -> Manifest:
     return Manifest(**nothing, threads=threads, device=device, date="2026-11-26T12:00:00+00:00", commit=None)
 
 
-def cost_of(parameters: int = 1, forward_flops: int = 2, training_flops: int = 3, memory_mib: float = 4.0) -> PartCost:
+def cost_of(
+    parameters: int = 1,
+    forward_flops: int = 2,
+    training_flops: int = 3,
+    memory_mib: float = 4.0,
+    example_flops: int = 5,
+    step_flops: int = 6,
+    muon_flops: int = 0,
+) -> PartCost:
     """What a network that is none costs."""
     return PartCost(
-        parameters=parameters, forward_flops=forward_flops, training_flops=training_flops, memory_mib=memory_mib
+        parameters=parameters,
+        forward_flops=forward_flops,
+        training_flops=training_flops,
+        memory_mib=memory_mib,
+        example_flops=example_flops,
+        step_flops=step_flops,
+        muon_flops=muon_flops,
     )
 
 

@@ -229,15 +229,15 @@ class PlantedRun:
         assert source == "elsewhere"
         return given(self.source.images[-20:], 2 - self.source.labels[-20:], source)
 
-    def encoded(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def encoded(self, images: Tensor) -> tuple[Tensor, Posterior | None]:
         z = self.autoencoder.posterior(images.float() / 127.5 - 1).mean
-        return z, 0.25 + z.abs() if self.learned else None
+        return z, Posterior(z, 0.25 + z.abs()) if self.learned else None
 
-    def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
+    def rate(self, z: Tensor, levels: int, seed: int = 0, posterior: Posterior | None = None) -> list[RateTerms]:
         """Estimate k has ``(1 + k) (z + 3)²`` nats of diffusion and ``z²`` of KL a number, at levels spread evenly."""
         lambda_t = torch.linspace(-9.0, 4.0, len(z))
         found = [RateTerms((1 + k) * (z + 3).square(), z.square(), lambda_t.roll(k)) for k in range(levels)]
-        return [terms.less(entropy) for terms in found]
+        return [terms.less(posterior and posterior.log_variance) for terms in found]
 
     def reconstruct(self, images: Tensor, steps: int) -> PictureSet:
         """Brighter by ``steps`` or, every third picture, by three times as much."""

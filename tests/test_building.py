@@ -98,6 +98,24 @@ def test_training_is_three_passes_of_what_each_part_sees_and_memory_of_a_batch(p
         assert parts[name].memory_mib == pytest.approx((1000 * len(given) * batch + 20 * weights) / 2**20), name
 
 
+def test_each_step_of_muon_is_counted_with_its_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """11 FLOPs a step: 200 steps of stage 1, 5 of settling, 9 of stage 2, a begun batch among them. Kills: products of
+    AdamW, of each example, of the other stage's steps or optimiser, and steps rounded down."""
+    monkeypatch.setattr(building, "cost", lambda net, *given: Cost(100, 7, 1000, 11))
+    config = counted_config()
+    config = replace(config, stage1=replace(config.stage1, settle_batch=64))
+    one, two = replace(config.stage1, optimizer="adamw"), replace(config.stage2, optimizer="muon")
+    for run, steps in (
+        (config, {"encoder": 200, "prior": 205, "decoder": 200, "base": 0}),
+        (replace(config, stage1=one, stage2=two), {"encoder": 0, "prior": 0, "decoder": 0, "base": 9}),
+    ):
+        for name, part in describe(run, 3, 3).parts.items():
+            assert part.muon_flops == 11 * steps[name] and part.example_flops == 3 * 7
+            assert part.training_flops == 21 * SEEN[name][0] + 11 * steps[name]
+            assert part.step_flops == (11 if steps[name] else 0)
+            assert part.training(130, 64) == 21 * 130 + 3 * part.step_flops
+
+
 def test_shapes_and_capacity_by_hand(planted: None) -> None:
     """Kills: a capacity per latent number or per dimension of the picture, a grid in pixels."""
     told = describe(counted_config(), 3, 3)

@@ -34,7 +34,7 @@ def test_costs_and_protocol_are_the_runs(
     """Kills: costs without the run's channels or classes, a part left out, parameters told as FLOPs, phases forgotten,
     an earlier evaluation's seconds for this one's, and a protocol that calls another source's pictures held out."""
     asked: list[Any] = []
-    parts = {"decoder": cost_of(5, training_flops=70), "base": cost_of(11, training_flops=13)}
+    parts = {"decoder": cost_of(5, training_flops=70, muon_flops=9), "base": cost_of(11, training_flops=13)}
     monkeypatch.setattr(evaluation, "describe", recorded(lambda *given: described(parts), asked))
     rows = [{"name": name, "seconds": 3.5, "peak_memory_mib": 7} for name in ("stage 1", "evaluate")]
     write_json(tmp_path / "phases.json", rows)
@@ -42,7 +42,7 @@ def test_costs_and_protocol_are_the_runs(
     metrics, _ = measured(run, pictures)
     assert asked[0][0] == (run.config, 3, len(CLASSES), None)
     assert metrics.costs.parameters == {"decoder": 5, "base": 11}
-    assert metrics.costs.training_flops == {"decoder": 70, "base": 13}
+    assert metrics.costs.training_flops == {"decoder": 70, "base": 13} and metrics.costs.muon_flops == {"decoder": 9}
     first, last = metrics.costs.phases
     assert first == Phase(name="stage 1", seconds=3.5, peak_memory_mib=7)
     assert last.name == "evaluate" and 0 <= last.seconds < 60 and last.peak_memory_mib > 50

@@ -29,6 +29,7 @@ from unilat.metrics.quality import ssim
 from unilat.models.base import Base
 from unilat.results import Bits, Number
 from unilat.run import evaluate as evaluation
+from unilat.run import rate
 from unilat.run.evaluate import evaluate
 from unilat.signals import Pictures
 
@@ -75,9 +76,12 @@ def kernel_by_hand(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("learned", [False, True])
-def test_bits_and_their_arrays_by_hand(pictures: Pictures, judge: Judge, tmp_path: Path, learned: bool) -> None:
+def test_bits_and_their_arrays_by_hand(
+    pictures: Pictures, judge: Judge, tmp_path: Path, learned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three estimates of known nats: value, error, count, maps, curve and terminal. Kills: bits per dimension or per
     latent, nats, one estimate for all, a variance's entropy forgotten, a map over the wrong axis."""
+    monkeypatch.setattr(rate, "NEAR", 100)  # what levels make of errors stands in test_drawn_bits.py
     run = PlantedRun(planted_config(), pictures, tmp_path, learned=learned)
     metrics, rows = measured(run, pictures)
     z = latents_of(pictures, rows)
@@ -112,9 +116,10 @@ def test_each_shown_pictures_map_is_of_64_draws_of_its_own(pictures: Pictures, j
     z = latents_of(pictures, rows).float()
     (first, named), ((shown, levels), shown_named) = asked
     torch.testing.assert_close(first[0], z)
-    assert first[1] == 3 and levels == 1 and named["entropy"].shape == z.shape
+    assert first[1] == 3 and levels == 1 and named["posterior"].mean.shape == z.shape
     torch.testing.assert_close(shown.unflatten(0, (8, 64)), z[:8, None].expand(-1, 64, -1, -1, -1))
-    torch.testing.assert_close(shown_named["entropy"].unflatten(0, (8, 64))[:, 5], named["entropy"][:8])
+    each, every = (one["posterior"].log_variance for one in (shown_named, named))
+    torch.testing.assert_close(each.unflatten(0, (8, 64))[:, 5], every[:8])
 
 
 def test_base_bits_are_the_closed_form_of_each_class(pictures: Pictures, judge: Judge, tmp_path: Path) -> None:
@@ -139,8 +144,11 @@ def test_base_bits_by_hand(
 
     def planted(z: Tensor, *given: Any, levels: int, **named: Any) -> list[RateTerms]:
         asked.append((z, given, named | {"levels": levels}))
-        return [RateTerms((2 + k) * z.square(), (z + 1).square(), z[:, 0, 0, 0]) for k in range(levels)]
+        entropy = named["posterior"] and named["posterior"].log_variance
+        found = [RateTerms((2 + k) * z.square(), (z + 1).square(), z[:, 0, 0, 0]) for k in range(levels)]
+        return [terms.less(entropy) for terms in found]
 
+    monkeypatch.setattr(rate, "NEAR", 100)
     monkeypatch.setattr(evaluation, "measure_rate", planted)
     made = Base.__new__(Base)  # its conditions alone: no network is needed
     object.__setattr__(made, "classes", 0 if case == "one class" else 3)

@@ -17,6 +17,7 @@ from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws, key
 from unilat.models.base import Base
 from unilat.models.latents import LatentSet, fingerprint
+from unilat.models.posterior import Posterior
 from unilat.recipe.config import RunConfig
 from unilat.run import phases
 from unilat.run import train as job
@@ -32,7 +33,9 @@ PARTS = (torch.arange(10, 70), torch.arange(3, 10), torch.tensor([0, 1, 2, 70, 7
 
 
 PRICES = {"encoder": 1, "prior": 20, "decoder": 300, "base": 4000}
-PRICES = {name: cost_of(training_flops=flops) for name, flops in PRICES.items()}
+PRICES = {
+    name: cost_of(training_flops=flops, example_flops=flops, step_flops=7 * flops) for name, flops in PRICES.items()
+}
 DATA = Facts(channels=3, classes=("a", "b", "c"), sha256="", source="planted")
 
 
@@ -177,12 +180,13 @@ def test_what_a_stage_costs_decides_whether_it_is_compiled(
     monkeypatch.setattr(job, "compiles", recorded(lambda *given: (False, "told"), asked))
     monkeypatch.setattr(job, "describe", recorded(job.describe, counted := []))
     config = planted_config()
-    config = replace(config, stage1=replace(config.stage1, settle=95))
+    config = replace(config, stage1=replace(config.stage1, settle=95, settle_batch=30))
     stage1(config, tmp_path, pictures)
     latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
     job._stage2(config, tmp_path, latents, DATA, how())
-    whole = config.stage1.samples + 5 + 95
-    assert [call[0][1] for call in asked] == [321, pytest.approx(20 * 95 / whole), 4000]
+    steps = math.ceil(config.stage1.samples / config.stage1.batch)
+    both = 321 * (config.stage1.samples + 7 * steps)
+    assert [call[0][1] for call in asked] == [both, 20 * (95 + 7 * 4), 4000]
     assert counted[0][0] == (config, 3) and counted[1][0] == (config, 3, 3, None)
 
 
@@ -224,12 +228,14 @@ def test_training_latents_carry_their_bits_and_labels(pictures: Pictures, tmp_pa
     encoded again or taken from another encoder."""
     run, asked = bare_run(planted_config(), Blocks(planted_config(), -1.0), folder=tmp_path), []
 
-    def planted(z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
-        return [RateTerms(z.square(), z.square(), z[:, 0, 0, 0]).less(entropy) for _ in range(levels)]
+    def planted(z: Tensor, levels: int, seed: int = 0, posterior: Posterior | None = None) -> list[RateTerms]:
+        less = posterior and posterior.entropy(4.0)
+        return [RateTerms(z.square(), z.square(), z[:, 0, 0, 0]).less(less) for _ in range(levels)]
 
     run.rate = recorded(planted, asked)  # type: ignore[method-assign]
     latents = job._latents(run, pictures, PARTS[0], lambda told: None)
-    z, entropy = run.encoded(pictures.images[10:70])
+    z, posterior = run.encoded(pictures.images[10:70])
+    entropy = posterior and posterior.entropy(4.0)
     assert entropy is not None and torch.equal(latents.z.whole(), z) and asked[0][0][1] == 1
     torch.testing.assert_close(latents.bits, (2 * z.square() - entropy).sum((1, 2, 3)) / math.log(2))
     assert torch.equal(latents.labels, pictures.labels[10:70])

@@ -23,7 +23,8 @@ HEAD = """\
 Counted on the meta device, without memory or data, by `unilat.recipe.build.describe`; written by
 `python tests/test_presets.py`. FLOPs are those of linear maps, convolutions and attention, two for each multiply-add;
 training is three times the forward pass, times the examples that the preset trains on (UL Sec. 5.1 counts alike, but
-leaves out convolutions). The base model stands without classes; presets of no fixed colour are told for grey pictures.
+leaves out convolutions), and the products of each step of Muon (`unilat.nets.inner`). The base model stands without
+classes; presets of no fixed colour are told for grey pictures.
 
 `photo-64`, `photo-128` and `photo-256` are for colour photographs and hours of one large GPU. They are the paper's
 recipe, narrower, with our habits where they were measured (`LOG.md`): Muon in stage 1, learned noise levels, latents of

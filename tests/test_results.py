@@ -107,6 +107,15 @@ def test_a_place_in_a_list_is_named() -> None:
         Results.from_json(tree)
 
 
+def test_a_file_that_left_out_muons_products_says_so() -> None:
+    """Kills: results of before December 2026 refused, or taken for such as count them."""
+    tree: Any = whole().to_json()
+    assert Results.from_json(tree).costs.muon_flops == {}
+    del tree["costs"]["muon_flops"]
+    assert Results.from_json(tree).costs.muon_flops is None
+    assert Results.from_json(BEFORE).costs.muon_flops is None
+
+
 def test_files_that_hold_no_results_are_refused(tmp_path: Path) -> None:
     """Kills: a traceback where there is no file, a list or the format of a later unilat, and a lost way out."""
     with pytest.raises(UserError, match=r"metrics.json is not there: measure the run with `unilat evaluate"):

@@ -14,6 +14,7 @@ from torch import Tensor
 from planted import Blocks, ExactPrior, bare_run, closed_form_bits, coloured, planted_config, recorded, untrained
 from unilat.maths.rate import LN2, RateTerms
 from unilat.models.latents import LatentSet
+from unilat.models.posterior import Posterior
 from unilat.nets.condition import Condition
 from unilat.recipe.config import DataConfig
 from unilat.run import classes, given, parts, rate, trained
@@ -63,11 +64,15 @@ def test_bits_under_the_prior_are_the_closed_form(run: Run) -> None:
     assert not torch.equal(one[0].lambda_t, one[1].lambda_t) and not torch.equal(one[0].lambda_t, other[0].lambda_t)
 
 
-def test_a_drawn_latents_entropy_is_taken_off_number_by_number(run: Run) -> None:
+def test_a_drawn_latents_entropy_is_taken_off_every_estimate(run: Run) -> None:
     """Kills: a learned variance's bits kept, added, or taken off the first estimate alone."""
-    z, entropy = some_latents(), some_latents().square() + 0.1
-    for full, less in zip(run.rate(z, 3), run.rate(z, 3, entropy=entropy), strict=True):
-        torch.testing.assert_close(full.nats() - less.nats(), entropy.sum((1, 2, 3)), rtol=1e-4, atol=1e-3)
+    posterior = Posterior(some_latents(), torch.full_like(some_latents(), -1.0))
+    z = posterior.draw(lambda like: torch.randn(like.shape, generator=torch.Generator().manual_seed(3)))
+    entropy = posterior.entropy(4.0)
+    assert entropy is not None
+    for full, less in zip(run.rate(z, 3), run.rate(z, 3, posterior=posterior), strict=True):
+        gone = float((full.nats() - less.nats()).mean())
+        assert gone == pytest.approx(float(entropy.sum((1, 2, 3)).mean()), rel=0.2)
 
 
 def test_levels_lie_evenly_over_the_whole_set_whatever_the_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,26 +105,27 @@ def test_a_learned_variance_is_drawn_for_each_picture_by_its_number(
     """Kills: a mean in place of the draw, a variance taken for a deviation, noise that two pictures share or that the
     parts decide, entropy at another noise than λ₀."""
     run = bare_run(planted_config(), Blocks(planted_config(), math.log(0.25)))
-    z, entropy = run.encoded(images)
+    z, posterior = run.encoded(images)
     noise = (z - means_of(images)) / 0.5
     assert float(noise.std()) == pytest.approx(1, abs=0.05) and abs(float(noise.mean())) < 0.05
     assert (noise[0] - noise[1]).abs().max() > 0.5
-    assert entropy is not None and entropy.shape == z.shape
-    torch.testing.assert_close(entropy, torch.full_like(z, 0.5 * math.log(1 + 0.25 * math.exp(4))))
+    assert posterior is not None and posterior.log_variance is not None
+    torch.testing.assert_close(posterior.mean.double(), means_of(images), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(posterior.log_variance, torch.full_like(z, math.log(0.25)))
     monkeypatch.setattr(rate, "BATCH", 6)
-    again, again_entropy = run.encoded(images)
+    again, also = run.encoded(images)
     torch.testing.assert_close(again, z)
-    assert again_entropy is not None and len(again_entropy) == 40
+    assert also is not None and len(also.mean) == 40
     torch.testing.assert_close(run.encoded(images[:3])[0], z[:3])
     assert (run.encoded(images, seed=1)[0] - z).abs().amax((1, 2, 3)).min() > 0.3
     assert torch.equal(run.latents(images), z)
 
 
 def test_encoding_without_a_variance_is_the_mean(run: Run, images: Tensor) -> None:
-    """Kills: bytes that are not brought to [-1, 1], an entropy for points."""
-    z, entropy = run.encoded(images)
+    """Kills: bytes that are not brought to [-1, 1], a posterior for points."""
+    z, posterior = run.encoded(images)
     torch.testing.assert_close(z.double(), means_of(images), rtol=1e-5, atol=1e-5)
-    assert entropy is None
+    assert posterior is None
 
 
 def test_encode_tells_the_mean_of_all_estimates_in_bits(
@@ -130,8 +136,8 @@ def test_encode_tells_the_mean_of_all_estimates_in_bits(
     run.autoencoder.log_variance = -1.0
     asked: list[Any] = []
 
-    def planted(z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
-        asked.append((levels, seed, entropy))
+    def planted(z: Tensor, levels: int, seed: int = 0, posterior: Posterior | None = None) -> list[RateTerms]:
+        asked.append((levels, seed, posterior))
         return [RateTerms((1 + k) * z.square(), z.square(), z[:, 0, 0, 0]) for k in range(levels)]
 
     run.rate = planted  # type: ignore[method-assign]
@@ -139,8 +145,9 @@ def test_encode_tells_the_mean_of_all_estimates_in_bits(
     found = replace(coloured(40), images=images, labels=labels)
     monkeypatch.setattr(given, "load_pictures", lambda *_, **__: found)
     latents = run.encode("somewhere", seed=4)
-    z, entropy = run.encoded(images, 4)
-    assert torch.equal(latents.z, z) and asked[0][:2] == (3, 4) and torch.equal(asked[0][2], entropy)
+    z, posterior = run.encoded(images, 4)
+    assert torch.equal(latents.z, z) and asked[0][:2] == (3, 4) and posterior is not None
+    assert torch.equal(asked[0][2].mean, posterior.mean)
     torch.testing.assert_close(latents.bits, 3 * z.square().sum((1, 2, 3)) / math.log(2))
     torch.testing.assert_close(latents.bpp, latents.bits / 256)
     assert torch.equal(latents.labels, labels) and not latents.noisy

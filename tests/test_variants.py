@@ -14,6 +14,8 @@ from unilat.files import read_json, read_safetensors
 from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import key
 from unilat.models.autoencoder import Autoencoder
+from unilat.models.control import RateController
+from unilat.models.shards import open_shards
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, from_json, to_json
 from unilat.run import train as run
@@ -64,6 +66,35 @@ def test_every_variant_runs_from_pictures_to_report(name: str, source: Path, tmp
     latents = found.encode(str(source))
     assert float((latents.bits[0] - found.encode(str(source)).bits[0]).abs()) == 0
     assert found.decode(latents).images.shape == (60, 1, 16, 16) and found.sample(3).images.shape == (3, 1, 16, 16)
+
+
+def test_a_kl_vae_is_trained_as_latent_diffusion_does(source: Path, tmp_path: Path) -> None:
+    """Wanted bits with the price of N(0, I): its prior stays that, its latents keep what they are drawn from, bits are
+    the KL in closed form. Kills: a trim that moves the prior, latents drawn once for all of stage 2."""
+    config = varied(source, **VARIANTS["kl-vae"])
+    run.train(config, tmp_path / "run")
+    found = run.load(tmp_path / "run")
+    prior = found.autoencoder.prior
+    assert not bool(prior.mean.any()) and bool((prior.std == 1).all()) and "scale" not in found.header
+    shards = open_shards(tmp_path / "run" / "latents")
+    assert shards is not None and shards.moments is not None
+    mean, std = shards.moments[torch.arange(len(shards))].unbind(1)
+    deviations = (shards.z.whole() - mean) / std
+    assert float(deviations.std()) == pytest.approx(1, abs=0.1) and float(deviations.abs().max()) < 6
+    assert "KL divergence to N(0, I) in closed form" in found.results.bits.protocol
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e6])
+def test_kl_weights_from_a_millionth_to_one_are_taken(factor: float) -> None:
+    """The preset, with a perceptual term. Kills: a limit of the controller's on a factor that nobody moves."""
+    config = presets.get("kl-vae")
+    one = replace(config.stage1, loss_factor=factor)
+    config = replace(config, stage1=one, autoencoder=replace(config.autoencoder, perceptual=1.0))
+    check(config)
+    controller = RateController(None, one.control, one.loss_factor)
+    for _ in range(3):
+        controller.update(0.5, 32)
+    assert controller.factor == pytest.approx(factor) and not controller.at_limit()
 
 
 def test_the_baseline_counts_what_it_trains(source: Path, tmp_path: Path) -> None:
@@ -147,9 +178,10 @@ def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path:
     assert found.reported.holds and found.placing.holds
     pictures = own_pictures(trained)
     _, _, test = trained.split(pictures)
-    z, entropy = trained.encoded(chosen(pictures.images[test], 6))
+    z, posterior = trained.encoded(chosen(pictures.images[test], 6))
+    entropy = posterior and posterior.entropy(trained.config.autoencoder.lambda_0)
     plain, less = (
-        torch.stack([terms.nats() for terms in trained.rate(z, LEVELS, key(0, "slack"), given)]).double().mean()
+        torch.stack([terms.less(given).nats() for terms in trained.rate(z, LEVELS, key(0, "slack"))]).double().mean()
         for given in (None, entropy)
     )
     unit = math.log(2) * 16 * 16

@@ -9,7 +9,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,9 @@ class Costs:
     parameters: dict[str, int]
     training_flops: dict[str, float]
     phases: tuple[Phase, ...] = ()
+    muon_flops: dict[str, float] | None = field(default_factory=dict)
+    """What of ``training_flops`` are the products of Muon's steps, of the parts that have any; None in a file of before
+    December 2026, whose ``training_flops`` leave them out."""
 
     @property
     def seconds(self) -> float:
@@ -239,6 +242,8 @@ class Results:
             inner = {"making": None, "outcome": None, "factors": ()} | inner
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
+            if isinstance(costs := inner.get("costs"), dict):
+                inner["costs"] = {"muon_flops": None} | costs
             return built(cls, inner, "")
         except Unfit as problem:
             if before:

@@ -52,6 +52,21 @@ def test_rows_are_read_from_the_shards(tmp_path: Path) -> None:
     assert LatentSet.load(tmp_path / "train-00004.safetensors").names == ("20.png", "21.png", "22.png")
 
 
+def test_what_latents_were_drawn_from_lies_beside_them(tmp_path: Path) -> None:
+    """Kills: means of other rows, moments that damage or a cut passes by, and such as are made up where none are."""
+    moments = torch.stack([Z + 1, Z.abs()], 1)
+    found = write_shards(tmp_path, SEAL, lambda a, b: replace(make(a, b), moments=moments[a:b]), shard=5)
+    assert found.moments is not None and torch.equal(found.z.whole(), Z)
+    chosen = torch.tensor([22, 0, 4, 5, 0])
+    assert torch.equal(found.moments[chosen], moments[chosen]) and found.moments.shape == moments.shape
+    last = LatentSet.load(tmp_path / "train-00004.safetensors")
+    assert last.moments is not None and torch.equal(last[[1]].moments, moments[[21]])  # type: ignore[arg-type]
+    replace(last, moments=last.moments + 1).save(tmp_path / "train-00004.safetensors")
+    with pytest.raises(UserError, match="is not the shard that was written"):
+        open_shards(tmp_path, SEAL)
+    assert write_shards(tmp_path / "points", SEAL, make).moments is None
+
+
 def test_statistics_of_one_part_are_its_own() -> None:
     """Kills: a last digit that moves where everything fits one shard."""
     means, stds = torch.randn(1, 64).exp(), torch.randn(1, 64).exp()

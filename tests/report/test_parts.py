@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
-from unilat.report import figures, page, sheets
+from unilat.report import figures, page, sheets, training
 from unilat.report.text import duration, esc, finite, flops, memory, percent, plural, plus_minus, pretty, short
+from unilat.results import Costs
 
 
 def test_errors_decide_how_many_digits_are_told() -> None:
@@ -41,7 +42,7 @@ def test_numbers_in_words() -> None:
     assert memory(402.4) == "402 MiB" and memory(2560.0) == "2.5 GiB"
     assert plural(1, "picture") == "1 picture" and plural(1200, "picture") == "1,200 pictures"
     assert percent(0.0041, 1) == "0.4\u00a0%"
-    assert esc("<a b='\"'>&") == "&lt;a b=&#x27;&quot;&#x27;&gt;&amp;"
+    assert esc("<a b='\"'>&") == "&lt;a b='&quot;'&gt;&amp;"
 
 
 @pytest.mark.parametrize("value", [None, "3", True, float("nan"), float("inf"), 10**400, [1.0]])
@@ -135,3 +136,15 @@ def test_every_thread_of_the_machine_is_told(count: int, words: list[str]) -> No
     """Kills: two threads told as one, and a count that is told where none is known."""
     known = {"unilat": "0.1", "cpu": "some processor", "threads": count}
     assert page.machine(known) == ["unilat 0.1", *words, "some processor"]
+
+
+def test_flops_say_what_of_them_are_products_of_muons() -> None:
+    """Kills: a share of what is left, or of one part, and a page of before that tells FLOPs as if all were counted."""
+    work = {"encoder": 3e12, "base": 1e12}
+    for muon, said in (
+        ({"encoder": 1e12}, "three forward passes, and 25% are products of Muon's steps."),
+        ({}, "three forward passes.<"),
+        (None, "three forward passes, without the products of Muon's steps."),
+    ):
+        page = training._parts(Costs(parameters={"base": 1}, training_flops=work, muon_flops=muon))
+        assert said in page

@@ -168,12 +168,13 @@ def test_a_stage_s_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     found, way = study._stage(subject, Choices(), stage, schedule(config.stage2), ["base"])
     flops = describe(config, 3, 10).parts["base"].training_flops / 1010 * 100
     assert flops < 3 * 100 * describe(config, 3, 10).parts["base"].forward_flops
+    counted = subject.counted["base"]
     assert (way, found.ms, found.examples_per_second, found.micro_batch, found.peak_mib) == ("plain", 2000, 50, 7, 123)
     assert found.minutes == pytest.approx(11 * 2 / 60)
     assert found.share == pytest.approx(flops / 2 / 1e9 / subject.rate)
-    one, two = config.stage1, describe(SETTLING, 3, 10).parts["prior"]
-    subject = replace(subject, config=SETTLING, counted={"prior": two})
-    assert subject.flops("prior") == pytest.approx(3 * two.forward_flops) and one.settle == 0
+    subject = replace(subject, counted={"base": replace(counted, step_flops=round(flops) // 2)})
+    more, _ = study._stage(subject, Choices(), stage, schedule(config.stage2), ["base"])
+    assert more.share == pytest.approx(1.5 * found.share), "Muon's products are done once a step"
 
 
 def test_rates_and_parts_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

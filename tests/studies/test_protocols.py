@@ -1,6 +1,8 @@
 """Every cell of a comparison by hand: value, error, count and unit of each column of an invented run."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from report import sample_run
 from studies.test_compare import change, make
 from unilat.report.folder import read
+from unilat.results import Costs
+from unilat.studies import protocols
 from unilat.studies.compare import compare
 from unilat.studies.protocols import CHARTS, QUANTITIES
 
@@ -120,3 +124,14 @@ def test_invented_numbers_are_told_apart() -> None:
     tree = sample_run.metrics(0.3)
     change(tree, "bits.measured.value", 2.0)
     assert tree["bits"]["measured"]["value"] == 2.0
+
+
+def test_flops_without_muons_products_stand_apart() -> None:
+    """Kills: FLOPs of before December 2026 ranked beside such as count all; parameters are counted alike."""
+    costs = Costs(parameters={"base": 5}, training_flops={"base": 7.0})
+    both = (costs, replace(costs, muon_flops=None))
+    runs: list[Any] = [SimpleNamespace(results=SimpleNamespace(costs=one)) for one in both]
+    new, old = (protocols._cost(run, "training_flops", "all") for run in runs)
+    assert new is not None and old is not None and new.value == old.value == 7 and new.protocol != old.protocol
+    new, old = (protocols._cost(run, "parameters", "all") for run in runs)
+    assert new == old

@@ -3,14 +3,18 @@
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from unilat.nets import products
+from unilat.nets.inner import flops, is_inner, step_flops
 from unilat.training import checkpoint, muon
-from unilat.training.muon import RMS, Muon, _each, _together, flops, is_inner, orthogonal, shares
+from unilat.training.muon import RMS, Muon, _each, _together, orthogonal, shares
 from unilat.training.parallel import ALONE, World
 from unilat.training.state import State
 
@@ -153,6 +157,25 @@ def test_a_step_of_both_optimisers_by_hand() -> None:
         state.move(0.03)
     torch.testing.assert_close(inner.detach(), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other.detach(), before * (1 - 0.03 * 0.1) - 0.03, rtol=1e-4, atol=1e-5)
+
+
+def test_a_real_step_multiplies_as_much_as_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's counter beside a step of both optimisers: tall, wide and square matrices, a convolution, what is frozen
+    and what is Adam's. Kills: products left out, sides exchanged, a kernel's size forgotten, another number of quintics
+    and weights that do not move."""
+    monkeypatch.setattr(products, "onednn_is_faster", lambda: False)  # the counter passes by oneDNN's maps
+    net = nn.Sequential(
+        nn.Linear(64, 192), nn.Linear(192, 64), nn.Linear(70, 70), nn.Linear(300, 300), nn.Linear(9, 80)
+    )
+    net.append(nn.Conv2d(16, 96, 3))
+    net[3].requires_grad_(False)
+    state = State(replace(Toy().stage(), model=net), schedule(optimizer="muon"), 0, torch.device("cpu"))
+    for weight in state.trained:
+        weight.grad = torch.randn_like(weight)
+    with FlopCounterMode(display=False) as counter:
+        state.move(0.1)
+    by_hand = 6 * (2 * 64**2 * (2 * 192 + 64) + 70**2 * 210 + 96**2 * (2 * 144 + 96))
+    assert counter.get_total_flops() == step_flops(net) == by_hand
 
 
 def test_matrices_are_shared_out_by_their_cost() -> None:

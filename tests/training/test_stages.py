@@ -263,6 +263,22 @@ def test_stage_2_gives_the_engine_nats_per_dimension() -> None:
     assert torch.equal(same, loss) and told["levels"].shape == (2, 64) and not told["levels"].requires_grad
 
 
+def test_stage_2_draws_every_latent_anew_where_a_variance_is_learned() -> None:
+    """Its latents are mean + deviation · noise of the step's own key. Kills: one draw a picture for all of training, a
+    variance for a deviation, the mean alone, noise that z_t's is made of too, and a draw that a resumed step misses."""
+    torch.manual_seed(0)
+    model = Base(BaseConfig(vit=ViTConfig(channels=(16,), blocks=(1,), head_width=16)), 3, 2, 4, -10.0, 5.0)
+    moments, labels = torch.stack([torch.randn(6, 3, 2, 4), torch.rand(6, 3, 2, 4) + 0.5], 1), torch.arange(6) % 4
+    one = base_stage(model, torch.zeros(6, 3, 2, 4), labels, moments=moments)
+    rows, named = one.batch(torch.tensor([5, 2]))
+    assert torch.equal(rows, moments[[5, 2]]) and named.tolist() == [1, 2]
+    draws = Draws.keyed(0, 7, 0, 2)
+    z = rows[:, 0] + rows[:, 1] * draws.normal(rows[:, 0])
+    wanted = model.losses(z, named, draws)[0] / 24
+    torch.testing.assert_close(one.losses((rows, named), Draws.keyed(0, 7, 0, 2))[0], wanted)
+    assert torch.equal(*(one.losses((rows, named), Draws.keyed(0, 7, 0, 2))[0] for _ in range(2)))
+
+
 def test_the_schedule_is_the_configurations() -> None:
     """Kills: a setting that the engine never hears of."""
     for config in (CONFIG, Stage2Config(samples=300, batch=7, learning_rate=3e-4, warmup=11, decay=0.2, clip=0.5)):

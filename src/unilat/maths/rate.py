@@ -86,17 +86,49 @@ def rate_terms(
     return RateTerms(diffusion, terminal_kl(z, lambda_min), levels.lambda_t)
 
 
-def normal_kl(
-    z: Float[Tensor, "b *dims"], lambda_0: float, mean: Float[Tensor, "..."], std: Float[Tensor, "..."]
-) -> Float[Tensor, "b *dims"]:
-    """``KL[ N(alpha z, sigma²) || N(alpha mean, alpha² std² + sigma²) ]`` at lambda_0 per dimension, nats.
+def drawn_rate_terms(
+    z_t: Float[Tensor, "b *dims"],
+    z_hat: Float[Tensor, "b *dims"],
+    mean: Float[Tensor, "b *dims"],
+    log_variance: Float[Tensor, "b *dims"],
+    levels: Levels,
+    lambda_min: float,
+) -> RateTerms:
+    """The rate of latents drawn from ``N(mean, s²)``, the entropy of the draws taken off, from z diffused to z_t.
 
-    The rate of z_0 under a normal prior N(mean, std²) of z, in closed form: what a KL term counts. With mean 0 and
-    std 1 it is :func:`terminal_kl` at lambda_0.
+        ½ ∫ e^lambda E||E[z | z_t, x] - z_hat||² dlambda  +  KL[ N(alpha_1 mean, alpha_1² s² + sigma_1²) || N(0, 1) ]
+
+    with ``E[z | z_t, x] = mean + g (z_t / alpha - mean)``, ``g = s² e^lambda / (1 + s² e^lambda)``. As
+    ``E||z - z_hat||² = E||E[z | z_t, x] - z_hat||² + s² (1 - g)`` and ``½ ∫ e^lambda s² (1 - g) dlambda`` is
+    :func:`added_entropy` between the ends, its mean is that of :func:`rate_terms` less the entropy, number by number.
+    But neither term is negative, and nothing large has to cancel, which is what made single pictures noisy.
+    """
+    lambda_t = expand(levels.lambda_t, z_t)
+    gain = torch.sigmoid(log_variance + lambda_t)
+    known = mean + gain * (z_t * torch.rsqrt(torch.sigmoid(lambda_t)) - mean)
+    terms = rate_terms(known, z_hat, levels, lambda_min)
+    alpha_squared = 1.0 / (1.0 + math.exp(-lambda_min))
+    variance = alpha_squared * log_variance.exp() + 1.0 - alpha_squared
+    return replace(terms, terminal=0.5 * (alpha_squared * mean.square() + variance - 1.0 - variance.log()))
+
+
+def normal_kl(
+    z: Float[Tensor, "b *dims"],
+    lambda_0: float,
+    mean: Float[Tensor, "..."],
+    std: Float[Tensor, "..."],
+    log_variance: Float[Tensor, "b *dims"] | None = None,
+) -> Float[Tensor, "b *dims"]:
+    """``KL[ N(alpha z, alpha² s² + sigma²) || N(alpha mean, alpha² std² + sigma²) ]`` at lambda_0 per dimension, nats.
+
+    The rate of z_0 under a normal prior N(mean, std²) of z, in closed form: what a KL term counts. ``log_variance`` is
+    ``ln s²`` of a learned variance, around its mean ``z``; None is a point, s = 0, which with mean 0 and std 1 makes it
+    :func:`terminal_kl` at lambda_0.
     """
     noise = 1.0 / (1.0 + math.exp(lambda_0))
     variance = (1.0 - noise) * std.square() + noise
-    return 0.5 * (((1.0 - noise) * (z - mean).square() + noise) / variance - 1.0 + (variance / noise).log())
+    own = noise if log_variance is None else (1.0 - noise) * log_variance.exp() + noise
+    return 0.5 * (((1.0 - noise) * (z - mean).square() + own) / variance - 1.0 + (variance / own).log())
 
 
 def added_entropy(log_variance: Float[Tensor, "b *dims"], lambda_0: float) -> Float[Tensor, "b *dims"]:

@@ -59,9 +59,12 @@ class LatentSet:
     """Name and reason of each file of the source that could not be read."""
     converted: Mapping[str, int] = field(default_factory=dict)
     """How many signals were cropped, resized or otherwise converted."""
+    moments: Tensor | None = None
+    """Mean and standard deviation that each ``z`` was drawn with, float32 ``[N, 2, C, *grid]``: of a training set with
+    a learned variance, whose base model draws anew at every step; None for points, and where they were not kept."""
 
     def __post_init__(self) -> None:
-        for what in (self.bits, self.labels, self.names):
+        for what in (self.bits, self.labels, self.names, self.moments):
             if what is not None and len(what) != len(self.z):
                 raise ValueError(f"{len(self.z)} latents but {len(what)} bits, labels or names")
 
@@ -84,7 +87,8 @@ class LatentSet:
             )
         chosen = torch.arange(len(self))[rows if isinstance(rows, slice | Tensor) else list(rows)]
         names = None if self.names is None else tuple(self.names[index] for index in chosen.tolist())
-        return replace(self, z=self.z[chosen], bits=self.bits[chosen], labels=self.labels[chosen], names=names)
+        tensors = {name: tensor[chosen] for name, tensor in self.tensors().items()}
+        return replace(self, **tensors, names=names)
 
     def __iter__(self) -> Iterator[Latent]:
         return (self[index] for index in range(len(self)))
@@ -98,6 +102,11 @@ class LatentSet:
     def std(self) -> Tensor:
         """Standard deviation of each channel, ``[C]``."""
         return self.z.transpose(0, 1).flatten(1).std(1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What :meth:`save` writes, by name."""
+        found = {"z": self.z.contiguous(), "bits": self.bits.contiguous(), "labels": self.labels.contiguous()}
+        return found if self.moments is None else found | {"moments": self.moments.contiguous()}
 
     @property
     def bpp(self) -> Tensor:
@@ -120,8 +129,7 @@ class LatentSet:
             "skipped": json.dumps(self.skipped),
             "converted": json.dumps(dict(self.converted)),
         }
-        tensors = {"z": self.z.contiguous(), "bits": self.bits.contiguous(), "labels": self.labels.contiguous()}
-        write_safetensors(path, tensors, header)
+        write_safetensors(path, self.tensors(), header)
         return path
 
     @classmethod
@@ -143,6 +151,7 @@ class LatentSet:
                 encoder_sha256=header["encoder_sha256"],
                 pixels=int(header["pixels"]),
                 noisy={"true": True, "false": False}[header["noisy"]],
+                moments=tensors.get("moments"),
                 **_known(header),
             )
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:

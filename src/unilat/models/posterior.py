@@ -22,6 +22,14 @@ class Posterior:
             return self.mean
         return self.mean + torch.exp(0.5 * self.log_variance) * normal(self.mean)
 
+    def moments(self) -> Tensor | None:
+        """Mean and standard deviation ``[B, 2, C, *grid]``; None of a point."""
+        return None if self.log_variance is None else torch.stack([self.mean, (0.5 * self.log_variance).exp()], 1)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Posterior":
+        """The same with both tensors changed alike: rows taken, repeated, moved."""
+        return Posterior(change(self.mean), None if self.log_variance is None else change(self.log_variance))
+
     def entropy(self, lambda_0: float) -> Tensor | None:
         """What the learned variance adds to the entropy of z_0, nats per dimension; None for a point."""
         return None if self.log_variance is None else added_entropy(self.log_variance, lambda_0)

@@ -123,6 +123,8 @@ class LatentShards:
     std: Tensor
     """Standard deviation of each channel, ``[C]``."""
     seal: Seal
+    moments: Rows | None = None
+    """What each was drawn from, as :class:`~unilat.models.latents.LatentSet` has it; None where it was not kept."""
 
     def __len__(self) -> int:
         return len(self.z)
@@ -160,7 +162,7 @@ def write_shards(
             continue
         name = f"train-{len(shards):05}.safetensors"
         latents.save(folder / name)
-        sha256 = digest({"z": latents.z, "bits": latents.bits, "labels": latents.labels})
+        sha256 = digest(latents.tensors())
         mean, std = tuple(latents.mean.tolist()), tuple(latents.std.tolist())
         shards = (*shards, Shard(name=name, count=len(latents), sha256=sha256, mean=mean, std=std))
         _write(folder, seal, shards, per_shard, math.prod(latents.z.shape[2:]))
@@ -182,14 +184,15 @@ def open_shards(folder: Path, seal: Seal | None = None) -> LatentShards | None:
         _refuse_other(folder, index, seal)
     if index.count != index.seal.count:
         return None
-    bits, labels, parts = [], [], []
+    bits, labels, parts, moments = [], [], [], []
     for shard in index.shards:
         tensors, _ = read_safetensors(folder / shard.name)
         if digest(tensors) != shard.sha256 or len(tensors["bits"]) != shard.count:
             raise UserError(f"{folder / shard.name} is not the shard that was written: delete {folder} and go on")
         bits.append(tensors["bits"])
         labels.append(tensors["labels"])
-        parts.append(_mapped(folder / shard.name))
+        parts.append(_mapped(folder / shard.name, "z"))
+        moments += [_mapped(folder / shard.name, "moments")] if "moments" in tensors else []
     return LatentShards(
         z=Rows(parts, index.per_shard),
         bits=torch.cat(bits),
@@ -197,6 +200,7 @@ def open_shards(folder: Path, seal: Seal | None = None) -> LatentShards | None:
         mean=torch.tensor(index.mean),
         std=torch.tensor(index.std),
         seal=index.seal,
+        moments=Rows(moments, index.per_shard) if len(moments) == len(parts) else None,
     )
 
 
@@ -285,11 +289,11 @@ def _refuse_other(folder: Path, index: _Index, seal: Seal) -> None:
         )
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The tensor ``z`` of a safetensors file, memory-mapped."""
+def _mapped(path: Path, name: str) -> np.ndarray:
+    """The tensor ``name`` of a safetensors file, memory-mapped."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        entry = json.loads(file.read(length))["z"]
+        entry = json.loads(file.read(length))[name]
     if entry["dtype"] != "F32":
         raise UserError(f"{path} holds latents of type {entry['dtype']}, not float32: encode again")
     return np.memmap(path, "<f4", "r", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))

@@ -1,7 +1,7 @@
 """What a network costs, counted without memory on the meta device.
 
 FLOPs are those of linear maps, convolutions and attention (two a multiply-add), as the paper counts them (UL Sec. 5.1);
-training is three times the forward pass.
+training is three times the forward pass, and each step of Muon its own products (``nets/inner.py``).
 """
 
 import copy
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unilat.nets.condition import Condition
+from unilat.nets.inner import step_flops
 from unilat.nets.layers import TransformerBlock
 
 
@@ -25,10 +26,8 @@ class Cost:
     parameters: int
     forward_flops: int
     activation_bytes: int
-
-    def training_flops(self, examples: int) -> int:
-        """FLOPs of training on so many examples: three forward passes each."""
-        return 3 * self.forward_flops * examples
+    step_flops: int = 0
+    """FLOPs of the products of one step, where Muon takes it; AdamW has none."""
 
 
 def cost(net: nn.Module, *inputs: Tensor | Condition | None) -> Cost:
@@ -59,4 +58,5 @@ def cost(net: nn.Module, *inputs: Tensor | Condition | None) -> Cost:
         output = twin(*shapes)
     del output
     kept[0] = -sum(matrices)
-    return Cost(sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops(), sum(kept.values()))
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return Cost(parameters, counter.get_total_flops(), sum(kept.values()), step_flops(net))

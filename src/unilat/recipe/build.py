@@ -22,9 +22,19 @@ class PartCost:
     forward_flops: int
     """Of one example."""
     training_flops: int
-    """Of the whole training."""
+    """Of the whole training: ``example_flops`` of each example and ``step_flops`` of each step."""
     memory_mib: float
     """In training: activations of a batch; weights, gradients, two moments and the average."""
+    example_flops: int
+    """Of training on one example: three forward passes, of the tokens that training sees."""
+    step_flops: int
+    """Of the matrix products of one step of Muon, whatever the batch (``nets/inner.py``); 0 with AdamW."""
+    muon_flops: int
+    """Of those of all steps, which ``training_flops`` counts."""
+
+    def training(self, examples: int, batch: int) -> int:
+        """FLOPs of training on ``examples`` in steps of ``batch``."""
+        return self.example_flops * examples + self.step_flops * -(-examples // batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +96,11 @@ def describe(
     x = torch.empty(1, channels, *(configuration.FRAMES, *config.data.size)[-len(ae.encoder.patch) :], device="meta")
     z = torch.empty(1, ae.latent_channels, *configuration.latent_grid(config), device="meta")
     level, cond = torch.empty(1, device="meta"), Condition(torch.zeros(1, dtype=torch.int64)) if classes else None
-    costs: dict[str, tuple[Cost, int, int]] = {
-        "encoder": (cost(autoencoder.encoder, x), config.stage1.samples, config.stage1.batch),
-        "prior": (
-            cost(autoencoder.prior, z, level, None),
-            config.stage1.samples + config.stage1.settle,
-            config.stage1.batch,
-        ),
-        "decoder": (
-            cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
-            config.stage1.samples,
-            config.stage1.batch,
-        ),
-        "base": (cost(base.denoise, z, level, cond), config.stage2.samples, config.stage2.batch),
+    costs = {
+        "encoder": cost(autoencoder.encoder, x),
+        "prior": cost(autoencoder.prior, z, level, None),
+        "decoder": cost(autoencoder.decoder, x, level, autoencoder.condition(z)),
+        "base": cost(base.denoise, z, level, cond),
     }
     kept = torch.zeros(1, base.kept(z.shape[2:]), dtype=torch.int64, device="meta")
     trained = {"base": cost(base.denoise, z, level, cond, kept)} if config.base.token_dropping else {}
@@ -106,14 +108,24 @@ def describe(
         del costs["prior"]
     if config.evaluation.sample_from == "prior":
         del costs["base"]
-    parts = {
-        name: PartCost(
-            parameters=one.parameters,
-            forward_flops=one.forward_flops,
-            training_flops=trained.get(name, one).training_flops(samples),
-            memory_mib=(trained.get(name, one).activation_bytes * batch + 20 * one.parameters) / 2**20,
-        )
-        for name, (one, samples, batch) in costs.items()
-    }
+    parts = {name: _part(config, name, one, trained.get(name, one)) for name, one in costs.items()}
     capacity = configuration.capacity(config)
     return Description(latent=tuple(z.shape[1:]), picture=tuple(x.shape[1:]), capacity_bpp=capacity, parts=parts)
+
+
+def _part(config: RunConfig, name: str, whole: Cost, trained: Cost) -> PartCost:
+    """What a network costs, given it as it is sampled with and as it is trained."""
+    one, two = config.stage1, config.stage2
+    stage = two if name == "base" else one
+    settled = one.settle if name == "prior" else 0
+    each, step = 3 * trained.forward_flops, trained.step_flops * (stage.optimizer == "muon")
+    muon = step * (-(-stage.samples // stage.batch) + -(-settled // one.settle_batch))
+    return PartCost(
+        parameters=whole.parameters,
+        forward_flops=whole.forward_flops,
+        training_flops=each * (stage.samples + settled) + muon,
+        memory_mib=(trained.activation_bytes * stage.batch + 20 * whole.parameters) / 2**20,
+        example_flops=each,
+        step_flops=step,
+        muon_flops=muon,
+    )

@@ -41,15 +41,14 @@ def predicted(config: RunConfig, channels: int | None = None, room: float = ROOM
     """``stage1``, ``prior`` where it settles, ``stage2``: what they will need where ``room`` GiB can be had."""
     parts, plan = describe(config, channels).parts, config.stage1
     networks = [name for name in ("encoder", "prior", "decoder") if name in parts]
-    flops = {name: parts[name].training_flops for name in parts}
-    settled = flops.get("prior", 0.0) * plan.settle / (plan.settle + plan.samples)
-    stages = {"stage1": (networks, plan.batch, sum(flops[name] for name in networks) - settled)}
-    if settled:
-        stages["prior"] = (["prior"], plan.settle_batch, settled)
+    stages = {"stage1": (networks, plan.batch, plan.samples)}
+    if plan.settle and "prior" in parts:
+        stages["prior"] = (["prior"], plan.settle_batch, plan.settle)
     if config.stage2.samples and "base" in parts:
-        stages["stage2"] = (["base"], config.stage2.batch, flops["base"])
+        stages["stage2"] = (["base"], config.stage2.batch, config.stage2.samples)
     found = {}
-    for stage, (names, batch, work) in stages.items():
+    for stage, (names, batch, samples) in stages.items():
+        work = sum(parts[name].training(samples, batch) for name in names)
         trained = sum(parts[name].parameters for name in names)
         fixed = STATE * trained / GIB + (WORKSPACES if "encoder" in names else 0.0)
         each = KEPT * sum(_kept(config, name, parts[name]) for name in names) / GIB

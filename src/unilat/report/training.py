@@ -181,6 +181,12 @@ def _phases(phases: Sequence[Phase]) -> str:
     return how(esc(f"{duration(total)} in all{most}. Beside each phase: its time, and its peak of memory.")) + drawn
 
 
+def _muon(spent_on: Costs) -> str:
+    """How many of the FLOPs are products of Muon's steps; a full stop where none are."""
+    of_muon, all_of_it = sum((spent_on.muon_flops or {}).values()), sum(spent_on.training_flops.values())
+    return f", and {of_muon / all_of_it:.0%} are products of Muon's steps." if of_muon and all_of_it else "."
+
+
 def _parts(spent_on: Costs) -> str:
     parameters, work = spent_on.parameters, spent_on.training_flops
     names = list(dict.fromkeys([*PARTS, *parameters, *work]))
@@ -199,7 +205,10 @@ def _parts(spent_on: Costs) -> str:
     return (
         '<table><thead><tr><th scope="col">part</th><th scope="col" class="n">parameters</th>'
         f'<th scope="col" class="n">FLOPs of training</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        + how("FLOPs of linear layers, convolutions and attention; a training step counts as three forward passes.")
+        + how(
+            "FLOPs of linear layers, convolutions and attention; a training step counts as three forward passes"
+            + (", without the products of Muon's steps." if spent_on.muon_flops is None else _muon(spent_on))
+        )
     )
 
 

@@ -1,5 +1,6 @@
 """What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unilat import results
 from unilat.files import writable, write_safetensors
-from unilat.maths.rate import LN2, RateTerms
+from unilat.maths.rate import LN2
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
@@ -26,7 +27,7 @@ from unilat.run.given import PictureSet
 from unilat.run.making import making, mismatches
 from unilat.run.outcome import grey_psnr, judged
 from unilat.run.parts import read_pictures, rows_of
-from unilat.run.rate import measure_rate
+from unilat.run.rate import latent_nats, measure_rate, nats_of
 from unilat.run.records import Unkept
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
@@ -227,15 +228,18 @@ def chosen(rows: Tensor, wanted: int) -> Tensor:
 def bound(run: Run, under: str = "under the run's prior") -> str:
     """The protocol of bits: what they bound, and at how many noise levels they were measured."""
     levels = run.config.evaluation.rate_levels
+    if run.config.autoencoder.price == "normal" and under == "under the run's prior":
+        return "upper bound on what a latent tells of its picture, its KL divergence to N(0, I) in closed form"
     return f"upper bound on what a latent tells of its picture, {under}, {levels} noise levels a picture"
 
 
 def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> Bits:
     """Held-out rate with its error, its map over the latent grid and its curve over noise levels."""
     ae, levels = run.config.autoencoder, run.config.evaluation.rate_levels
-    z, entropy = run.encoded(test)
-    estimates = run.rate(z, levels, entropy=entropy)
-    bits = torch.stack([terms.nats() for terms in estimates]).mean(0) / LN2
+    z, posterior = run.encoded(test)
+    estimates = run.rate(z, levels, posterior=posterior)
+    closed = ae.price == "normal"
+    bits = (latent_nats(ae, z, estimates, posterior) if closed else nats_of(estimates, posterior)) / LN2
     edges = torch.linspace(ae.lambda_min, ae.lambda_0, CURVE_BINS + 1)
     arrays["curve_edges"] = edges
     arrays["curve_bits"] = torch.stack([terms.curve(edges) for terms in estimates]).mean(0) / LN2
@@ -244,9 +248,11 @@ def _bits(run: Run, test: Tensor, arrays: dict[str, Tensor]) -> Bits:
     )
     dimensions = torch.stack([terms.dimension_map() for terms in estimates]).mean(0) / LN2
     arrays["bit_map"], arrays["channel_bits"] = dimensions.sum(0), dimensions.flatten(1).sum(1)
-    shown = z[:SHOWN].repeat_interleave(64, 0)
-    shown_entropy = None if entropy is None else entropy[:SHOWN].repeat_interleave(64, 0)
-    each: RateTerms = run.rate(shown, 1, entropy=shown_entropy)[0]
+
+    def repeated(rows: Tensor) -> Tensor:
+        return rows[:SHOWN].repeat_interleave(64, 0)
+
+    each = run.rate(repeated(z), 1, posterior=posterior and posterior.each(repeated))[0]
     arrays["bit_maps"] = (each.diffusion + each.terminal).unflatten(0, (-1, 64)).mean(1).sum(1) / LN2
     arrays["bits_each"] = arrays["bit_maps"].flatten(1).sum(1)
     measured = average(bits / run.kind.units, f"bits per {run.kind.unit}", bound(run))
@@ -260,12 +266,13 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
     """
     base = run.base
     assert base is not None
-    z, entropy = run.encoded(test)
+    z, posterior = run.encoded(test)
     table, count = run.autoencoder.rate_levels.table, run.config.evaluation.rate_levels
     cond = base.unlabelled(len(z)) if labels is None else base.condition(classes.known(run.data, labels))
     least, device, world = base.lambda_min, run.device, run.world
-    found = measure_rate(z, base.denoise, table, least, levels=count, seed=1, device=device, cond=cond, world=world)
-    nats = torch.stack([terms.less(entropy).nats() for terms in found]).mean(0)
+    given = functools.partial(measure_rate, cond=cond, posterior=posterior, device=device, world=world)
+    found = given(z, base.denoise, table, least, levels=count, seed=1)
+    nats = nats_of(found, posterior)
     under = "under the base model" + (" as it was before it was distilled" if run.few_base else "")
     return average(nats / LN2 / run.kind.units, f"bits per {run.kind.unit}", bound(run, under))
 
@@ -373,4 +380,5 @@ def _costs(run: Run, begun: float) -> Costs:
         parameters={name: part.parameters for name, part in parts.items()},
         training_flops={name: part.training_flops for name, part in parts.items()},
         phases=tuple(phases.values()),
+        muon_flops={name: part.muon_flops for name, part in parts.items() if part.muon_flops},
     )

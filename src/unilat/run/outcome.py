@@ -65,6 +65,8 @@ def _diverged(bits: Bits, base_bits: Number | None, reached: Number, grey: float
 
 def _why(wanted: float, found: float, header: Mapping[str, str]) -> str:
     """Why bits were missed, and what to do."""
+    if "scale" not in header and "calibration_bpp" in header:
+        return f"the pictures set aside carry {header['calibration_bpp']}, to N(0, I); raise stage1.samples"
     if "scale" not in header:
         return "no pictures could be set aside to trim the latents' scale by; take more pictures"
     aside, scale = float(header.get("calibration_bpp", "nan")), float(header["scale"])

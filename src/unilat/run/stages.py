@@ -216,12 +216,14 @@ class AutoencoderStage:
         Bisection on ln scale within ``reach``, the same noise each time; where that ends at ``reach``, once more from
         there on, up to :data:`FARTHEST`. The controller leaves little to do: it cannot follow the last of the learning
         rate's fall, or the first of a short run; where the prior was settled, the bits that this saved come back as
-        less noise. Returns the rate before and after, and the scale.
+        less noise. Returns the rate before and after, and the scale. Of a normal price nothing moves.
         """
         target = self.config.target_bpp
         if target is None or not len(self.calibration):
             return {}
         before = after = self.calibration_rate(model, 8, 0)
+        if model.config.price == "normal":
+            return {"calibration_bpp": before}  # the price is against N(0, I), whatever the latents' scale
         low, high, now, edge = -reach, reach, 0.0, reach
         while True:
             last = abs(after - target)
@@ -271,15 +273,24 @@ def mirrored(x: Tensor, draws: Draws) -> Tensor:
     return torch.where(chosen[:, None, None, None], x.flip(-1), x)
 
 
-def base_stage(model: Base, z: Tensor | Rows, labels: Tensor, levels: Literal["learned", "fixed"] = "fixed") -> Stage:
+def base_stage(
+    model: Base,
+    z: Tensor | Rows,
+    labels: Tensor,
+    levels: Literal["learned", "fixed"] = "fixed",
+    moments: Tensor | Rows | None = None,
+) -> Stage:
     """Stage 2 on clean latents ``[N, C, h, w]`` and labels ``[N]``; noise is drawn afresh down to λ₀.
 
+    ``moments [N, 2, C, h, w]``: mean and standard deviation of each latent, which is then drawn afresh too, at every
+    step, as latent diffusion does; ``z`` gives its shape alone.
     The loss is the weighted one in nats per latent dimension.
     """
     dimensions = math.prod(z.shape[1:])
 
     def losses(batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, lambda_t = model.losses(batch[0], batch[1], draws)
+        z = batch[0] if moments is None else batch[0][:, 0] + batch[0][:, 1] * draws.normal(batch[0][:, 0])
+        loss, lambda_t = model.losses(z, batch[1], draws)
         return loss / dimensions, {"levels": model.levels.observe(lambda_t, loss)} if levels == "learned" else {}
 
     @contextlib.contextmanager
@@ -292,7 +303,7 @@ def base_stage(model: Base, z: Tensor | Rows, labels: Tensor, levels: Literal["l
         hold=hold,
         model=model,
         count=len(z),
-        batch=lambda indices: (z[indices], labels[indices]),
+        batch=lambda indices: ((z if moments is None else moments)[indices], labels[indices]),
         losses=losses,
         observe=lambda sums: model.levels.learn(sums["levels"]),
     )

@@ -37,6 +37,7 @@ from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.phases import phase
+from unilat.run.rate import latent_nats
 from unilat.run.records import Note, OnStep, ignore
 from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
@@ -264,11 +265,12 @@ def _stage1(
     calibration = rows_of(pictures, indices[1], indices[1])
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     counted = describe(config, images.shape[1]).parts
-    flops = sum(counted[part].training_flops for part in ("encoder", "prior", "decoder") if part in counted)
+    seen, each = config.stage1.samples, config.stage1.batch
+    flops = sum(counted[part].training(seen, each) for part in ("encoder", "prior", "decoder") if part in counted)
     named = replace(stage.stage(), names=lambda some: names_of(pictures, indices[0][some]))
     samples = _fit(named, schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
-        flops = counted["prior"].training_flops * config.stage1.settle / (config.stage1.settle + samples)
+        flops = counted["prior"].training(config.stage1.settle, config.stage1.settle_batch)
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
@@ -349,11 +351,12 @@ def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tel
     def make(first: int, last: int) -> LatentSet:
         tell(Note(f"encoding {last - first} pictures of {len(train_indices)}"))
         rows = train_indices[first:last]
-        z, entropy = run.encoded(rows_of(pictures, rows, train_indices), start=first)
-        bits = run.rate(z, 1, first, entropy)[0].nats() / LN2
+        z, posterior = run.encoded(rows_of(pictures, rows, train_indices), start=first)
+        bits = latent_nats(run.config.autoencoder, z, run.rate(z, 1, first, posterior), posterior) / LN2
         names = names_of(pictures, rows)
         origin = (seal.lambda_0, seal.encoder_sha256, seal.pixels)
-        return LatentSet(z, bits, pictures.labels[rows], *origin, names=names, classes=pictures.classes)
+        found = LatentSet(z, bits, pictures.labels[rows], *origin, names=names, classes=pictures.classes)
+        return found if posterior is None else replace(found, moments=posterior.moments())
 
     return write_shards(folder, seal, make, writes=first, wait=run.world.meet)
 
@@ -373,7 +376,9 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
         torch.manual_seed(key(config.seed, "stage2"))
         model = build_base(config, list(data.classes), latents.mean, latents.std.clamp_min(0.01), data.table)
     model.begin(*_spread(latents))
-    stage = base_stage(model, latents.z, latents.labels, config.stage2.levels)
+    if config.autoencoder.learned_variance and latents.moments is None:
+        how.tell(Note("these latents were encoded by an earlier unilat: one draw a picture for all of stage 2"))
+    stage = base_stage(model, latents.z, latents.labels, config.stage2.levels, latents.moments)
     counted = describe(config, 3, len(data.classes), data.table).parts
     flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)

@@ -27,6 +27,7 @@ from unilat.maths.rate import LN2, RateTerms
 from unilat.models.base import Base, prior_as_base
 from unilat.models.few_steps import FewSteps
 from unilat.models.latents import LatentSet, fingerprint
+from unilat.models.posterior import Posterior
 from unilat.recipe import config as configuration
 from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig
@@ -37,7 +38,7 @@ from unilat.run.classes import Label
 from unilat.run.folder import RunFolder
 from unilat.run.given import PictureSet, read
 from unilat.run.parts import split_pictures
-from unilat.run.rate import encode_images, generators, in_batches, measure_rate, noise_of
+from unilat.run.rate import encode_images, generators, in_batches, latent_nats, measure_rate, noise_of
 from unilat.signals import Image, Pictures, held_out_fit
 from unilat.signals.stream import Streamed
 from unilat.training.machine import pick_device
@@ -162,32 +163,30 @@ class Run:
         """Clean latents of uint8 pictures, on the CPU: ``E(x)``, or a draw where the encoder learned a variance."""
         return self.encoded(images)[0]
 
-    def encoded(self, images: Tensor, seed: int = 0, start: int = 0) -> tuple[Tensor, Tensor | None]:
-        """:meth:`latents`, and the entropy in nats that a learned variance adds to each of their numbers, or None.
+    def encoded(self, images: Tensor, seed: int = 0, start: int = 0) -> tuple[Tensor, Posterior | None]:
+        """:meth:`latents`, and what they were drawn from where the encoder learned a variance, or None.
 
         ``start``: number of the first picture in its set, on which draws depend.
         """
-        ae = self.config.autoencoder
-        return encode_images(
-            self.autoencoder, images, ae.lambda_0, device=self.device, seed=seed, start=start, world=self.world
-        )
+        return encode_images(self.autoencoder, images, device=self.device, seed=seed, start=start, world=self.world)
 
-    def rate(self, z: Tensor, levels: int, seed: int = 0, entropy: Tensor | None = None) -> list[RateTerms]:
+    def rate(self, z: Tensor, levels: int, seed: int = 0, posterior: Posterior | None = None) -> list[RateTerms]:
         """``levels`` independent estimates of the rate of all of ``z``, noise levels spread evenly over the set.
 
-        ``entropy``: of latents with a learned variance, as :meth:`encoded` returns it.
+        ``posterior``: of latents with a learned variance, as :meth:`encoded` returns it; the entropy of their draws is
+        taken off.
         """
         table, lambda_min = self.autoencoder.rate_levels.table, self.config.autoencoder.lambda_min
         prior, device, world = self.autoencoder.prior, self.device, self.world
-        found = measure_rate(z, prior, table, lambda_min, levels=levels, seed=seed, device=device, world=world)
-        return [terms.less(entropy) for terms in found]
+        given = functools.partial(measure_rate, device=device, posterior=posterior, world=world)
+        return given(z, prior, table, lambda_min, levels=levels, seed=seed)
 
     def encode(self, source: Source, seed: int = 0) -> LatentSet:
         """Latents with the bits, the name and the class of each picture; :meth:`read` takes the source."""
         found = self.read(source)
-        z, entropy = self.encoded(found.images, seed)
-        estimates = self.rate(z, self.config.evaluation.rate_levels, seed, entropy)
-        nats = torch.stack([terms.nats() for terms in estimates]).mean(0)
+        z, posterior = self.encoded(found.images, seed)
+        estimates = self.rate(z, self.config.evaluation.rate_levels, seed, posterior)
+        nats = latent_nats(self.config.autoencoder, z, estimates, posterior)
         return self._latents(z, nats / LN2, found)
 
     def _latents(self, z: Tensor, bits: Tensor, found: PictureSet) -> LatentSet:

@@ -5,6 +5,7 @@ and the plain one, then each network alone, and a matrix product beside them:
 
     share = training FLOPs of a step / its seconds / (FLOPs a second of the matrix product)
 
+A step's FLOPs are all that it does, three forward passes and Muon's products; a network alone takes no step.
 Where a batch is split into k > 2 micro-batches, steps of one and of two are timed: t₁ + (k − 1)(t₂ − t₁).
 """
 
@@ -137,12 +138,6 @@ class _Subject:
         """Of a latent."""
         return (self.config.autoencoder.latent_channels, *configuration.latent_grid(self.config))
 
-    def flops(self, network: str) -> float:
-        """Of training it on one example."""
-        one, two = self.config.stage1, self.config.stage2
-        seen = two.samples if network == "base" else one.samples + one.settle * (network == "prior")
-        return self.counted[network].training_flops / seen
-
 
 def bench(
     config: RunConfig,
@@ -227,9 +222,10 @@ def _stage(
     subject: _Subject, choices: Choices, stage: Stage, plan: Schedule, networks: list[str]
 ) -> tuple[StageTime, str]:
     """A stage's steps where ``networks`` train in it, and the way they are computed."""
-    place, flops = subject.place, sum(subject.flops(name) for name in networks)
-    compiled, _ = compiles(choices, flops * plan.samples, place)
-    capture, _ = captures(choices, stage, plan, flops * plan.samples, place)
+    place, counted = subject.place, [subject.counted[name] for name in networks]
+    flops = sum(part.training(plan.samples, plan.batch) for part in counted)
+    compiled, _ = compiles(choices, flops, place)
+    capture, _ = captures(choices, stage, plan, flops, place)
     forget_peak(place)
     with applied(stage.model, choices, compiled, place):
         ways = [way for way in told(stage.model).split(", ") if way != "products by oneDNN"]
@@ -239,7 +235,7 @@ def _stage(
         ms=1e3 * step,
         examples_per_second=plan.batch / step,
         minutes=math.ceil(plan.samples / plan.batch) * step / 60,
-        share=flops * plan.batch / 1e9 / step / subject.rate,
+        share=sum(part.training(plan.batch, plan.batch) for part in counted) / 1e9 / step / subject.rate,
         micro_batch=micro,
         peak_mib=peak(place),
     ), ", ".join(ways) or "plain"

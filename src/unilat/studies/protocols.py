@@ -140,14 +140,16 @@ def _classifier(run: Contents, key: str) -> Compared | None:
 
 
 def _cost(run: Contents, tree: str, part: str) -> Compared | None:
-    """Counted, not measured, by the same rule in every run: no protocol but the rule."""
+    """Counted, not measured, by one rule; but results of before leave out the products of Muon's steps."""
     if run.results is None:
         return None
     costs = run.results.costs
     values = costs.parameters if tree == "parameters" else costs.training_flops
     known = [value for one in values.values() if (value := finite(one)) is not None]
     value = (sum(known) if known else None) if part == "all" else finite(values.get(part))
-    return None if value is None else Compared(value, None, None, {})
+    counted = "counted" if costs.muon_flops is not None else "left out, as before December 2026"
+    rule: Parts = {"products of Muon's steps": counted} if tree == "training_flops" else {}
+    return None if value is None else Compared(value, None, None, rule)
 
 
 def _minutes(run: Contents, phase: str) -> Compared | None:

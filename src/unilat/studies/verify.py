@@ -62,7 +62,8 @@ def verify_run(run: Run, samples: int = 48_000, seed: int = 0, tell: OnStep = ig
     pictures = own_pictures(run)
     train_indices, _, test_indices = run.split(pictures)
     images = rows_of(pictures, test_indices, test_indices)
-    held = HeldOut(*run.encoded(images[chosen(distinct(images), run.config.evaluation.pictures)]))
+    z, posterior = run.encoded(images[chosen(distinct(images), run.config.evaluation.pictures)])
+    held = HeldOut(z, None if posterior is None else posterior.entropy(run.config.autoencoder.lambda_0))
     tell(Note(f"measuring {len(held.z)} held-out pictures with {SEEDS} other seeds"))
     others, reported, placing = _noise(run, held, seed)
     latents = _training_latents(run, pictures, train_indices)
@@ -166,7 +167,7 @@ def _reported(run: Run, held: HeldOut) -> float:
         told = run.results.bits
         if told.n == len(held.z) and told.protocol in ("", bound(run)):  # "": of before November 2026
             return told.value
-    found = run.rate(held.z, run.config.evaluation.rate_levels, entropy=held.entropy)
+    found = [terms.less(held.entropy) for terms in run.rate(held.z, run.config.evaluation.rate_levels)]
     return float(torch.stack([terms.nats().double().mean() for terms in found]).mean()) / (LN2 * run.pixels)
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unilat.nets.inner import LEAST, flops
 from unilat.nets.products import one_by_one, product
 from unilat.training.parallel import ALONE, World, cuts
 
@@ -31,16 +32,8 @@ RMS = 0.8
 """ρ: root mean square of a step over the learning rate."""
 MOMENTUM = 0.95
 """μ."""
-LEAST = 64
-"""Smaller side that makes a weight an inner matrix; first, last and embedding layers of narrow signals stay Adam's."""
-
 SMALL = 2**14
 """Numbers of a matrix up to which a product of all of a stack is as fast as one by one, and many calls less."""
-
-
-def is_inner(weight: Tensor) -> bool:
-    """Whether ``weight`` is for Muon: two or more axes, and as a matrix ``LEAST`` or more rows and columns."""
-    return weight.dim() > 1 and min(weight.shape[0], weight[0].numel()) >= LEAST
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
@@ -81,12 +74,6 @@ def _each(x: Tensor) -> Tensor:
             moved.append(torch.lerp(one, product(inner, one.transpose(0, 1)), both / (a + both)))
         matrices, scale = moved, scale * (a + both)
     return torch.cat(list(matrices)).mul_(scale).view(x.shape)
-
-
-def flops(rows: int, columns: int) -> float:
-    """Of :func:`orthogonal` of one matrix: three products a quintic, ``6 · n² (2 m + n)`` with n ≤ m its sides."""
-    least, most = min(rows, columns), max(rows, columns)
-    return 2.0 * len(QUINTICS) * least**2 * (2 * most + least)
 
 
 def shares(stacks: Sequence[Sequence[int]], size: int) -> list[list[int]]:

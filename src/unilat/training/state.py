@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from unilat.nets.inner import is_inner
 from unilat.training import checkpoint
 from unilat.training.ema import EMA
 from unilat.training.fast import told
 from unilat.training.flat import Flat, Whole
 from unilat.training.guard import Guard
 from unilat.training.longer import lengthened
-from unilat.training.muon import is_inner
 from unilat.training.parallel import ALONE, World
 from unilat.training.plan import Schedule, Stage
 from unilat.types import UserError
