@@ -16,7 +16,20 @@ Importing the package touches no file, device or optional package; torch itself 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["LatentSet", "Note", "Run", "Step", "Stopped", "UserError", "audit", "describe", "evaluate", "load", "train"]
+__all__ = [
+    "LatentSet",
+    "Note",
+    "Run",
+    "Step",
+    "Stopped",
+    "UserError",
+    "audit",
+    "describe",
+    "evaluate",
+    "load",
+    "sweep",
+    "train",
+]
 
 if TYPE_CHECKING:
     from unilat.models.latents import LatentSet
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
     from unilat.run.records import Note, Stopped
     from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
+    from unilat.studies.sweep import sweep
     from unilat.training.records import Step
     from unilat.types import UserError
 
@@ -40,6 +54,7 @@ _HOMES = {
     "describe": "recipe.build",
     "evaluate": "run.evaluate",
     "load": "run.trained",
+    "sweep": "studies.sweep",
     "train": "run.begin",
 }
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
-from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Verify
+from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -355,6 +355,7 @@ class Report:
 
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
+    "sweep": Sweep,
     "sample": Sample,
     "reconstruct": Reconstruct,
     "encode": Encode,

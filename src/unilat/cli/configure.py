@@ -128,7 +128,8 @@ class ConfiguredTrain:
 
 
 def parse_train(words: Sequence[str]) -> ConfiguredTrain:
-    """Read the words after ``unilat train``; mistakes and ``--help-config`` end in SystemExit after their message."""
+    """Read the words after ``unilat train``, or those of a sweep that are its runs'; mistakes and ``--help-config`` end
+    in SystemExit after their message."""
     if _HELP_CONFIG in words:
         rest = [word for word in words if word != _HELP_CONFIG]
         start = _start(_options(_parse(["DATA", *rest], RunConfig())))

@@ -17,7 +17,21 @@ SHORT = {
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
-_SAME = ("base", "channels", "features", "guidance", "limit", "out", "pictures", "preset", "samples", "size", "steps")
+_SAME = (
+    "base",
+    "channels",
+    "features",
+    "grid",
+    "guidance",
+    "limit",
+    "out",
+    "pictures",
+    "preset",
+    "samples",
+    "seeds",
+    "size",
+    "steps",
+)
 _SAME += ("teacher_steps", "truth", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},

@@ -40,6 +40,10 @@ def parse(words: Sequence[str]) -> Command:
         from unilat.cli.configure import parse_train
 
         return parse_train(rest)
+    if name == "sweep":
+        from unilat.cli.sweep import parse_sweep
+
+        return parse_sweep(rest)
     return tyro.cli(options, prog=f"unilat {name}", args=rest, config=MARKERS)
 
 

@@ -54,6 +54,13 @@ def for_audit(out: Path) -> Path:
     return out
 
 
+def for_sweep(out: Path, data: str) -> Path:
+    """``out`` as the folder of a sweep of ``data``: new, empty, or begun by one, which the sweep itself looks at."""
+    _among(out, [data])
+    _for_folder(out)
+    return out
+
+
 def left_of_before(folder: Path, names: list[str]) -> list[str]:
     """Pictures in ``folder`` that would stay among those that are written under ``names``."""
     return sorted({path.name for path in folder.glob("*") if path.suffix.lower() in _PICTURES} - set(names))

@@ -161,6 +161,45 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Train one run for each wanted bits, latent grid and size of the base model; see what is efficient.
+
+        unilat sweep photos/ --target-bpp 0.05,0.1,0.2 --base small,medium --out sweeps/photos
+        unilat sweep fashion-mnist --target-bpp 0.1,0.2 --grid 8x8x8,16x16x2 --seeds 2 --out sweeps/f
+        unilat sweep photos/ --target-bpp 0.1,0.2 --size 64 --out sweeps/photos --dry-run
+
+    Every run has an ordinary run folder in FOLDER. Runs of equal bits, grid and seed share one
+    autoencoder and its latents. FOLDER/sweep.html, written anew after each run, shows bits against
+    PSNR, reconstruction and generation distance for each base model, and which runs no other beats
+    in training FLOPs and distance. The same command again goes on where it stopped, and bits, grids,
+    sizes and seeds may be added. A run that diverges is marked, and the others go on.
+
+    All other options of `unilat train` (--size, --preset, --stage1.samples, --seed, ...) go for every
+    run."""
+
+    data: Positional[Annotated[str, arg(metavar="DATA")]]
+    """The pictures, as for `unilat train`."""
+    target_bpp: Annotated[str, arg(aliases=["--bpp"], metavar="BITS,BITS")]
+    """Wanted bits per pixel, separated by commas."""
+    base: Annotated[str, arg(metavar="NAME,NAME")] = "small"
+    """Sizes of the base model: tiny, small, medium, large. small is the preset's own, the others need
+    about 1/4, 3 and 8 times its FLOPs."""
+    grid: Annotated[str, arg(metavar="HxWxC,HxWxC")] = ""
+    """Height x width x channels of a latent, 8x8x8,16x16x2. By default the preset's own."""
+    seeds: Annotated[int, arg(metavar="N")] = 1
+    """Runs of everything, with seeds counted from --seed on."""
+    out: Annotated[DisallowNone[Path | None], arg(metavar="FOLDER")] = None
+    """Folder to write or to go on with."""
+    dry_run: bool = False
+    """Print every run's parameters, FLOPs and estimated minutes, and stop. The first run's steps are timed."""
+    json: Json = False
+
+    def execute(self) -> None:
+        """Only what ``--help`` shows; :mod:`unilat.cli.sweep` reads the options of its runs too and executes them."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor:
     """Tell what is whole of a run folder or of pictures, what is not, and what to do.
 

@@ -40,7 +40,7 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     for judge in results.judged:
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
         rows.append((f"samples named rightly{'' if judge.of == 'class' else f', {judge.of}'}", "", *shares))
-    text = _align(rows)
+    text = align(rows)
     if results.making:
         text += f"\nmade with {results.making.line}"
     costs = _costs(results.costs)
@@ -63,7 +63,7 @@ def description_table(description: Description) -> str:
         rows.append((name, *(_amount(column, getattr(part, column)) for column in columns)))
     picture, latent = ("×".join(map(str, shape)) for shape in (description.picture, description.latent))
     capacity = f"{description.capacity_bpp:.3g} bits per pixel"
-    return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{_align(rows)}"
+    return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{align(rows)}"
 
 
 def oracle_table(found: Suite) -> str:
@@ -75,7 +75,7 @@ def oracle_table(found: Suite) -> str:
         rows.append((row.what, *numbers, *shares, "holds" if row.holds else "FAILS"))
     passed = sum(row.holds for row in found.rows)
     last = f"{found.unit}; {passed} of {len(found.rows)} hold, {found.seconds:.0f} seconds"
-    return f"{_align(rows)}\n\n{last}"
+    return f"{align(rows)}\n\n{last}"
 
 
 def verify_table(found: Verification) -> str:
@@ -96,7 +96,7 @@ def verify_table(found: Verification) -> str:
     allowed = f"at most {slack.limit:.0%}"
     noise = "–" if slack.stderr is None else f"{slack.stderr:.2%}"
     rows.append(("slack", f"{slack.value:.2%}", noise, allowed, verdict(slack.holds)))
-    return "\n".join([_align(rows), "", *found.words])
+    return "\n".join([align(rows), "", *found.words])
 
 
 PHASES = {"stage1": "stage 1", "prior": "the prior alone", "stage2": "stage 2"}
@@ -113,7 +113,7 @@ def bench_table(found: Timing) -> str:
         f"thread{'' if threads == 1 else 's'} of {found.machine.device}"
     )
     chosen = "as chosen: " + ("the plain way, float32" if found.plain is None else found.chosen.name)
-    texts = [_align(rows), _phases_table(chosen, found.chosen, found.trained)]
+    texts = [align(rows), _phases_table(chosen, found.chosen, found.trained)]
     if found.plain is not None:
         texts.append(_phases_table("the plain way, float32", found.plain, found.trained))
     return "\n\n".join([*texts, last])
@@ -130,7 +130,7 @@ def _phases_table(title: str, way: Way, trained: int) -> str:
         rows.append((PHASES[name], *numbers, *memory))
     rows.append(("evaluate", *[""] * 5, f"{way.evaluate_minutes:.1f}"))
     rows.append(("in all", *[""] * 5, f"{way.minutes:.1f}"))
-    return _align(rows)
+    return align(rows)
 
 
 def comparison_table(table: Comparison) -> str:
@@ -147,7 +147,7 @@ def comparison_table(table: Comparison) -> str:
     if table.differences:
         rows = [("set differently", *names)]
         rows += [(name, *map(str, values)) for name, values in table.differences.items()]
-        texts.append(_align(rows))
+        texts.append(align(rows))
     if table.page is not None:
         texts.append(f"page: {table.page}")
     return "\n\n".join(texts)
@@ -160,7 +160,7 @@ def _columned(columns: Sequence[Column], names: Sequence[str]) -> list[str]:
         part = columns[start : start + 5]
         rows: list[Sequence[str]] = [("run", *(_headed(column) for column in part))]
         rows += [(name, *(_compared(one, one.values[index]) for one in part)) for index, name in enumerate(names)]
-        texts.append(_align(rows))
+        texts.append(align(rows))
     return texts
 
 
@@ -184,7 +184,7 @@ def _costs(costs: Costs) -> str:
         return ""
     rows: list[Sequence[str]] = [("part", "parameters", "training FLOPs")]
     rows += [(name, _amount("parameters", parameters.get(name)), _amount("flops", flops.get(name))) for name in names]
-    return _align(rows)
+    return align(rows)
 
 
 def _number(row: Number, unit: str = "") -> str:
@@ -207,7 +207,7 @@ def _amount(name: str, value: Any) -> str:
     return f"{value:,}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def align(rows: Sequence[Sequence[str]]) -> str:
     """Columns of equal width: the first to the left, the others to the left as well but two spaces apart."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -236,7 +236,7 @@ def audit_table(found: Findings, page: Path | None = None) -> str:
         if bits is not None:
             cells = (bits.per_pixel, bits.per_latent, bits.per_dimension)
             rows.append((name, *("–" if cell is None else _number(cell) for cell in cells)))
-    lines = [_align(rows), "", found.sentence]
+    lines = [align(rows), "", found.sentence]
     if found.kept is not None:
         kept = (("PSNR of reconstructions, dB", found.kept.psnr), ("their kernel distance", found.kept.kernel))
         for what, number in kept:

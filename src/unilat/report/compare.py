@@ -71,14 +71,14 @@ def page(table: Comparison, runs: Sequence[Contents]) -> str:
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(len(names))} {TITLE}</title><style>{CSS}{_css()}</style></head><body>"
+        f"<title>{esc(len(names))} {TITLE}</title><style>{CSS}{css()}</style></head><body>"
         f'<header class="top">{_head(table)}<nav aria-label="Contents">{nav}</nav></header>'
         f"<main>{tables}{_differences(table, names)}{charts}{shown}{_protocols(table)}</main><footer></footer>"
         "</body></html>\n"
     )
 
 
-def _css() -> str:
+def css() -> str:
     """The runs' colours, and tables that scroll sideways under a first column that stays."""
     light = "".join(f"--run{index}:{colour};" for index, colour in enumerate(LIGHT))
     dark = "".join(f"--run{index}:{colour};" for index, colour in enumerate(DARK))
@@ -101,7 +101,8 @@ def _css() -> str:
     )
 
 
-def _key(index: int) -> str:
+def swatch(index: int) -> str:
+    """A square in the colour of a run."""
     return f'<i class="key run{index % len(LIGHT)}"></i>'
 
 
@@ -111,7 +112,7 @@ def _head(table: Comparison) -> str:
     for index, run in enumerate(table.runs):
         missing = f"<small>not whole: {esc(run.missing)}</small>" if run.missing else ""
         source = f"<small>{esc(run.source)}</small>" if run.source is not None else ""
-        lines.append(f"<li>{_key(index)}<strong>{esc(run.name)}</strong>{source}{missing}</li>")
+        lines.append(f"<li>{swatch(index)}<strong>{esc(run.name)}</strong>{source}{missing}</li>")
     apart = "".join(
         f"<li><strong>{esc(', '.join(one.titles))}</strong> in {len(one.columns)} columns: {esc(_short(one.why))}</li>"
         for one in table.apart
@@ -165,7 +166,7 @@ def _section(
     for index, run in enumerate(table.runs):
         cells = "".join(f'<td class="text">{esc(values[index] or "–")}</td>' for values in texts.values())
         cells += "".join(f'<td class="n">{_cell(column, column.values[index])}</td>' for column in columns)
-        rows.append(f'<tr><th scope="row">{_key(index)}{esc(run.name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row">{swatch(index)}{esc(run.name)}</th>{cells}</tr>')
     head = f'<tr><th scope="col">run</th>{"".join(heads)}</tr>'
     return (
         f'<section id="{name}"><h2>{esc(title)}</h2>{how(esc(words))}<div class="wide" tabindex="0"><table>'
@@ -189,7 +190,7 @@ def _differences(table: Comparison, names: Sequence[str]) -> str:
     title = '<section id="differences"><h2>What was set differently</h2>'
     if not fields:
         return title + gone("Nothing: the configurations are equal.") + "</section>"
-    heads = "".join(f'<th scope="col">{_key(index)}{esc(name)}</th>' for index, name in enumerate(names))
+    heads = "".join(f'<th scope="col">{swatch(index)}{esc(name)}</th>' for index, name in enumerate(names))
     rows = "".join(
         f'<tr><th scope="row">{esc(name).replace(".", ".<wbr>").replace("_", "_<wbr>")}</th>'
         + "".join(f'<td class="text">{esc("–" if value is None else value)}</td>' for value in values)

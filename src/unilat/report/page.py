@@ -63,14 +63,15 @@ def page(run: Contents) -> str:
     return shell(title, guarded(sections.head, run), links, f"{body}{_protocol(run)}{_origin(run)}", _last_line(run))
 
 
-def shell(title: str, head: str, links: Sequence[tuple[str, str]], main: str, footer: str) -> str:
-    """The page around its parts: ``head`` and ``main`` are HTML, the rest is text; ``links`` are (id, name)."""
+def shell(title: str, head: str, links: Sequence[tuple[str, str]], main: str, footer: str, css: str = "") -> str:
+    """The page around its parts: ``head`` and ``main`` are HTML, the rest is text; ``links`` are (id, name). ``css`` is
+    what it needs beside the style sheet."""
     nav = "".join(f'<a href="#{esc(key)}">{esc(name)}</a>' for key, name in links)
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{esc(title)}</title><style>{CSS}</style></head><body>"
+        f"<title>{esc(title)}</title><style>{CSS}{css}</style></head><body>"
         f'<header class="top">{head}<nav aria-label="Contents">{nav}</nav></header>'
         f"<main>{main}</main><footer>{esc(footer)}</footer></body></html>\n"
     )

@@ -30,7 +30,7 @@ from unilat.training.capture import Captured, NoRoom
 from unilat.training.checks import agreed, check, joined
 from unilat.training.fast import uncompiled
 from unilat.training.flat import Whole
-from unilat.training.guard import Refused
+from unilat.training.guard import Diverged, Refused
 from unilat.training.journal import Journal, Log
 from unilat.training.machine import pick_device
 from unilat.training.micro import MicroBatch, one_line_where_memory_ends
@@ -41,7 +41,6 @@ from unilat.training.records import Fitted, Progress, Step
 from unilat.training.saving import CLOCK, Saver
 from unilat.training.state import State
 from unilat.training.stopping import Signals
-from unilat.types import UserError
 
 Told = dict[str, float]
 Warn = checkpoint.Warn
@@ -337,7 +336,7 @@ def _tried_twice(run: _Run) -> tuple[Told, int]:
             run.saver.wait()
             if again or state.saved <= 0:
                 good = f"step {state.saved} is saved and good" if state.saved > 0 else "nothing was saved yet"
-                raise UserError(
+                raise Diverged(
                     f"{name}, step {state.step}: {lost}; too many steps were refused ({state.guard.skipped} changed "
                     f"nothing, {good}): leave those samples out, or lower the learning rate"
                 ) from None

@@ -24,6 +24,10 @@ FORGIVEN = 0.05
 """Of a strike, by each step that is made: more than one step in twenty refused, for long, is too many as well."""
 
 
+class Diverged(UserError):
+    """Training was given up, since step after step was refused."""
+
+
 class Refused(Exception):
     """A step that did not happen. ``why`` is empty where loss or norm are not finite: the examples are to be named."""
 
