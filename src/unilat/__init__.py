@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
+    "",
+]
     "LatentSet",
     "Note",
     "Run",
