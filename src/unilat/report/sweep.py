@@ -20,9 +20,10 @@ from unilat.signals.kind import Image
 
 TITLE = "a unilat sweep"
 """What the titles of these pages end with."""
-SHOWN = 8
+SHOWN = 16
 """Samples of a cell."""
 COLOURS = 8
+BITS = "bits per pixel, measured; marked where they were wanted"
 Read = Callable[[Cell], Mean | None]
 QUALITY: tuple[tuple[str, Read, str], ...] = (
     ("PSNR, dB", lambda cell: cell.psnr, "of reconstructions; more is better"),
@@ -161,9 +162,7 @@ def _generation(swept: Swept) -> str:
             for cell in known
             if cell.grid == grid
         )
-        drawn = figures.chart(
-            curves, across, up, x_label="bits per pixel, measured", y_label="kernel distance of samples", alt=alt
-        )
+        drawn = figures.chart(curves, across, up, x_label=BITS, y_label="kernel distance of samples", alt=alt)
         charts.append(f"<div>{title}{drawn}</div>")
     inner = "".join(charts)
     return how(
@@ -173,14 +172,15 @@ def _generation(swept: Swept) -> str:
 
 
 def _axes(cells: Sequence[Cell], read: Read) -> tuple[figures.Axis, figures.Axis]:
-    """Axes that hold bits and a number of all these cells, with their errors."""
+    """Axes that hold bits, marked where they were wanted, and a number of all these cells with their errors."""
     numbers = [number for cell in cells if (number := read(cell))]
     bits = [one for cell in cells if cell.bits for one in cell.bits.each]
     low = min(min(number.value - 2 * number.stderr, *number.each) for number in numbers)
     high = max(max(number.value + 2 * number.stderr, *number.each) for number in numbers)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
-    log = max(bits) > 3 * min(bits) > 0
-    across = figures.axis(min(bits) / 1.1, max(bits) * 1.1, log=log, most=5)
+    log, wanted = max(bits) > 3 * min(bits) > 0, sorted({cell.target_bpp for cell in cells})
+    ends = min(*bits, *wanted) / 1.1, max(*bits, *wanted) * 1.1
+    across = figures.Axis(*ends, tuple(wanted[:: math.ceil(len(wanted) / 8)]), log)
     return across, figures.axis(low - room, high + room, most=5)
 
 
@@ -226,7 +226,7 @@ def _quality(swept: Swept) -> str:
             if (number := read_of(cell))
         )
         y_label = f"{title}; {words}"
-        drawn = figures.chart(curves, across, up, x_label="bits per pixel, measured", y_label=y_label, alt=alt)
+        drawn = figures.chart(curves, across, up, x_label=BITS, y_label=y_label, alt=alt)
         charts.append(f"<div>{drawn}</div>")
     if not charts:
         return gone("No run is finished yet.")
@@ -244,7 +244,7 @@ def _fronts(swept: Swept) -> str:
     charts = []
     for x_label, cost, on in (
         ("training FLOPs of the base model", lambda cell: cell.base_flops, lambda cell: cell.front),
-        ("with the autoencoder's", lambda cell: cell.whole_flops, lambda cell: cell.front_whole),
+        ("training FLOPs with the autoencoder's", lambda cell: cell.whole_flops, lambda cell: cell.front_whole),
     ):
         costs = [cost(cell) or 0.0 for cell in known]
         across = figures.axis(min(costs) / 1.5, max(costs) * 1.5, log=True, most=4)
