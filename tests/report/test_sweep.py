@@ -1,6 +1,7 @@
 """Cells, fronts and the page of a sweep, against examples by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,8 @@ def drawn(rows: list[Row]) -> tuple[str, str]:
 
 def test_the_page_tells_every_number() -> None:
     """Kills numbers in the wrong column, a base size or grid without its curve, and a sweep told as finished."""
-    rows = [*ROWS, row(0.4, "small", 0, None, 10.0, state="diverged", reason="the <loss> leapt", bits=None)]
+    lost = row(0.4, "small", 0, None, 10.0, state="diverged", reason="the <loss> leapt")
+    rows = [*ROWS, replace(lost, bits=None)]
     source, text = drawn(rows)
     assert "6 runs of glyphs 0123: 0.1, 0.2, 0.4 bits per pixel, latents of 8x8x8, 16x16x2" in text
     assert "5 are finished." in text and "diverged" in text and "the <loss> leapt" in text and "<loss>" not in source
