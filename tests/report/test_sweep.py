@@ -114,7 +114,9 @@ def test_the_page_tells_every_number() -> None:
     source, text = drawn(rows)
     assert "6 runs of glyphs 0123: 0.1, 0.2, 0.4 bits per pixel, latents of 8x8x8, 16x16x2" in text
     assert "5 are finished." in text and "diverged" in text and "the <loss> leapt" in text and "<loss>" not in source
-    assert "0.2bpp-8x8x8-medium-seed0finished0.200 ± 0.00222.0 ± 0.50.800 ± 0.0100.30 ± 0.0330.00100.0base, whole" in text
+    assert (
+        "0.2bpp-8x8x8-medium-seed0finished0.200 ± 0.00222.0 ± 0.50.800 ± 0.0100.30 ± 0.0330.00100.0base, whole" in text
+    )
     assert "0.2bpp-16x16x2-small-seed0finished0.200 ± 0.00222.0 ± 0.50.800 ± 0.0100.35 ± 0.0310.00500.0base" in text
     assert "medium at 0.2 bits, 8x8x8: 0.30 ± 0.03 for 30.00 FLOPs" in text
     assert source.count("<h3>latents of") == 2 and source.count('class="strip"') == 5
