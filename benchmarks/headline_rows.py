@@ -91,7 +91,7 @@ def ratio(wanted: float, ours: Curve, theirs: Curve, added: tuple[float, float] 
 
 
 def spread(ours: Sequence[Point], theirs: Sequence[Point], added: tuple[float, float]) -> list[float]:
-    """The ratios of :data:`DRAWS` pairs of curves, each point drawn within its error, at their own distance; in order."""
+    """The ratios of :data:`DRAWS` pairs of curves, each point drawn within its error, at their own distance, sorted."""
     generator = random.Random(0)
 
     def drawn(points: Sequence[Point]) -> list[tuple[float, float]]:
