@@ -58,7 +58,8 @@ help-texts: $(STAMP)  ## Write docs/help/*.txt again after the command line chan
 bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
 	$(BIN)/python benchmarks/main.py $(ARGS)
 
-bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (hours; goes on where it stopped)
+bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (many hours; ARGS=--quick: less; goes on)
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt stlpips-pytorch==0.0.2
 	$(BIN)/python benchmarks/headline.py $(ARGS)
 
 bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's bound: benchmarks/results/verify.json and .md

@@ -115,24 +115,33 @@ def machine(device: str = "cpu") -> dict[str, Any]:
 
 
 def write(
-    name: str, protocol: str, rows: list[dict[str, Any]], device: str = "cpu", command: str | None = None
+    name: str,
+    protocol: str,
+    rows: list[dict[str, Any]],
+    device: str = "cpu",
+    command: str | None = None,
+    commit: str | None = None,
 ) -> Path:
-    """Write ``results/NAME.json`` and the same as ``NAME.md``; ``command`` made them, by default `make bench-NAME`."""
+    """Write ``results/NAME.json`` and the same as ``NAME.md``; ``command`` made them, by default `make bench-NAME`.
+
+    ``commit``: the one that the rows were measured by, where they were kept since; by default today's.
+    """
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    commit = found or os.environ.get("BENCH_COMMIT", "")  # a copy on a lent machine has no history
+    today = found or os.environ.get("BENCH_COMMIT", "")  # a copy on a lent machine has no history
+    facts = machine(device) | ({"commit": commit} if commit else {})
+    commit = commit or today
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
         "commit": commit,
         "command": command or f"make bench-{name.replace('_', '-')}",
-        "machine": machine(device),
+        "machine": facts,
         "protocol": protocol,
         "rows": rows,
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    facts = result["machine"]
     lines = [
         f"# {name}",
         "",
@@ -173,11 +182,16 @@ def unilat(*words: str, threads: int, log: Path) -> subprocess.Popen[bytes]:
 
 
 def train_two_at_a_time(work: Path, jobs: Mapping[str, Sequence[str]]) -> None:
-    """``unilat train`` into ``work/NAME`` for each job that has not finished, two processes of one thread each."""
+    """:func:`train_at_once`, two processes."""
+    train_at_once(work, jobs, 2)
+
+
+def train_at_once(work: Path, jobs: Mapping[str, Sequence[str]], processes: int) -> None:
+    """``unilat train`` into ``work/NAME`` for each job that has not finished, so many processes of one thread each."""
     waiting = [(name, words) for name, words in jobs.items() if not (work / name / "report.html").is_file()]
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
     while waiting or running:
-        while waiting and len(running) < 2:
+        while waiting and len(running) < processes:
             name, words = waiting.pop(0)
             print(f"{time.strftime('%H:%M')} {name}", flush=True)
             words = ("train", *words, "--out", str(work / name))

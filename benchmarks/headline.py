@@ -1,330 +1,400 @@
-"""Unified Latents (UL) against the KL-VAE latents of latent diffusion, on equal footing: which need less work?
+"""Unified Latents (UL) against the KL-VAE latents of latent diffusion, each as its users would have it: who needs less?
 
-    make bench-headline                           everything: 92 runs, 90 minutes on two cores, goes on where it stopped
-    python benchmarks/headline.py fashion-mnist   one data set alone: fashion-mnist or emoji; or report (nothing is run)
+    make bench-headline                         everything (many hours of one core; goes on where it stopped)
+    make bench-headline ARGS=--quick            one data set, fewer weights, budgets and seeds (under an hour of a core)
+    python benchmarks/headline.py --quick --report   nothing is run: what is there is told
+    python benchmarks/headline.py --rehearse    minutes, tiny, written into the run folder alone
 
-32×32, the `small` networks. Each autoencoder's own run trains a base model on 24,000 latents; more runs take that
-autoencoder, where it stands near its method's best, and train a base model on 6,000 and on 96,000. Runs have one thread
-each and go two at a time. Distances are kernel distances of the packaged network: they compare among these rows, never
-with a published FID.
+32×32, the `small` networks. Choices (bits or KL weight, learning rates, settling, perceptual term, noise weighting of
+the base model, guidance, calls) are made on a validation part of the held-out pictures and told on a test part.
 """
 
 import argparse
-import math
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from common import (
-    MEASURES,
-    ROOT,
-    Measures,
-    Rows,
-    difference,
-    error,
-    interpolated,
-    lines,
-    mean,
-    over_seeds,
-    row,
-    train_two_at_a_time,
-    write,
-)
+from common import ROOT, Rows, mean, row, train_at_once, write
+from headline_rows import Point, Told, chosen, farther, point_rows, work_rows
+
+from unilat.results import Results, read
 
 WORK = ROOT / "runs" / "bench-headline"
-SEEDS = (0, 1)
-SCALE = (
-    "--data.at-most 20000 --stage1.samples 16000 --evaluation.classifier-samples 0 "
-    "--evaluation.guidance 1 --evaluation.pictures 600 --evaluation.samples 600 --evaluation.step-counts 1"
-).split()
-BUDGETS = (6_000, 24_000, 96_000)
-OWN = 24_000
-"""Latents that a base model sees in training, and how many in the autoencoder's own run."""
-NEAR = 1.15
-"""How much farther than its method's best a configuration may generate after ``OWN`` to be tried at other budgets."""
-DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
-BITS = {"fashion-mnist": (0.05, 0.1, 0.2), "emoji": (0.1, 0.2, 0.4)}
-FACTORS = (1, 3, 10)
-"""One over the KL-VAE's KL weights."""
-METHODS = ("UL", "KL-VAE")
-SETTLED = "UL, prior settled"
-"""UL with a prior that goes on alone, stage 1 only: to compare pictures at the bits that each method names."""
-CONTROL = "KL-VAE, diffusion decoder"
-"""The KL-VAE's encoder and price, with UL's bits (of KL) and UL's decoder: what of a difference the decoder makes."""
-BASE_GOAL, WHOLE_GOAL, PSNR_GOAL = 2.0, 1.2, 2.0
-Jobs = dict[str, Sequence[str]]
-SHOWN: Measures = {what: how for what, how in MEASURES.items() if what != "generation"}
+GOALS = (2.0, 1.2)
+"""Of the base model's FLOPs to equal distance, and of all."""
+EQUAL = ("kl-vae", "--autoencoder.decoder-loss", "diffusion")
+PRESETS = {"UL": ("small",), "KL-VAE": ("kl-vae",), "equal decoders": EQUAL}
+"""`equal decoders`: the KL-VAE's encoder, noise and price with UL's controller and diffusion decoder."""
+OPTIONS = {
+    "bpp": "--target-bpp",
+    "weight": "--loss-factor",
+    "settle": "--stage1.settle",
+    "lr": "--stage1.learning-rate",
+    "perceptual": "--autoencoder.perceptual",
+    "decoder": "--autoencoder.decoder-loss",
+    "n": "--stage1.samples",
+    "bias": "--base.bias",
+    "baselr": "--stage2.learning-rate",
+}
+STAGE2 = ("bias", "baselr")
 
 
-def configurations(data: str, method: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Of each autoencoder, by the name of its runs, the words for it in a row and its options."""
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    data: tuple[tuple[str, int], ...]
+    """Names of data sets and channels."""
+    seeds: tuple[int, ...]
+    search: tuple[int, ...]
+    """Seeds whose validation part decides."""
+    bits: tuple[str, ...]
+    factors: tuple[str, ...]
+    """One over the KL weights."""
+    samples: int
+    """Pictures of stage 1; the KL-VAE's long runs see more."""
+    settle: int
+    budgets: tuple[int, ...]
+    """Latents that base models see."""
+    middle: int
+    """The budget at which settings are chosen."""
+    lr: tuple[str, ...]
+    perceptual: tuple[str, ...]
+    bias: tuple[str, ...]
+    baselr: tuple[str, ...]
+    pictures: int
+    """Of the validation part, and of the test part."""
+    guidance: str
+    calls: str
+    networks: tuple[str, ...]
+    beside: int
+    """How many settings of the first choice, the nearest first, go to every budget."""
+    at_most: int = 20_000
+
+
+FULL = Scale(
+    data=(("fashion-mnist", 1), ("emoji", 3)), seeds=(0, 1, 2), search=(0, 1, 2),
+    bits=("0.05", "0.1", "0.2", "0.4"), factors=("1", "3", "10", "100", "1000", "10000", "1000000"),
+    samples=16_000, settle=32_000, budgets=(750, 1_500, 3_000, 6_000, 12_000, 24_000, 48_000, 96_000), middle=12_000,
+    lr=("0.00075", "0.003"), perceptual=("10", "100"), bias=("0", "4"), baselr=("0.004",), pictures=700,
+    guidance="1,1.5", calls="8,16", networks=("efficientnet-lite0", "alexnet-st"), beside=2,
+)  # fmt: skip
+QUICK = dataclasses.replace(
+    FULL, data=(("fashion-mnist", 1),), search=(0,), bits=("0.1", "0.2"), factors=("3", "10", "1000", "1000000"),
+    samples=4_000, settle=4_000, budgets=(500, 2_000, 8_000), middle=2_000, lr=(), perceptual=("100",), bias=("0",),
+    baselr=(), pictures=250, guidance="1", calls="8", networks=("efficientnet-lite0@96", "alexnet-st"), beside=1,
+    at_most=12_000,
+)  # fmt: skip
+REHEARSAL = dataclasses.replace(
+    QUICK, seeds=(0, 1), bits=("0.1",), factors=("10",), samples=96, settle=64, budgets=(64, 192), middle=64,
+    pictures=12, networks=("efficientnet-lite0@32", "alexnet-st@32"), at_most=400,
+)  # fmt: skip
+Setting = tuple[tuple[str, str], ...]
+"""Names of :data:`OPTIONS` and their values, the first choice first."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One data set at one scale: its runs and what stands in them."""
+
+    scale: Scale
+    data: str
+    channels: int
+    work: Path
+
+    def autoencoder(self, method: str, setting: Setting, seed: int) -> str:
+        """Name of the run of stage 1."""
+        parts = [f"{name}{value}" for name, value in setting if name not in STAGE2]
+        return "-".join((self.data, method.lower().replace(" ", "-"), *parts, f"s{seed}"))
+
+    def base(self, method: str, setting: Setting, budget: int, seed: int) -> str:
+        """Name of the run of a base model on it."""
+        parts = [f"{name}{value}" for name, value in setting if name in STAGE2]
+        return "-".join((self.autoencoder(method, setting, seed), f"base{budget}", *parts))
+
+    def make(self, method: str, settings: Iterable[Setting], budgets: Iterable[int], seeds: Iterable[int]) -> None:
+        """Train and judge what is missing of these."""
+        settings, budgets, seeds = list(settings), list(budgets), list(seeds)
+        alone, pairs = ("--stage2.samples", "0"), [(one, s) for one in settings for s in seeds]
+        first = {self.autoencoder(method, one, s): (*self._stage1(method, one, s), *alone) for one, s in pairs}
+        train_at_once(self.work, first, 1)
+        runs = {
+            self.base(method, one, budget, s): self._stage2(method, one, budget, s)
+            for one in settings
+            for budget in budgets
+            for s in seeds
+        }
+        train_at_once(self.work, runs, 1)
+        for name in runs:
+            self._judge(name)
+
+    def _common(self, seed: int) -> tuple[str, ...]:
+        scale = self.scale
+        measured = f"--evaluation.pictures {2 * scale.pictures} --evaluation.samples 1 --evaluation.step-counts 1"
+        rest = "--evaluation.features none --evaluation.classifier-samples 0 --evaluation.guidance 1"
+        size = f"--data.at-most {scale.at_most} --data.channels {self.channels}"
+        return (*f"{size} {measured} {rest}".split(), "--seed", f"{seed}")
+
+    def _stage1(self, method: str, setting: Setting, seed: int) -> Sequence[str]:
+        words = [word for name, value in setting if name not in STAGE2 for word in (OPTIONS[name], value)]
+        length = () if "n" in dict(setting) else (OPTIONS["n"], f"{self.scale.samples}")
+        settle = () if "settle" in dict(setting) or method != "UL" else (OPTIONS["settle"], "0")
+        preset = ("--preset", *PRESETS[method])
+        return (self.data, *preset, *words, *length, *settle, *self._common(seed))
+
+    def _stage2(self, method: str, setting: Setting, budget: int, seed: int) -> Sequence[str]:
+        words = [word for name, value in setting if name in STAGE2 for word in (OPTIONS[name], value)]
+        short = {"samples": budget, "warmup": min(4_000, budget // 6), "ema-halflife": min(5_000, max(1, budget // 10))}
+        length = [word for name, value in short.items() for word in (f"--stage2.{name}", f"{value}")]
+        taken = ("--stage1.autoencoder", str(self.work / self.autoencoder(method, setting, seed)))
+        return (*self._stage1(method, setting, seed), *words, *length, *taken)
+
+    def _judge(self, name: str) -> None:
+        path = self.work / f"{name}.cell.json"
+        if path.is_file():
+            return
+        script, scale = Path(__file__).with_name("headline_cell.py"), self.scale
+        words = (str(self.work / name), f"{scale.pictures}", scale.guidance, scale.calls, ",".join(scale.networks))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        if subprocess.run([sys.executable, str(script), *words], env=environment).returncode:
+            raise SystemExit(f"{name} could not be judged: see above")
+
+    def cell(self, name: str) -> dict[str, Any] | None:
+        """What ``headline_cell.py`` told of a run, None where it has not been judged."""
+        path = self.work / f"{name}.cell.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def results(self, name: str) -> Results:
+        """Of a finished run."""
+        return read(self.work / name / "metrics.json")
+
+    def stage1_flops(self, name: str) -> float:
+        """All that training an autoencoder cost, its optimizer's products with it where they are counted."""
+        return sum(value for part, value in self.results(name).costs.training_flops.items() if part != "base")
+
+    def point(self, method: str, setting: Setting, budget: int, seeds: Sequence[int], network: int = 0) -> Point | None:
+        """Of the finished runs of all these ``seeds``, None where one is missing."""
+        names = [self.base(method, setting, budget, seed) for seed in seeds]
+        cells = [self.cell(name) for name in names]
+        if not all(cells):
+            return None
+        whole = [cell for cell in cells if cell]
+        found = [cell["test"][self.scale.networks[network]]["generation"] for cell in whole]
+        return Point(
+            f"{method} ({words(setting)})",
+            mean([self.results(name).costs.training_flops["base"] for name in names]),
+            mean([self.stage1_flops(self.autoencoder(method, setting, seed)) for seed in seeds]),
+            tuple(cell["validation"][cell["chosen"]]["kernel"] for cell in whole),
+            tuple(Told(one["kernel"], one["stderr"]) for one in found),
+        )
+
+
+def words(setting: Setting) -> str:
+    """A setting in a row."""
+    return ", ".join(f"{name} {'1/' if name == 'weight' else ''}{value}" for name, value in setting)
+
+
+def best(study: Study, method: str, settings: Sequence[Setting]) -> list[Setting]:
+    """The settings by their validation part after the middle budget, over the seeds of the search, nearest first."""
+    scale, known = study.scale, {}
+    for one in settings:
+        point = study.point(method, one, scale.middle, scale.search)
+        if point is not None:
+            known[one] = mean(point.validation)
+    return sorted(known, key=lambda one: known[one])
+
+
+def search(study: Study, method: str, run: bool) -> list[Setting]:
+    """Choose a method's settings one after another, each against the best so far; the nearest first.
+
+    The first choice (bits or KL weight) keeps ``beside`` of its values for every budget, with the later choices.
+    """
+    scale = study.scale
+    first: list[Setting] = [(("weight", one),) for one in scale.factors]
     if method != "KL-VAE":
-        short, words = {
-            "UL": ("ul", ("--stage1.settle", "0")),
-            SETTLED: ("settled", ("--stage1.settle", "50000")),
-            CONTROL: ("control", ("--preset", "kl-vae", "--autoencoder.decoder-loss", "diffusion")),
-        }[method]
-        bits = {bpp: ("--bpp", f"{bpp:g}", *words) for bpp in BITS[data]}
-        return {f"{data}-{short}-{bpp:g}": (f"{method} {bpp:g} bits per pixel", words) for bpp, words in bits.items()}
-    factors = {factor: ("--preset", "kl-vae", "--loss-factor", f"{factor}") for factor in FACTORS}
-    return {f"{data}-kl-{factor}": (f"KL-VAE weight 1/{factor}", words) for factor, words in factors.items()}
+        first = [(("bpp", one),) for one in scale.bits]
+    steps: list[list[tuple[str, str]]] = [[("lr", one) for one in scale.lr]]
+    steps += [[("settle", f"{scale.settle}")]] if method == "UL" else []
+    steps += [[("perceptual", one) for one in scale.perceptual]] if method == "KL-VAE" else []
+    steps += [[("bias", one) for one in scale.bias], [("baselr", one) for one in scale.baselr]]
+    if run:
+        study.make(method, first, [scale.middle], scale.search)
+    ranked = best(study, method, first)
+    if not ranked:
+        return []
+    now = ranked[0]
+    for step in steps:
+        tried = [(*now, one) for one in step]
+        if run:
+            study.make(method, tried, [scale.middle], scale.search)
+        now = (best(study, method, [now, *tried]) or [now])[0]
+    return [now, *((one[0], *now[1:]) for one in ranked[1 : scale.beside])]
 
 
-def of_budget(name: str, budget: int) -> str:
-    """Name of the runs of an autoencoder with a base model of ``budget`` latents (0: none), without the seed."""
-    return name if budget in (0, OWN) else f"{name}-base{budget}"
+def long_runs(study: Study, ours: Setting, theirs: Sequence[Setting], method: str) -> dict[str, list[Setting]]:
+    """The other method's settings with as long a stage 1 as ours has: in seconds, and in FLOPs."""
+    seed, scale = study.scale.search[0], study.scale
+    one, two = study.autoencoder("UL", ours, seed), study.autoencoder(method, theirs[0], seed)
+    seconds = [
+        sum(phase.seconds for phase in study.results(name).costs.phases if phase.name == "stage 1")
+        for name in (one, two)
+    ]
+    flops = [study.stage1_flops(name) for name in (one, two)]
+    longer = {"seconds": seconds[0] / seconds[1], "FLOPs": flops[0] / flops[1]}
+    counts = {what: max(1, round(scale.samples * by / 32)) * 32 for what, by in longer.items()}
+    return {
+        f"{method}, stage 1 of equal {what}": [(*one, ("n", f"{count}")) for one in theirs]
+        for what, count in counts.items()
+    }
 
 
-def jobs(data: str, seed: int, budgets: Iterable[int], methods: Iterable[str] = METHODS) -> Jobs:
-    """Names and options of the runs of all autoencoders of a data set and seed with base models of these budgets, but
-    for ``OWN`` and 0 (none) those of :func:`near` alone."""
-    found: Jobs = {}
-    for budget in budgets:
-        for method in methods:
-            first = budget in (0, OWN)
-            for name in configurations(data, method) if first else near(data, method):
-                words = configurations(data, method)[name][1]
-                taken = () if first else ("--stage1.autoencoder", str(WORK / f"{name}-s{seed}"))
-                ends = (*SCALE, "--stage2.samples", f"{budget}", "--seed", f"{seed}", *taken)
-                found[f"{of_budget(name, budget)}-s{seed}"] = (data, *DATA[data], *words, *ends)
-    return found
+def curves(study: Study, run: bool) -> dict[str, list[Point]]:
+    """Of each method, the point that its validation part chooses at each budget; what is not there is left out."""
+    scale = study.scale
+    ours = search(study, "UL", run)
+    families = {"UL": ("UL", ours)} if ours else {}
+    for method in ("KL-VAE", "equal decoders"):
+        theirs = search(study, method, run)
+        if ours and theirs:
+            found = long_runs(study, ours[0], theirs, method)
+            for name, settings in list(found.items())[0 if method == "KL-VAE" else 1 :]:
+                families[name] = (method, settings)
+    if run:
+        for method, settings in families.values():
+            study.make(method, settings, scale.budgets, scale.seeds)
+    known: dict[str, list[Point]] = {}
+    for name, (method, settings) in families.items():
+        points = [[study.point(method, one, budget, scale.seeds) for one in settings] for budget in scale.budgets]
+        known[name] = [chosen([one for one in each if one]) for each in points if any(each)]
+    return known
 
 
-def near(data: str, method: str) -> list[str]:
-    """The configurations of a method that generate within ``NEAR`` of its best after ``OWN`` latents."""
-    measures = {"generation": MEASURES["generation"]}
-    found = {name: mean(over_seeds(WORK, name, SEEDS, measures)["generation"]) for name in configurations(data, method)}
-    return [name for name, distance in found.items() if distance <= NEAR * min(found.values())]
+def removed(study: Study, run: bool) -> Rows:
+    """What each part of ours is worth: the best of ours without it, after the middle budget."""
+    scale, rows = study.scale, Rows()
+    ours = search(study, "UL", False)
+    if not ours:
+        return rows
+    now, whole = ours[0], dict(ours[0])
+    later = tuple((name, value) for name, value in now if name not in ("bpp", "settle"))
+    others: dict[str, tuple[str, Setting]] = {
+        "without the trained prior (a KL to N(0, I) under a learned variance)": (
+            "equal decoders", (now[0], *(one for one in later if one[0] != "settle"))),
+        "without the diffusion decoder (a squared error in one call)": ("UL", (*now, ("decoder", "mse"))),
+        "without the controller (a fixed loss factor of 1.5)": ("UL", (("weight", "1.5"), *now[1:])),
+    }  # fmt: skip
+    settled = tuple(one for one in now if one[0] != "settle")
+    if "settle" in whole:
+        others["without settling"] = ("UL", settled)
+    else:
+        others["with settling"] = ("UL", (*settled, ("settle", f"{scale.settle}")))
+    reference = study.point("UL", now, scale.middle, scale.seeds)
+    for name, (method, setting) in others.items():
+        if run:
+            study.make(method, [setting], [scale.middle], scale.seeds)
+        point = study.point(method, setting, scale.middle, scale.seeds)
+        if point and reference:
+            rows += farther(f"{study.data}, {scale.middle:,} latents, {name}", reference, point)
+    return rows
 
 
-def whole(data: str, budgets: Sequence[int]) -> list[int]:
-    """Seeds whose runs of these budgets are all done, so that means are over equal seeds; where none, all seeds."""
-    found = [s for s in SEEDS if all((WORK / name / "metrics.json").is_file() for name in jobs(data, s, budgets))]
-    return found or list(SEEDS)
+def report(study: Study, run: bool) -> Rows:
+    """All rows of a data set."""
+    rows, found = Rows(), curves(study, run)
+    for name, points in found.items():
+        for point in points:
+            what = f"{study.data}, {name}, base model of {point.base_flops:.3g} FLOPs, {point.label}"
+            rows += point_rows(what, {"generation": point.test})
+            rows.append(row(f"{what}: stage 1", point.stage1_flops, "FLOP"))
+    ours = found.pop("UL", [])
+    for name, points in found.items():
+        if len(points) > 1 and len(ours) > 1:
+            rows += work_rows(study.data, name, ours, points, GOALS)
+        for left, right in zip(ours, points, strict=False):
+            rows += farther(f"{study.data}, equal base FLOPs ({left.base_flops:.3g})", left, right, 0.0)
+    return [*rows, *removed(study, run), *details(study)]
 
 
-def run_flops(parts: Sequence[str]) -> Measures:
-    """What reads the training FLOPs of these parts of a run; a KL-VAE has no prior that is trained."""
-    return {"FLOPs": ("FLOP", lambda found: float(sum(found.costs.training_flops.get(part, 0) for part in parts)))}
+def details(study: Study) -> Rows:
+    """Of every setting that the search tried, on its first seed: bits, PSNR, reconstructions, the second network."""
+    rows: Rows = []
+    for path in sorted(study.work.glob(f"{study.data}-*.cell.json")):
+        name, cell = path.name.removesuffix(".cell.json"), json.loads(path.read_text("utf-8"))
+        if f"-s{study.scale.search[0]}-" not in name or f"-base{study.scale.middle}" not in name:
+            continue
+        results = study.results(name)
+        bits = results.base_bits
+        if bits is not None:
+            rows.append(row(f"{name}: bits under the base model", bits.value, "bits per pixel", stderr=bits.stderr))
+        rows.append(row(f"{name}: bits by its own price", results.bits.value, "bits per pixel"))
+        rows.append(row(f"{name}: PSNR, test part", cell["psnr"], "dB", n=cell["pictures"]))
+        for network, told in cell["test"].items():
+            for what, numbers in told.items():
+                text = f"{name}: {what}, test part, {network}"
+                kernel, stderr = numbers["kernel"], numbers["stderr"]
+                rows.append(row(text, kernel, "kernel distance", stderr=stderr, n=cell["pictures"]))
+                for share in ("precision", "recall"):
+                    rows.append(row(f"{text}, {share}", numbers[share], "share", n=cell["pictures"]))
+    return rows
 
 
-def stage1_flops(data: str, method: str) -> float:
-    """Training FLOPs of encoder, prior and decoder in the autoencoders' own runs, which are equal within a method."""
-    return mean(
-        [
-            one
-            for name in configurations(data, method)
-            for one in over_seeds(WORK, name, SEEDS, run_flops(("encoder", "prior", "decoder")))["FLOPs"]
-        ]
+def commits(work: Path) -> set[str]:
+    """The commits that the runs of a folder were made by, ``+`` behind those of a changed tree."""
+    found = (json.loads(path.read_text("utf-8")).get("commit") for path in work.glob("*/manifest.json"))
+    return {str(one) for one in found}
+
+
+def protocol(scale: Scale) -> str:
+    """What the rows are."""
+    seeds, searched = (", ".join(map(str, some)) for some in (scale.seeds, scale.search))
+    weights, perceptual = ", ".join(f"1/{one}" for one in scale.factors), ", ".join(scale.perceptual)
+    first, second = scale.networks
+    return (
+        f"32×32 pictures (at most {scale.at_most:,} read), `small` networks, stage 1 of {scale.samples:,} pictures, "
+        f"one thread, seeds {seeds}. The held-out pictures are dealt into a validation and a test part of at most "
+        f"{scale.pictures} each. Settings are chosen one after another by the validation part after {scale.middle:,} "
+        f"latents (seeds {searched}), guidance ({scale.guidance}) and calls ({scale.calls}) of each run by its own "
+        "samples for that part; rows tell other samples against the test part. UL: bits, learning rate, settling. "
+        f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights}, learning rate, perceptual weight "
+        f"({perceptual}), no adversarial term; its stage 1 then as long as UL's in seconds, and as long in FLOPs. "
+        "`equal decoders`: its encoder and price with UL's controller and decoder, stage 1 of equal FLOPs. Of all: the "
+        "base model's noise weighting (bias b of sigmoid(b − λ), which shifts its levels) and learning rate; latents "
+        f"scaled and shifted a channel. Kernel distances of {first}; {second} beside it, which the perceptual term "
+        "has seen. They compare among the rows of one data set only, never with a published FID. Errors: √(spread of "
+        "the seeds² / n + mean squared jackknife), pictures being the same for all seeds; of ratios: half of the "
+        "middle 68 % of curves drawn within these errors. FLOPs: training as `costs` counts it; encoding the latents "
+        "and measuring are not counted. Equal distance: the nearest that both methods come, curves joined straight in "
+        "ln FLOPs."
     )
 
 
-@dataclass(frozen=True)
-class Best:
-    """The configuration of a method that generates nearest with a base model of one budget."""
-
-    label: str
-    flops: float
-    """Training FLOPs of the base model."""
-    distances: list[float]
-    """One a seed."""
-
-
-Envelope = dict[int, Best]
-
-
-def envelope(data: str, method: str, seeds: Sequence[int], budgets: Sequence[int] = BUDGETS) -> Envelope:
-    """The method at its best, the lowest mean distance over ``seeds``, by the budget of the base model."""
-    measures = {"generation": MEASURES["generation"], **run_flops(("base",))}
-    found: Envelope = {}
-    for budget in budgets:
-        each = [
-            Best(label, mean(values["FLOPs"]), values["generation"])
-            for name, (label, _) in configurations(data, method).items()
-            for values in [over_seeds(WORK, of_budget(name, budget), seeds, measures)]
-            if values["generation"]
-        ]
-        if each:
-            found[budget] = min(each, key=lambda one: mean(one.distances))
-    return found
-
-
-def reached(wanted: float, points: Sequence[tuple[float, float]]) -> tuple[float, int]:
-    """FLOPs at which a curve ``(FLOPs, distance)`` first comes down to ``wanted``, linear in ln FLOPs, and the sign of
-    what they may be off by: −1 where it begins below (they are at most these), 1 where it never does (they are more).
-    """
-    for index, (flops, distance) in enumerate(points):
-        if distance <= wanted:
-            last = points[max(index - 1, 0) : index + 1]
-            crossing = [(height, math.log(place)) for place, height in last]
-            return (math.exp(interpolated(wanted, crossing)), 0) if index else (flops, -1)
-    return points[-1][0], 1
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """FLOPs of the KL-VAE over those of UL at one distance."""
-
-    value: float
-    bound: str
-    """What the value is of the truth; empty where it is the truth."""
-
-    def __str__(self) -> str:
-        return f"{self.bound} {self.value:.3g}".strip()
-
-
-def ratio(wanted: float, curves: Mapping[str, Sequence[tuple[float, float]]], added: Mapping[str, float]) -> Ratio:
-    """The ratio at ``wanted`` with ``added`` FLOPs each; a curve that begins below or ends above bounds it."""
-    (ours, below), (theirs, above) = (reached(wanted, curves[method]) for method in METHODS)
-    signs = {above, -below} - {0}
-    bound = {(): "", (1,): "at least", (-1,): "at most"}.get(tuple(signs), "not known, smallest budgets give")
-    return Ratio((theirs + added["KL-VAE"]) / (ours + added["UL"]), bound)
-
-
-def at_equal_distance(data: str, seeds: Sequence[int], added: Mapping[str, float]) -> dict[str, Ratio]:
-    """By the words for a distance, the ratio there: what the KL-VAE reaches with its largest budget, and, where UL
-    never does, the lowest that UL reaches. Nothing where the methods share fewer than two budgets."""
-    best = {method: envelope(data, method, seeds) for method in METHODS}
-    shared = [budget for budget in BUDGETS if all(budget in found for found in best.values())]
-    if len(shared) < 2:
-        return {}
-    curves = {m: [(found[b].flops, mean(found[b].distances)) for b in shared] for m, found in best.items()}
-    target, lowest = curves["KL-VAE"][-1][1], min(distance for _, distance in curves["UL"])
-    last = best["KL-VAE"][shared[-1]].label
-    found = {f"the KL-VAE's after {shared[-1]:,} latents ({last}, {target:.3g})": ratio(target, curves, added)}
-    if lowest > target:
-        found[f"UL's lowest, as it never comes down to the KL-VAE's ({lowest:.3g})"] = ratio(lowest, curves, added)
-    return found
-
-
-def work_rows(data: str, what: str, goal: float, added: Mapping[str, float]) -> Rows:
-    """Ratios of work: of the mean curves, with the goal, and the mean of what each seed alone says, with its error."""
-    rows: Rows = []
-    seeds = whole(data, BUDGETS)
-    alone = {seed: list(at_equal_distance(data, (seed,), added).values()) for seed in seeds}
-    for index, (distance, found) in enumerate(at_equal_distance(data, seeds, added).items()):
-        each = {seed: ratios[index] for seed, ratios in alone.items() if len(ratios) > index}
-        text = f"{data}: {what} to equal distance, KL-VAE over UL, at {distance}"
-        text += f": {found.bound} this" if found.bound else ""
-        aim = None if index else goal
-        rows.append(row(text, found.value, "ratio", goal=aim, at_least=aim is not None, n=len(seeds)))
-        values = [one.value for one in each.values()]
-        if values:
-            told = ", ".join(f"seed {seed} {one}" for seed, one in each.items())
-            text = f"{data}: {what}, the same ratio seed by seed, each at its own such distance ({told}), mean"
-            rows.append(row(text, mean(values), "ratio", stderr=error(values), n=len(values)))
-    return rows
-
-
-def psnr_rows(data: str, bits: str, ours: str) -> Rows:
-    """PSNR of UL (its runs ``ours``) less that of each KL-VAE at equal ``bits``, a measure of both, seed by seed, where
-    UL's range holds them."""
-    rows: Rows = []
-    curves = {
-        seed: [
-            (math.log(max(value, 1e-9)), psnr)
-            for name in configurations(data, ours)
-            for found in [over_seeds(WORK, name, (seed,), SHOWN)]
-            for value, psnr in zip(found[bits], found["PSNR"], strict=True)
-        ]
-        for seed in SEEDS
-    }
-    for name, (label, _) in configurations(data, "KL-VAE").items():
-        gains, told = [], []
-        for seed, curve in curves.items():
-            found = over_seeds(WORK, name, (seed,), SHOWN)
-            for value, psnr in zip(found[bits], found["PSNR"], strict=True) if curve else ():
-                gain = interpolated(math.log(max(value, 1e-9)), curve) - psnr
-                ends = [math.exp(end) for end in (min(curve)[0], max(curve)[0])]
-                outside = "" if math.isfinite(gain) else ", outside: left out"
-                told.append(f"seed {seed} at {value:.3g}, UL has {ends[0]:.3g} to {ends[1]:.3g}{outside}")
-                gains += [gain] if math.isfinite(gain) else []
-        if told:
-            text = f"{data}: PSNR at equal {bits}, {ours} less {label} ({'; '.join(told)})"
-            value, aim = (mean(gains), PSNR_GOAL) if gains else (None, None)
-            rows.append(row(text, value, "dB", goal=aim, at_least=True, stderr=error(gains), n=len(gains)))
-    if rows and all(one["value"] is None for one in rows):
-        text = f"{data}: PSNR at equal {bits}, no KL-VAE lies in the range of {ours}"
-        rows.append(row(text, None, "dB", goal=PSNR_GOAL, at_least=True, n=0))
-    return rows
-
-
-def at_each_budget(data: str) -> Rows:
-    """Generation distance of the best KL-VAE less that of the best UL."""
-    rows: Rows = []
-    for method, budget in [*(("KL-VAE", budget) for budget in BUDGETS), (CONTROL, OWN)]:
-        best = [envelope(data, one, whole(data, [budget]), [budget]).get(budget) for one in ("UL", method)]
-        ours, theirs = best
-        if ours and theirs:
-            pair = f"best {method} ({theirs.label}) less best UL ({ours.label})"
-            text = f"{data}: generation after {budget:,} latents, {pair}"
-            rows += difference(text, theirs.distances, ours.distances, "kernel distance")
-    return rows
-
-
-def report(data: str) -> Rows:
-    """All rows of a data set, of whatever runs there are."""
-    rows: Rows = []
-    for method in METHODS:
-        for name, (label, _) in configurations(data, method).items():
-            rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, SHOWN), SHOWN)
-            for budget in BUDGETS:
-                measure = f"generation after {budget:,} latents"
-                measures: Measures = {measure: MEASURES["generation"]}
-                found = over_seeds(WORK, of_budget(name, budget), SEEDS, measures)
-                rows += lines(f"{data}, {label}", found, measures)
-    added = {method: stage1_flops(data, method) for method in METHODS}
-    for method, flops in added.items():
-        rows += [row(f"{data}, {method}: training FLOPs, stage 1", flops, "FLOP")] if math.isfinite(flops) else []
-        for budget, one in envelope(data, method, SEEDS).items():
-            rows.append(row(f"{data}, {method}: training FLOPs, base, {budget:,} latents", one.flops, "FLOP"))
-    rows += at_each_budget(data)
-    rows += work_rows(data, "base FLOPs", BASE_GOAL, dict.fromkeys(METHODS, 0.0))
-    rows += work_rows(data, "base and stage 1 FLOPs", WHOLE_GOAL, added)
-    for method, measures in ((SETTLED, SHOWN), (CONTROL, MEASURES)):
-        for name, (label, _) in configurations(data, method).items():
-            rows += lines(f"{data}, {label}", over_seeds(WORK, name, SEEDS, measures), measures)
-    return [*rows, *psnr_rows(data, "bits", SETTLED), *psnr_rows(data, "base bits", "UL")]
-
-
-PROTOCOL = (
-    "32×32 pictures (20,000 read at most; emoji has 3,391), `small` networks, stage 1 of 16,000 pictures, one thread. "
-    "UL: diffusion prior and decoder, λ₀ = 5, wanted bits. KL-VAE: preset `kl-vae`, squared error in one decoder call, "
-    "no perceptual or adversarial term, λ₀ = 10, three KL weights; equal encoder (plus outputs for its variance) and "
-    "decoder, no trained prior. Both: one base model, trained with EMA and its own learning rate decay at each budget; "
-    f"but for {OWN:,} latents only with autoencoders within {NEAR:g} of their method's best there. "
-    "Up to 600 held-out pictures (emoji: a tenth of all) against as many samples, guidance 1, one decoder call; "
-    "kernel distance of efficientnet-lite0 features at 128×128, comparable among the rows of one data set only. "
-    "UL's prior is trained with the autoencoder alone; in the rows `UL, prior settled` on 50,000 latents more. "
-    f"`{CONTROL}`: a control, base models of {OWN:,} latents alone. "
-    "`bits`: by the run's own price (UL: its prior; KL-VAE: its KL term). `base bits`, one measure for both: the "
-    "bound on what the noisy latent tells under the base model of 24,000 latents; a base model that fits worse makes "
-    "it looser, and the λ₀ differ, so PSNR at equal base bits favours the side with the tighter bound. UL's PSNR is "
-    "linear in ln base bits between its configurations and not continued beyond them. FLOPs are those of linear "
-    "projections, convolutions and attention (two a multiply-add), training = 3 × forward; encoding the latents and "
-    "measuring are not counted. 'Best' is the lowest mean distance of a method at a budget, chosen on the "
-    "samples that are reported. FLOPs to a distance: where these best points, joined straight in ln FLOPs, first come "
-    "down to it, stage 1 added afterwards. A curve that begins below the distance counts with its smallest budget, one "
-    "that never reaches it with its largest: the ratio is then a bound, its row says so, and means over seeds contain "
-    "such bounds as they are. Standard errors are over seeds; of two seeds they have one degree of freedom. "
-    "Comparisons of distances use seeds whose runs are complete, where there are any."
-)
-
-
-def main(chosen: Iterable[str]) -> None:
+def main() -> None:
     """Train what is missing and write what there is."""
-    chosen = list(chosen) or list(DATA)
-    for data in [name for name in DATA if name in chosen]:
-        for budget in sorted(BUDGETS, key=lambda budget: budget != OWN):  # the autoencoders come first
-            train_two_at_a_time(WORK, {name: job for s in SEEDS for name, job in jobs(data, s, [budget]).items()})
-        for method, budget in ((SETTLED, 0), (CONTROL, OWN)):
-            more = {name: job for s in SEEDS for name, job in jobs(data, s, [budget], [method]).items()}
-            train_two_at_a_time(WORK, more)
-    rows = [one for data in DATA for one in report(data)]
-    print(Path(write("headline", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--quick", "--rehearse", "--report"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--work", type=Path, help="folder of the runs")
+    asked = parser.parse_args()
+    name, scale = ("rehearsal", REHEARSAL) if asked.rehearse else ("quick", QUICK) if asked.quick else ("full", FULL)
+    work = (asked.work or WORK) / name
+    work.mkdir(parents=True, exist_ok=True)
+    studies = [Study(scale, data, channels, work) for data, channels in scale.data]
+    rows = [one for study in studies for one in report(study, not asked.report)]
+    if asked.rehearse:
+        return print("\n".join(f"{one['value']!s:>24} {one['stderr']!s:>24} {one['what']}" for one in rows))
+    made = commits(work)
+    if len(made) != 1 or any(one.endswith("+") for one in made):
+        raise SystemExit(f"not written: the runs in {work} are of {sorted(made)}, not of one commit's unchanged tree")
+    command = "make bench-headline" + (" ARGS=--quick" if asked.quick else "")
+    path = write("headline", protocol(scale), rows, command=command, commit=made.pop())
+    print(path.with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="*", choices=[*DATA, "report", []])
-    main(parser.parse_args().part)
+    main()

@@ -187,7 +187,7 @@ def test_step_tells_the_median_share(step: ModuleType, monkeypatch: pytest.Monke
 
 def test_decoder_tells_what_few_calls_lose(script: Opener, tmp_path: Path) -> None:
     """Two calls stand 0.2 and 0.36 dB below fifty and are 5 and 17 % farther. Kills: a gain told as a loss, a ratio for
-    a percentage, the ratio of means, the fewest calls that miss one of the two."""
+    a percentage, the ratio of means, the fewest calls that miss one of the two, the control less the student."""
     decoder = script("decoder")
     for seed, (lost, far) in enumerate(((0.2, 1.05), (0.36, 1.17))):
         calls = {f"temperature {tau}, {decoder._calls(n)}": {"PSNR": 25.0 + seed, "distance": 0.2 * (1 + seed)}
@@ -197,6 +197,7 @@ def test_decoder_tells_what_few_calls_lose(script: Opener, tmp_path: Path) -> No
         calls["temperature 0.2, 4 calls"] = {"PSNR": 25.35, "distance": 0.1}  # near, and not clear enough
         calls["distilled, 1 call"] = {"PSNR": 25.41 + 0.02 * seed, "distance": 0.305}  # within 0.1 dB and 2 %
         calls["distilled, 2 calls"] = {"PSNR": 25.0 + seed, "distance": 0.2 * (1 + seed)}
+        calls[decoder.CONTROL] = {"PSNR": 25.0, "distance": 0.405 - 0.1 * seed}
         (tmp_path / f"emoji-s{seed}.json").write_text(json.dumps(calls))
     rows = decoder.quality()
     few = "emoji, temperature 0.2, 2 calls against temperature 1, 50 calls"
@@ -205,6 +206,8 @@ def test_decoder_tells_what_few_calls_lose(script: Opener, tmp_path: Path) -> No
     assert says(found(rows, "emoji, temperature 1, 8 calls: PSNR"), 25.5, 0.5, 2, None)
     assert says(found(rows, "emoji, temperature 0.2: fewest"), 8, None, 2, True)
     assert says(found(rows, "emoji, distilled: fewest"), 1, None, 2, True)
+    assert says(found(rows, "distilled less control", "PSNR"), 0.42, 0.01, 2, None)
+    assert says(found(rows, "distilled less control", ": distance"), -0.05, 0.05, 2, None)
     for seed in (0, 1):
         calls = json.loads((tmp_path / f"emoji-s{seed}.json").read_text())
         calls["distilled, 1 call"]["distance"] = 0.307

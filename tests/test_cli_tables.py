@@ -243,7 +243,12 @@ def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
         reconstruction=Reconstruction(
             steps=1, psnr=number(22.345, 0.067, 802), ssim=number(0.81234, 0.0089, 803), distance=near
         ),
-        generation=Distance(kernel=number(0.0456, 0.0022, 805), frechet64=number(6.789, None, 806)),
+        generation=Distance(
+            kernel=number(0.0456, 0.0022, 805),
+            frechet64=number(6.789, None, 806),
+            precision=number(0.7654, 0.0151, 807),
+            recall=number(0.5432, 0.0172, 808),
+        ),
         classifier=Classifier(samples=number(0.6543), real=number(0.9321)),
         costs=Costs(parameters={"base": 7, "encoder": 1_200_000}, training_flops={"encoder": 3.5e13, "base": 4.5e12}),
     )
@@ -255,6 +260,8 @@ def test_the_table_of_a_run_has_every_row_of_its_own() -> None:
         "reconstruction distance, kernel 0.0123 ± 0.0011 804 pictures",
         "generation distance, kernel 0.0456 ± 0.0022 805 pictures",
         "generation distance, Fréchet, 64 components 6.789 806 pictures",
+        "generation precision 76.5% ± 1.5% 807 pictures",
+        "generation recall 54.3% ± 1.7% 808 pictures",
         "samples named rightly 65.4% real ones 93.2%",
         "part parameters training FLOPs",
         "encoder 1,200,000 3.50e+13",

@@ -60,6 +60,21 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert again.classifier is not None and again.classifier.ratio == pytest.approx(0.75)
 
 
+def test_distances_of_before_precision_and_recall_are_read() -> None:
+    """Kills: a metrics.json of yesterday that no longer loads, at each of the three places of a distance; and a share
+    that is there and is passed over."""
+    near = replace(distance(0.5), precision=number(0.9), recall=number(0.8))
+    found = replace(measured(near=near, generation=near), other_steps=(measured(near=near).reconstruction,))
+    assert Results.from_json(found.to_json()) == found
+    tree: Any = found.to_json()
+    places = (tree["reconstruction"]["distance"], tree["other_steps"][0]["distance"], tree["generation"])
+    for place in places:
+        del place["precision"], place["recall"]
+    again = Results.from_json(tree)
+    for one in (again.reconstruction.distance, again.other_steps[0].distance, again.generation):
+        assert one is not None and one.kernel.value == 0.5 and one.precision is None and one.recall is None
+
+
 def test_bits_are_read_by_attribute() -> None:
     """Kills: the target for the measured bits, and a unit, an error or a protocol of another number."""
     row = Number(value=0.31, stderr=0.02, n=9, unit="bits per pixel", protocol="a bound")

@@ -81,6 +81,11 @@ class Distance:
     """Principal components that ``frechet64`` stands on."""
     reason: str = ""
     """Why a distance without a value has none."""
+    precision: Number | None = None
+    """Share in [0, 1] of the set that lies among real ones (``metrics/manifolds.py``); None in files of before
+    December 2026, as ``recall``."""
+    recall: Number | None = None
+    """Share of the real ones that lie among the set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +244,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            inner = {"making": None, "outcome": None, "factors": ()} | inner
+            inner = {"making": None, "outcome": None, "factors": ()} | _with_shares(inner)
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
             if isinstance(costs := inner.get("costs"), dict):
@@ -280,6 +285,16 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [_plain(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _with_shares(tree: Any, depth: int = 4) -> Any:
+    """``tree``, whose distances may have been written before there were precision and recall, with None for them."""
+    if isinstance(tree, list) and depth:
+        return [_with_shares(value, depth - 1) for value in tree]
+    if not isinstance(tree, dict) or not depth:
+        return tree
+    tree = {name: _with_shares(value, depth - 1) for name, value in tree.items()}
+    return {"precision": None, "recall": None} | tree if {"kernel", "frechet64"} <= tree.keys() else tree
 
 
 def _of_before(tree: Mapping[str, object]) -> dict[str, object]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unilat.metrics import feature_network
+from nets.test_perceptual import network as random_perceptual
+from unilat.metrics import alexnet, feature_network
 from unilat.metrics import features as module
 from unilat.metrics.features import LITE0_SHA256
 from unilat.types import UserError
@@ -93,6 +94,41 @@ def test_a_name_that_is_nothing_and_a_size_that_does_not_fit() -> None:
     for size in ("100", "0", "-32", "1024", "x"):
         with pytest.raises(UserError, match="multiple of 32"):
             feature_network(f"efficientnet-lite0@{size}")
+        with pytest.raises(UserError, match="multiple of 32"):
+            feature_network(f"alexnet-st@{size}")
+
+
+def test_the_second_network_is_the_perceptual_ones_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On weights of chance, layer by layer. Kills: [0, 1] for [-1, 1], a layer left out or louder than another, another
+    size, and a protocol of the first network."""
+    with monkeypatch.context() as patch:
+        network = random_perceptual()
+        patch.setattr(alexnet, "load", lambda: network)
+        small, default = feature_network("alexnet-st@32"), feature_network("alexnet-st")
+    assert small is not None and default is not None
+    batch = pictures(3, channels=1)
+    found, x = small(batch), batch.expand(-1, 3, -1, -1) / 255.0
+    assert batch.shape[2:] == (32, 32) and found.shape == (3, 1152)
+    layers = network.features(2 * x - 1)
+    wanted = torch.cat([h.mean((2, 3)) * len(h[0]) ** 0.5 for h in layers], 1)
+    assert torch.allclose(found, wanted, atol=1e-4) and 0.01 < float(found.square().mean()) <= 1.0
+    assert "64×64" in default.protocol and "32×32" in small.protocol and "AlexNet" in small.protocol
+    assert small.sha256[:12] in small.protocol and small.name == "alexnet-st"
+
+
+def test_both_packaged_networks_may_be_configured_and_no_file() -> None:
+    """Kills: a configuration that cannot name the second network, or may name a program."""
+    for spec in ("auto", "none", "efficientnet-lite0", "efficientnet-lite0@96", "alexnet-st", "alexnet-st@32"):
+        module.refuse_program(spec)
+    with pytest.raises(UserError, match="efficientnet-lite0 or alexnet-st, not 'mine"):
+        module.refuse_program("mine.pt")
+
+
+def test_the_second_network_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: advice of another extra, or a traceback."""
+    monkeypatch.setattr("unilat.nets.perceptual.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps stlpips-pytorch"):
+        feature_network("alexnet-st")
 
 
 class Means(torch.nn.Module):

@@ -32,13 +32,20 @@ RESULTS = Results(
         steps=5,
         psnr=_number(23.4567, 0.0412, 812),
         ssim=_number(0.87654, 0.0023, 813),
-        distance=Distance(kernel=_number(0.0345, 0.0061, 814), frechet64=_number(2.3456, None, 815)),
+        distance=Distance(
+            kernel=_number(0.0345, 0.0061, 814),
+            frechet64=_number(2.3456, None, 815),
+            precision=_number(0.9123, 0.0123, 817),
+            recall=_number(0.8234, 0.0234, 818),
+        ),
     ),
     other_steps=(_steps(2, 25.12, 0.8901, 0.0711), _steps(10, 22.08, 0.8602, 0.0398)),
     generation=Distance(
         kernel=_number(0.1278, 0.0053, 816),
         frechet64=_number(math.nan, None, 90),
         reason="needs at least 128 pictures",
+        precision=_number(0.6345, 0.0345, 819),
+        recall=_number(0.4456, 0.0456, 820),
     ),
     classifier=Classifier(samples=_number(0.7531, 0.0172), real=_number(0.9142, 0.0064)),
     costs=Costs(

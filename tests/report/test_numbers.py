@@ -29,8 +29,12 @@ def test_every_row_has_its_own_value_error_and_count(whole: Node) -> None:
         "SSIM": ["0.877 ± 0.002", "813 pictures, 5 decoder calls"],
         "Reconstructions, kernel distance": ["0.035 ± 0.006", "814 pictures, to real held-out ones"],
         "Reconstructions, Fréchet distance, 64 components": ["2.346", "815 pictures, to real held-out ones"],
+        "Reconstructions, precision": ["91.2 ± 1.2 %", "817 pictures, made ones among real ones"],
+        "Reconstructions, recall": ["82 ± 2 %", "818 pictures, real ones among made ones"],
         "New pictures, kernel distance": ["0.128 ± 0.005", "816 pictures, to real held-out ones"],
         "New pictures, Fréchet distance, 64 components": ["–", "needs at least 128 pictures"],
+        "New pictures, precision": ["63 ± 3 %", "819 pictures, made ones among real ones"],
+        "New pictures, recall": ["45 ± 5 %", "820 pictures, real ones among made ones"],
         "Held-out pictures named rightly": ["91.4 ± 0.6 %", "by a small classifier trained on the real pictures"],
         "Samples named rightly": ["75.3 ± 1.7 %", "by a small classifier trained on the real pictures"],
         "Samples against real ones, named rightly": ["82.4 %", "the one over the other"],
@@ -128,7 +132,7 @@ def test_protocols_are_told_with_the_numbers_they_belong_to() -> None:
     found, line = known_run.RESULTS, partial(Number, value=1.0)
     near = Distance(kernel=line(protocol="line of kernels"), frechet64=line())
     made = replace(found.reconstruction, psnr=line(protocol="line of PSNR"), distance=near)
-    samples = Distance(kernel=line(protocol="line of kernels"), frechet64=line(protocol="of Gaussians"))
+    samples = replace(near, frechet64=line(protocol="of Gaussians"), recall=line(protocol="of balls"))
     bits = replace(found.bits, measured=line(protocol="line of bits"))
     judge = Classifier(samples=line(protocol="a judge"), real=line(protocol="a judge"))
     changed = replace(found, bits=bits, base_bits=line(protocol="line of the base"), classifier=judge)
@@ -138,6 +142,7 @@ def test_protocols_are_told_with_the_numbers_they_belong_to() -> None:
     assert told == {
         "reconstruction, kernel, generation, kernel": "line of kernels",
         "generation, Fréchet distance": "of Gaussians",
+        "generation, recall": "of balls",
         "psnr": "line of PSNR",
         "bits": "line of bits",
         "base bits": "line of the base",

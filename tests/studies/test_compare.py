@@ -22,9 +22,9 @@ from unilat.types import UserError
 
 MEASURED = ("bits", "bits_off", "psnr", "ssim", "reconstruction_kernel", "generation_kernel", "classifier_samples")
 
-DECODED = {"psnr", "ssim", "reconstruction_kernel", "reconstruction_frechet64"}
+DECODED = {"psnr", "ssim", *(f"reconstruction_{kind}" for kind in ("kernel", "frechet64", "precision", "recall"))}
 BEFORE = "it was measured before unilat kept what pictures were made with: evaluate it again"
-SAMPLED = {"generation_kernel", "generation_frechet64", "classifier_samples"}
+SAMPLED = {"classifier_samples", *(f"generation_{kind}" for kind in ("kernel", "frechet64", "precision", "recall"))}
 
 
 def change(tree: dict[str, Any], path: str, value: Any) -> None:

@@ -28,8 +28,8 @@ Features = Annotated[
     DisallowNone[str | None],
     arg(
         metavar="NETWORK",
-        help="Network behind the distances: auto, none, efficientnet-lite0 or a TorchScript file, which is a program: "
-        "name only one that you trust. By default the configuration's, which is never a file.",
+        help="Network behind the distances: auto, none, efficientnet-lite0, alexnet-st or a TorchScript file, which is "
+        "a program: name only one that you trust. By default the configuration's, which is never a file.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of the noise; picture i depends on this seed and on i alone.")]

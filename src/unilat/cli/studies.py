@@ -264,7 +264,7 @@ class Audit:
     samples: Annotated[DisallowNone[int | None], arg(metavar="N")] = None
     """Latents that the prior sees in training, with repeats: more tighten the bound. By default 60,000."""
     features: Annotated[str, arg(metavar="NETWORK")] = "auto"
-    """Network behind the kernel distance: auto, none, efficientnet-lite0 or a TorchScript file."""
+    """Network behind the kernel distance: auto, none, efficientnet-lite0, alexnet-st or a TorchScript file."""
     seed: int = 0
     """Seed of the split, the prior and the noise."""
     json: Json = False

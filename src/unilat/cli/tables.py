@@ -37,6 +37,9 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         for row, shown in ((distance.kernel, "kernel"), (distance.frechet64, "Fréchet, 64 components")):
             if math.isfinite(row.value):
                 rows.append((f"{name} distance, {shown}", "", _number(row), f"{row.n} pictures"))
+        for row, shown in ((distance.precision, "precision"), (distance.recall, "recall")):
+            if row is not None and math.isfinite(row.value):
+                rows.append((f"{name} {shown}", "", _share(row), f"{row.n} pictures"))
     for judge in results.judged:
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
         rows.append((f"samples named rightly{'' if judge.of == 'class' else f', {judge.of}'}", "", *shares))
@@ -192,6 +195,11 @@ def _number(row: Number, unit: str = "") -> str:
     if not math.isfinite(row.value):
         return "–"
     return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr and math.isfinite(row.stderr) else "")
+
+
+def _share(row: Number) -> str:
+    """A share in per cent, with its standard error where there is one."""
+    return f"{row.value:.1%}" + (f" ± {row.stderr:.1%}" if row.stderr and math.isfinite(row.stderr) else "")
 
 
 def _amount(name: str, value: Any) -> str:

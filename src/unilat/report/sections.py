@@ -187,7 +187,16 @@ def _measured(found: Results) -> list[str]:
             value = finite(row.value)
             note = distance.reason if value is None and distance.reason else _on(row, "to real held-out ones")
             rows.append(_row(f"{whose}, {name}", plus_minus(value, finite(row.stderr)), note))
+        for row, name in ((distance.precision, "precision"), (distance.recall, "recall")):
+            if row is not None and (share := finite(row.value)) is not None:
+                note = _on(row, "made ones among real ones" if name == "precision" else "real ones among made ones")
+                rows.append(_row(f"{whose}, {name}", _percent(share, finite(row.stderr)), note))
     return rows + [row for judge in found.judged for row in _judged(judge)]
+
+
+def _percent(share: float, error: float | None) -> str:
+    """A share with its standard error, in per cent."""
+    return f"{plus_minus(100 * share, None if error is None else 100 * error)}\u00a0%"
 
 
 def _judged(judge: Classifier) -> list[str]:
@@ -196,8 +205,8 @@ def _judged(judge: Classifier) -> list[str]:
     for row, name in ((judge.real, "Held-out pictures named rightly"), (judge.samples, "Samples named rightly")):
         share, error = finite(row.value), finite(row.stderr)
         if share is not None:
-            shown = plus_minus(100 * share, None if error is None else 100 * error)
-            rows.append(_row(name + what, f"{shown}\u00a0%", "by a small classifier trained on the real pictures"))
+            said = "by a small classifier trained on the real pictures"
+            rows.append(_row(name + what, _percent(share, error), said))
     if (ratio := finite(judge.ratio)) is not None:
         rows.append(
             _row(f"Samples against real ones, named rightly{what}", percent(ratio, 1), "the one over the other")

@@ -119,6 +119,9 @@ def _distance(run: Contents, what: str, kind: str) -> Compared | None:
         return None
     if kind == "frechet64" and distance.components:
         how = how | {"components": f"{distance.components}"}
+    row = {"precision": distance.precision, "recall": distance.recall}.get(kind)
+    if kind in ("precision", "recall"):
+        return _percent(_number(run, row, how)) if row else None
     return _number(run, distance.kernel if kind == "kernel" else distance.frechet64, how)
 
 
@@ -132,7 +135,11 @@ def _classifier(run: Contents, key: str) -> Compared | None:
     if judge is None:
         return None
     row, how = (judge.real, {}) if key == "real" else (judge.samples, _sampling(run))
-    share = _number(run, row, how)
+    return _percent(_number(run, row, how))
+
+
+def _percent(share: Compared | None) -> Compared | None:
+    """A share in per cent."""
     if share is None:
         return None
     error = None if share.stderr is None else 100 * share.stderr
@@ -173,6 +180,9 @@ def _quantities() -> tuple[Quantity, ...]:
         for kind, name in (("kernel", "kernel distance"), ("frechet64", "Fréchet distance, 64 components")):
             title = f"{whose}, {name}"
             rows.append(Quantity(f"{what}_{kind}", title, "", "quality", cut(_distance, what=what, kind=kind)))
+        for kind in ("precision", "recall"):
+            title = f"{whose}, {kind}"
+            rows.append(Quantity(f"{what}_{kind}", title, "%", "quality", cut(_distance, what=what, kind=kind)))
     for key, title in (("samples", "new pictures named rightly"), ("real", "real ones named rightly")):
         rows.append(Quantity(f"classifier_{key}", title, "%", "quality", cut(_classifier, key=key)))
     for tree, title, unit in (("parameters", "parameters", ""), ("training_flops", "training FLOPs", "FLOPs")):
