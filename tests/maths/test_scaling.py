@@ -122,6 +122,22 @@ def test_errors_weigh_runs():
     assert float(found.best_bits(4e12)[0]) == pytest.approx(float(true.best_bits(4e12)[0]), rel=0.02)
 
 
+def test_what_runs_have_in_common_does_not_average_out():
+    """Three budgets of one autoencoder are no three autoencoders: the same error widens best bits by more where runs
+    of equal bits share it, and not at all where each has its own. Kills: groups by chance, and their error unused."""
+    _, bits, flops, distance = runs(1e-4, 0)
+    own = torch.full_like(distance, 1e-3)
+    each = torch.arange(len(bits))
+
+    def at(group: torch.Tensor | None, group_error: float, error: torch.Tensor = own) -> float:
+        given = {"group": group, "group_error": group_error, "draws": 400, "generator": seeded(2)}
+        return width(fit_law(bits, flops, distance, error, **given).best_bits(4e12))
+
+    apart, alike = at(each, 0.05), at(each // 3, 0.05)  # each level of bits has three budgets, side by side
+    assert alike > 1.3 * apart
+    assert apart == pytest.approx(at(None, 0.0, torch.full_like(distance, 0.05)), rel=0.15)
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
 def test_what_has_no_logarithm_is_refused(wrong: float):
     """Kills: a NaN law of a distance of 0, which an unbiased kernel distance can be."""

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from unilat.types import UserError
@@ -66,11 +66,15 @@ def fit_law(
     distance: Float[Tensor, " n"],
     relative_error: Float[Tensor, " n"],
     *,
+    group: Int64[Tensor, " n"] | None = None,
+    group_error: float = 0.0,
     draws: int = 400,
     generator: torch.Generator,
 ) -> Law:
     """The most probable law of ``n`` runs, and ``draws`` that are as probable as the errors leave them.
 
+    ``relative_error`` is each run's own; runs of one number in ``group`` (those of one autoencoder) are off together by
+    another of ``group_error``, a share of the distance too, which averages out over groups only.
     Weighted least squares of ``ln D`` by Levenberg and Marquardt from several starts, with a weak expectation of each
     parameter's logarithm (:data:`_EXPONENTS`, :data:`_SPREAD`), without which few runs would leave some without end.
     Where runs lie further from the law than their errors explain, all errors are widened by the root of ``chi² / (n -
@@ -79,7 +83,9 @@ def fit_law(
     """
     if not all(bool(((one > 0) & one.isfinite()).all()) for one in (bits, flops, distance, relative_error)):
         raise UserError("a law of distances needs bits, FLOPs, distances and errors above 0")
-    bits, flops, ln_d, error = (one.double() for one in (bits, flops, distance.log(), relative_error))
+    bits, flops, ln_d, own = (one.double() for one in (bits, flops, distance.log(), relative_error))
+    group = torch.arange(len(bits)) if group is None else group
+    error = (own.square() + group_error**2).sqrt()
     units = float(bits.log().mean().exp()), float(flops.log().mean().exp())
     third = float(ln_d.median()) - math.log(3.0)
     expected = torch.tensor([third] * 3 + [math.log(one) for one in _EXPONENTS], dtype=torch.float64)
@@ -98,9 +104,11 @@ def fit_law(
         best, _, determined = fitted(best, ln_d[None], expected[None])
         off = (Law(best, *units).distance(bits, flops).log() - ln_d)[0] / error
         left = len(bits) - float(determined[0])
-        error = error * math.sqrt(max(1.0, float(off.square().sum()) / left)) if left >= 1.0 else error
-    moved = ln_d + noise(draws, error), expected + noise(draws, spread)
-    theta, _, _ = fitted(best.expand(draws, -1), *moved)
+        wider = math.sqrt(max(1.0, float(off.square().sum()) / left)) if left >= 1.0 else 1.0
+        error, own, group_error = wider * error, wider * own, wider * group_error
+    together = noise(draws, torch.full((int(group.max()) + 1,), group_error, dtype=torch.float64))[:, group]
+    moved = ln_d + noise(draws, own) + together
+    theta, _, _ = fitted(best.expand(draws, -1), moved, expected + noise(draws, spread))
     return Law(torch.cat([best, theta]), *units)
 
 
