@@ -17,8 +17,8 @@ SHORT = {
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
-_SAME = ("base", "channels", "features", "guidance", "limit", "out", "pictures", "preset", "samples", "size", "steps")
-_SAME += ("teacher_steps", "truth", "workers")
+_SAME = ("base", "channels", "features", "flops", "guidance", "limit", "out", "pictures", "pixels", "preset", "samples")
+_SAME += ("size", "steps", "teacher_steps", "truth", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",
