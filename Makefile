@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants bench-architectures clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants bench-architectures clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/
 bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (many hours; ARGS=--quick: less; goes on)
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt stlpips-pytorch==0.0.2
 	$(BIN)/python benchmarks/headline.py $(ARGS)
+
+bench-sweep: $(STAMP)  ## Advice on held-out budgets, and whether cheap runs rank as full ones (hours; goes on)
+	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
 bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's bound: benchmarks/results/verify.json and .md
 	$(BIN)/python benchmarks/verify.py $(ARGS)

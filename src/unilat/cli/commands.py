@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Protocol
 
 from tyro.conf import DisallowNone, Positional, arg
 
+from unilat.cli.advice import Advise
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
@@ -366,6 +367,7 @@ COMMANDS: dict[str, type[Command]] = {
     "verify": Verify,
     "doctor": Doctor,
     "compare": Compare,
+    "advise": Advise,
     "audit": Audit,
     "bench": Bench,
     "data get": DataGet,
