@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-profile bench-before bench-mutants bench-architectures clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-processes: $(STAMP)  ## Two processes beside one: losses, weights, memory 
 
 bench-saving: $(STAMP)  ## What a save costs the steps beside it (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/saving.py $(ARGS)
+
+bench-defaults: $(STAMP)  ## Networks, grid and shares of time of `small`, on Fashion-MNIST and emoji (an hour of one core; goes on)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/defaults.py $(ARGS)
 
 bench-profile: $(STAMP)  ## Where a step's time goes, operator by operator: benchmarks/profiles/*.txt
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/operators.py $(ARGS)
