@@ -1,8 +1,8 @@
 """Which networks, grid of latents and shares of time the `small` preset should have: Fashion-MNIST and emoji in colour.
 
-    make bench-defaults                        everything that is not there yet (an hour of one core)
+    make bench-defaults ARGS="--jobs 4"        everything that is not there yet, so many cells side by side
     python benchmarks/defaults.py report       what the cells that are there say
-    python benchmarks/defaults.py first        one round alone: steps first final flops larger longer
+    python benchmarks/defaults.py first        one round alone: first final larger flops
 
 A cell is a candidate (a change of `small`), a data set, a rule and a seed, and an ordinary run folder. Equal time: the
 fastest CPU seconds of a step are measured, and each candidate sees as many examples as fit into the same seconds, by
@@ -11,13 +11,16 @@ into the training FLOPs of today's cell. What counts examples (warm-up, averages
 First round: one seed of every candidate; the worse half by the mean logarithm of the generation distance on the
 validation half of the held-out pictures is dropped, and who lost a decibel. The others get three seeds and are told on
 the test half too, on which nothing is chosen. As many samples as pictures. Errors: over seeds and one run's jackknife
-over pictures, root of the sum of squares. 0.2 bits per pixel wanted everywhere, one thread.
+over pictures, root of the sum of squares. 0.2 bits per pixel wanted everywhere, one thread a cell.
 """
 
 import argparse
 import json
+import math
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -59,7 +62,7 @@ class Candidate:
 
 
 BASE_LONGER = Triple(40, 15, 45)
-GRID_16 = {
+GRID_16: dict[str, object] = {
     "autoencoder__latent_channels": 2,
     "autoencoder__encoder__channels": (32,),
     "autoencoder__encoder__patch": (2, 2),
@@ -67,17 +70,37 @@ GRID_16 = {
     "base__vit__patch": 4,
 }
 """Latents of 16×16×2 in 16 tokens, and an encoder of 32 channels at that grid: no more FLOPs than 64 at 8×8."""
+FINE: dict[str, object] = {
+    "autoencoder__decoder__patch": (2, 2),
+    "autoencoder__decoder__channels": (32, 64),
+    "autoencoder__decoder__blocks": (1, 2),
+    "autoencoder__decoder__strides": ((2, 2), (2, 2)),
+}
 CANDIDATES = {
     "today": Candidate("today's: 8×8×8, 16 tokens", {}),
-    "shares": Candidate("time 40:15:45", {}, BASE_LONGER),
     "grid": Candidate("16×16×2, encoder of 32 channels, time 40:15:45", GRID_16, BASE_LONGER),
-    "grid-4": Candidate(
-        "16×16×4, encoder of 32 channels, time 40:15:45", {**GRID_16, "autoencoder__latent_channels": 4}, BASE_LONGER
+    "shares": Candidate("time 40:15:45", {}, BASE_LONGER),
+    "grid-base": Candidate("16×16×2, time 30:10:60", GRID_16, Triple(30, 10, 60)),
+    "grid-autoencoder": Candidate("16×16×2, time 55:20:25", GRID_16, Triple(55, 20, 25)),
+    "grid-4": Candidate("16×16×4, time 40:15:45", {**GRID_16, "autoencoder__latent_channels": 4}, BASE_LONGER),
+    "grid-tokens": Candidate(
+        "16×16×2, 64 tokens of the base, time 40:15:45", {**GRID_16, "base__vit__patch": 2}, BASE_LONGER
     ),
-    "grid-base": Candidate("16×16×2, encoder of 32 channels, time 30:10:60", GRID_16, Triple(30, 10, 60)),
+    "grid-encoder": Candidate(
+        "16×16×2, encoder of 64 channels, time 40:15:45",
+        {**GRID_16, "autoencoder__encoder__channels": (64,)},
+        BASE_LONGER,
+    ),
+    "grid-fine": Candidate("16×16×2, decoder from 16×16 on, time 40:15:45", {**GRID_16, **FINE}, BASE_LONGER),
+    "grid-wide": Candidate(
+        "16×16×2, decoder 192 wide, time 40:15:45", {**GRID_16, "autoencoder__decoder__width": 192}, BASE_LONGER
+    ),
+    "grid-base-192": Candidate(
+        "16×16×2, base 192 wide, time 40:15:45", {**GRID_16, "base__vit__channels": (192,)}, BASE_LONGER
+    ),
 }
-"""Of 32² pictures; the first is the control."""
-COARSE_START = {
+"""Of 32² pictures, those first that are the most likely to matter; the very first is the control."""
+COARSE_START: dict[str, object] = {
     "autoencoder__encoder__channels": (32,),
     "autoencoder__encoder__blocks": (2,),
     "autoencoder__encoder__strides": (),
@@ -88,13 +111,15 @@ COARSE_START = {
 LARGER = {
     "today": Candidate("today's: 8×8×32, 16 tokens, time 40:15:45", {}, BASE_LONGER),
     "grid": Candidate("16×16×8, encoder of 32 channels, 16 tokens, time 40:15:45", COARSE_START, BASE_LONGER),
-    "grid-64": Candidate(
+    "grid-tokens": Candidate(
         "16×16×8, encoder of 32 channels, 64 tokens, time 40:15:45",
         {**COARSE_START, "autoencoder__prior__patch": 2, "base__vit__patch": 2},
         BASE_LONGER,
     ),
 }
 """Of 64² pictures in colour."""
+SETS = {"fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER}
+SMALL_SETS = ("emoji", "fashion")
 CHANNELS = {"fashion": 1, "emoji": 3, "emoji-64": 3}
 LIGHT: dict[str, object] = {
     "evaluation__pictures": 64,
@@ -143,65 +168,86 @@ def planned(where: str, candidate: Candidate, control: Candidate, rule: str) -> 
     return with_lengths(ours, seen)
 
 
-def cell(table: Mapping[str, Candidate], where: str, name: str, seed: int, rule: str = "time") -> Path:
-    """The folder of a finished cell, trained where it is not there."""
-    folder = WORK / where / f"{name}-{rule}-s{seed}"
-    if not (folder / "report.html").is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{time.strftime('%H:%M:%S')} {where} {name} {rule} seed {seed}", flush=True)
-        config = replace(planned(where, table[name], table["today"], rule), seed=seed)
-        trained(config, folder)
-        print(f"  {measure(folder, where, PARTS[0])}", flush=True)
-    return folder
+@dataclass(frozen=True)
+class Cell:
+    """One run of the study."""
+
+    where: str
+    name: str
+    seed: int
+    rule: str = "time"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return WORK / self.where / f"{self.name}-{self.rule}-s{self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return (self.folder / "report.html").is_file()
+
+    def config(self) -> RunConfig:
+        """What it trains."""
+        table = SETS[self.where]
+        return replace(planned(self.where, table[self.name], table["today"], self.rule), seed=self.seed)
+
+    def worth(self, part: str) -> Measured:
+        """What it is worth once it is done."""
+        return measure(self.folder, self.where, part)
+
+
+def make(task: tuple[Cell, RunConfig]) -> str:
+    """Train a cell and measure it on validation; the line that tells it."""
+    one, config = task
+    torch.set_num_threads(1)
+    one.folder.parent.mkdir(parents=True, exist_ok=True)
+    trained(config, one.folder)
+    return f"{time.strftime('%H:%M:%S')} {one}: {one.worth(PARTS[0])}"
+
+
+def run(cells: Sequence[Cell], jobs: int) -> None:
+    """Make those that are not done, ``jobs`` side by side; steps are timed before, alone."""
+    tasks = [(one, one.config()) for one in cells if not one.done]
+    with ProcessPoolExecutor(max(1, jobs), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for line in pool.map(make, tasks):
+            print(line, flush=True)
+
+
+def first() -> list[Cell]:
+    """One seed of everything."""
+    return [Cell(where, name, 0) for name in CANDIDATES for where in SMALL_SETS]
 
 
 def survivors() -> list[str]:
-    """Names of the first round's better half, and today's; nothing until all of it is there."""
-    found: dict[str, dict[str, Measured]] = {}
-    for name in CANDIDATES:
-        for where in ("fashion", "emoji"):
-            folder = WORK / where / f"{name}-time-s0"
-            if not (folder / "report.html").is_file():
-                return []
-            found.setdefault(name, {})[where] = measure(folder, where, PARTS[0])
-    return halved(found, "today")
+    """Names of the first round's better half, best first, and today's; nothing until all of it is there."""
+    if not all(one.done for one in first()):
+        return []
+    worth = {name: {where: Cell(where, name, 0).worth(PARTS[0]) for where in SMALL_SETS} for name in CANDIDATES}
+    return halved(worth, "today")
 
 
-def first() -> None:
-    """One seed of everything."""
-    for name in CANDIDATES:
-        for where in ("fashion", "emoji"):
-            cell(CANDIDATES, where, name, 0)
-
-
-def final() -> None:
+def final() -> list[Cell]:
     """The other seeds of today's and of who survived, best first."""
     names = survivors()
-    for seed in SEEDS[1:]:
-        for name in [*names[:1], "today", *names[1:]]:
-            for where in ("fashion", "emoji"):
-                cell(CANDIDATES, where, name, seed)
+    order = dict.fromkeys([*names[:1], "today", *names[1:]]) if names else {}
+    return [Cell(where, name, seed) for seed in SEEDS[1:] for name in order for where in SMALL_SETS]
 
 
-def flops() -> None:
-    """The best on validation at the FLOPs of today's."""
-    for seed in SEEDS:
-        for where in ("fashion", "emoji"):
-            for name in survivors()[:1]:
-                if name != "today":
-                    cell(CANDIDATES, where, name, seed, "flops")
+def flops() -> list[Cell]:
+    """The best of the first round at the FLOPs of today's."""
+    best = [name for name in survivors()[:1] if name != "today"]
+    return [Cell(where, name, seed, "flops") for seed in SEEDS for name in best for where in SMALL_SETS]
 
 
-def larger() -> None:
+def larger() -> list[Cell]:
     """64² in colour."""
-    for seed in SEEDS[:2]:
-        for name in LARGER:
-            cell(LARGER, "emoji-64", name, seed)
+    return [Cell("emoji-64", name, seed) for seed in SEEDS for name in LARGER]
 
 
-def told(label: str, folders: Sequence[Path], where: str, part: str) -> Rows:
+def told(label: str, cells: Sequence[Cell], part: str) -> Rows:
     """What one candidate's cells are worth on one part."""
-    found = [measure(folder, where, part) for folder in folders]
+    found = [one.worth(part) for one in cells]
     n = len(found)
 
     def line(what: str, unit: str, values: Sequence[float], errors: Sequence[float] | None = None) -> Rows:
@@ -224,65 +270,52 @@ def told(label: str, folders: Sequence[Path], where: str, part: str) -> Rows:
     ]
 
 
-def costs(label: str, folders: Sequence[Path]) -> Rows:
+def costs(label: str, cells: Sequence[Cell]) -> Rows:
     """Examples and seconds of a candidate's cells, by phase."""
     rows: Rows = []
-    spent = [phases_of(folder) for folder in folders]
+    spent = [phases_of(one.folder) for one in cells]
     for phase in ("stage 1", "encode", "stage 2"):
         seconds = [one[phase] for one in spent if phase in one]
         rows.append(row(f"{label}: {phase}", mean(seconds), "s on the clock", stderr=error(seconds), n=len(seconds)))
-    configs = [json.loads((folder / "config.json").read_text("utf-8")) for folder in folders]
-    one, two = configs[0]["stage1"], configs[0]["stage2"]
+    config = json.loads((cells[0].folder / "config.json").read_text("utf-8"))
+    one, two = config["stage1"], config["stage2"]
     for what, count in (("stage 1", one["samples"]), ("settling", one["settle"]), ("stage 2", two["samples"])):
-        rows.append(row(f"{label}: examples of {what}", count, "examples", n=len(folders)))
+        rows.append(row(f"{label}: examples of {what}", count, "examples", n=len(cells)))
     return rows
 
 
-def gained(label: str, ours: Sequence[Path], theirs: Sequence[Path], where: str) -> Rows:
-    """Paired differences to today's on the test part, seeds that both have."""
-    pairs = [(a, b) for a in ours for b in theirs if a.name[-2:] == b.name[-2:]]
-    both = [(measure(a, where, PARTS[1]), measure(b, where, PARTS[1])) for a, b in pairs]
+def gained(label: str, ours: Sequence[Cell], theirs: Sequence[Cell]) -> Rows:
+    """Differences to today's on the test part, seed by seed of those that both have."""
+    pairs = [(a.worth(PARTS[1]), b.worth(PARTS[1])) for a in ours for b in theirs if a.seed == b.seed]
     rows: Rows = []
-    for what, unit, sign, jackknife in (
-        ("psnr", "dB", 1, "psnr_error"),
-        ("reconstruction", "kernel distance", -1, "reconstruction_error"),
-        ("generation", "kernel distance", -1, "generation_error"),
+    for what, unit, sign in (
+        ("psnr", "dB", 1),
+        ("reconstruction", "kernel distance", -1),
+        ("generation", "kernel distance", -1),
     ):
-        values = [sign * (getattr(a, what) - getattr(b, what)) for a, b in both]
-        errors = [(getattr(a, jackknife) ** 2 + getattr(b, jackknife) ** 2) ** 0.5 for a, b in both]
+        values = [sign * (getattr(a, what) - getattr(b, what)) for a, b in pairs]
+        errors = [math.hypot(getattr(a, f"{what}_error"), getattr(b, f"{what}_error")) for a, b in pairs]
         text = "PSNR gained" if what == "psnr" else f"{what} distance saved"
-        spread = combined(values, errors)
-        rows.append(
-            row(
-                f"{label} over today's, test: {text}",
-                mean(values),
-                unit,
-                goal=0.0,
-                at_least=True,
-                stderr=spread,
-                n=len(values),
-            )
-        )
+        spread, name = combined(values, errors), f"{label} over today's, test: {text}"
+        rows.append(row(name, mean(values), unit, goal=0.0, at_least=True, stderr=spread, n=len(values)))
     return rows
 
 
 def rows() -> Rows:
     """All that is there."""
-    names, lines = survivors(), list[dict[str, object]]()
-    for where, table in (("fashion", CANDIDATES), ("emoji", CANDIDATES), ("emoji-64", LARGER)):
-        today: list[Path] = []
+    kept, lines = {*survivors(), "today"}, list[dict[str, object]]()
+    for where, table in SETS.items():
+        today = [one for seed in SEEDS if (one := Cell(where, "today", seed)).done]
         for name, candidate in table.items():
             for rule in ("time", "flops"):
-                there = [WORK / where / f"{name}-{rule}-s{seed}" for seed in SEEDS]
-                there = [folder for folder in there if (folder / "report.html").is_file()]
+                there = [one for seed in SEEDS if (one := Cell(where, name, seed, rule)).done]
                 if not there:
                     continue
-                today = there if name == "today" else today
                 label = f"{where}, equal {rule}, {candidate.what}"
-                lines += told(label, there, where, PARTS[0])
-                if name in [*names, "today"] or table is LARGER:
-                    lines += told(label, there, where, PARTS[1])
-                    lines += gained(label, there, today, where) if name != "today" else []
+                lines += told(label, there, PARTS[0])
+                if name in kept or table is LARGER:
+                    lines += told(label, there, PARTS[1])
+                    lines += gained(label, there, today) if name != "today" and today else []
                 lines += costs(label, there)
     return lines
 
@@ -294,13 +327,14 @@ def main() -> None:
     """Train what is missing, then tell what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*ROUNDS, "report", []])
-    chosen = parser.parse_args().part
+    parser.add_argument("--jobs", type=int, default=1, help="cells trained side by side, one thread each")
+    asked = parser.parse_args()
     torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
-    for part in chosen or ROUNDS:
+    for part in asked.part or ROUNDS:
         if part != "report":
-            ROUNDS[part]()
-    if not chosen or "report" in chosen:
+            run(ROUNDS[part](), asked.jobs)
+    if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
         print(write("defaults", protocol, rows()).with_suffix(".md").read_text("utf-8"))
 
