@@ -73,6 +73,11 @@ class Measured:
     generation_error: float
 
 
+def least(found: Sequence[Triple]) -> Triple:
+    """The smallest of each number."""
+    return Triple(*(min(numbers) for numbers in zip(*map(dataclasses.astuple, found), strict=True)))
+
+
 def lengths(budget: float, cost: Triple, shares: Triple) -> Triple:
     """Examples of each part whose costs are ``shares`` of ``budget``: budget · share / (Σ shares · cost)."""
     one = budget / shares.total
