@@ -151,11 +151,14 @@ def with_lengths(config: RunConfig, seen: Triple) -> RunConfig:
 
 
 def flops_of(config: RunConfig, channels: int) -> Triple:
-    """Training FLOPs of one example of each part, as :func:`unilat.recipe.build.describe` counts them."""
-    parts = describe(config, channels).parts
-    prior = parts["prior"].training_flops / (config.stage1.samples + config.stage1.settle)
-    both = (parts["encoder"].training_flops + parts["decoder"].training_flops) / config.stage1.samples
-    return Triple(both + prior, prior, parts["base"].training_flops / config.stage2.samples)
+    """Training FLOPs of one example of each part, its share of Muon's products among them (``recipe/build.py``)."""
+    parts, one, two = describe(config, channels).parts, config.stage1, config.stage2
+
+    def each(name: str, batch: int) -> float:
+        return parts[name].example_flops + parts[name].step_flops / batch
+
+    first = sum(each(name, one.batch) for name in ("encoder", "prior", "decoder"))
+    return Triple(first, each("prior", one.settle_batch), each("base", two.batch))
 
 
 def seconds_of(config: RunConfig, channels: int) -> Triple:
