@@ -7,37 +7,49 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import torch
 from torch import Tensor
 
 from unilat import results
 from unilat.files import read_safetensors
+from unilat.report.pairs import UNSEEN
+from unilat.report.sheets import framed
+
+COLUMNS = 16
 
 
-def strip(pictures: Tensor, columns: int) -> Tensor:
-    """Pictures uint8 ``[N, C, H, W]`` side by side in rows of ``columns``, ``[H·rows, W·columns, C]``."""
-    count, channels, height, width = pictures.shape
-    rows = count // columns
-    grid = pictures[: rows * columns].view(rows, columns, channels, height, width)
-    return grid.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+def on_white(page: Tensor) -> Tensor:
+    """uint8 ``[H, W, 4]`` with see-through gaps as ``[H, W, 3]``."""
+    return torch.where(page[..., 3:] > 0, page[..., :3], 255)
+
+
+def strip(*rows: Tensor) -> Tensor:
+    """The first pictures of each of ``rows``, uint8 ``[N, C, H, W]``, one row below the other, ``[H, W, 3]``."""
+    shown = torch.cat([row[:COLUMNS] for row in rows])
+    return on_white(framed(shown, min(COLUMNS, len(rows[0])), torch.zeros(len(shown), dtype=torch.bool), UNSEEN))
 
 
 def main(run: Path, out: Path) -> None:
-    """Originals above their reconstructions, and samples beside them."""
+    """A page of samples, held-out pictures above samples of the same classes, and reconstructions."""
     arrays, _ = read_safetensors(run / "evaluation.safetensors")
     found = results.read(run / "metrics.json")
     bits, calls = found.bits, found.reconstruction.steps
+    page, unseen = arrays["page"], ~arrays["page_seen"].flatten()
+    through = f"through {bits.value:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}"
     parts = {
-        "held-out originals": strip(arrays["originals"], 8),
-        f"through {bits.value:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}": strip(
-            arrays[f"reconstructions_{calls}"], 8
+        f"samples of the base model; framed: {int(unseen.sum())} pairs of letter and face never trained on": on_white(
+            framed(page, arrays["page_labels"].shape[1], unseen, UNSEEN)
         ),
-        "samples of the base model": strip(arrays["samples"][:32], 8),
+        "held-out pictures, and samples of the same letter and face": strip(arrays["truths"], arrays["samples"]),
+        f"held-out pictures, and the same {through}": strip(arrays["originals"], arrays[f"reconstructions_{calls}"]),
     }
-    figure, axes = plt.subplots(3, 1, figsize=(6.4, 5.6), height_ratios=[1, 1, 4], layout="constrained")
+    heights = [picture.shape[0] / picture.shape[1] for picture in parts.values()]
+    figure, axes = plt.subplots(
+        3, 1, figsize=(6.4, 6.4 * sum(heights) + 1.1), height_ratios=heights, layout="constrained"
+    )
     for axis, (title, picture) in zip(axes, parts.items(), strict=True):
-        grey = picture.shape[-1] == 1
-        axis.imshow(picture.squeeze(-1) if grey else picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_title(title, fontsize=10, loc="left")
+        axis.imshow(picture, interpolation="nearest")
+        axis.set_title(title, fontsize=9, loc="left")
         axis.axis("off")
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
