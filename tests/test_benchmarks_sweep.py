@@ -66,12 +66,12 @@ def test_proxies_are_ranked_with_the_full_runs(bench: ModuleType):
 @pytest.mark.parametrize("data", ["fashion-mnist", "emoji"])
 def test_its_sweeps_are_accepted(bench: ModuleType, data: str, monkeypatch: pytest.MonkeyPatch):
     """Kills: an option that `unilat sweep` does not know, an hour before it is found."""
-    from unilat.cli import parse
+    from unilat.cli.parse import parse
 
     seen = []
 
     def parsed(*words: str, threads: int, log: Path):
-        seen.append(parse.parse(list(words)))
+        seen.append(parse(list(words)))
         return type("Done", (), {"wait": lambda self: 0})()
 
     monkeypatch.setattr(bench, "unilat", parsed)

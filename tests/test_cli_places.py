@@ -131,6 +131,7 @@ def test_the_command_line_loses_nothing(
         "audit": ["audit", str(latents)],
         "data look": ["data", "look", str(tiny_source), "--size", "16"],
         "train": ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.3"],
+        "sweep": ["sweep", str(tiny_source), "--preset", "tiny", "--bpp", "0.3"],
     }
     for words in commands.values():
         for out in (text, str(tiny_run / "autoencoder.safetensors"), str(tiny_run / "stage1"), str(tmp_path), ""):

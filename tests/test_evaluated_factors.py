@@ -91,6 +91,8 @@ def test_a_page_has_one_factor_down_and_one_across(run: PlantedRun, monkeypatch:
     every = classes.page(replace(facts, factors=replace(factors, shown=())))
     assert every is not None and [pairs[k][0] for k in every[1].tolist()] == [0, 2, 3, 4]
     assert classes.page(replace(facts, factors=None)) is None
+    less = classes.page(replace(facts, factors=replace(factors, shown=()), untrained=(str((3, 1)),)))
+    assert less is not None and [pairs[k][0] for k in less[1].tolist()] == [0, 2, 4], "nothing is known of d in bold"
     one = replace(factors, names=("letter",))
     assert classes.page(replace(facts, factors=one)) is None
     Judge().instead(monkeypatch)

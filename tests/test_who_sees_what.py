@@ -135,7 +135,7 @@ def test_each_consumer_touches_its_own_part_only(
     features: list[int] = []
     learnt: list[tuple[Tensor, Tensor]] = []
     monkeypatch.setattr(Means, "__call__", lambda self, images: features.extend(images[:, 0, 0, 0].tolist()) or images.float().mean((2, 3)))  # noqa: E501  # fmt: skip
-    monkeypatch.setattr(job, "base_stage", lambda model, z, labels, levels: learnt.append((z, labels)) or base_stage(model, z, labels, levels))  # noqa: E501  # fmt: skip
+    monkeypatch.setattr(job, "base_stage", lambda model, z, labels, *more: learnt.append((z, labels)) or base_stage(model, z, labels, *more))  # noqa: E501  # fmt: skip
     monkeypatch.setattr(job, "read_pictures", lambda *_: pictures)
     config = small(planted_config(rate_levels=1, step_counts=(1,), decoder_steps=1, base_steps=1, samples=6))
     job.train(config, tmp_path, device="cpu")

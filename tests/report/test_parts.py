@@ -42,7 +42,7 @@ def test_numbers_in_words() -> None:
     assert memory(402.4) == "402 MiB" and memory(2560.0) == "2.5 GiB"
     assert plural(1, "picture") == "1 picture" and plural(1200, "picture") == "1,200 pictures"
     assert percent(0.0041, 1) == "0.4\u00a0%"
-    assert esc("<a b='\"'>&") == "&lt;a b='&quot;'&gt;&amp;"
+    assert esc("<a b='\"'>&") == "&lt;a b=&#x27;&quot;&#x27;&gt;&amp;"
 
 
 @pytest.mark.parametrize("value", [None, "3", True, float("nan"), float("inf"), 10**400, [1.0]])

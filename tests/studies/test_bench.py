@@ -49,7 +49,10 @@ def test_figures_follow_from_one_another() -> None:
         assert stage.minutes == pytest.approx(stage.ms / 6e4 * math.ceil(plan.samples / plan.batch))
         assert stage.examples_per_second == pytest.approx(plan.batch / stage.ms * 1e3)
         assert stage.micro_batch == plan.batch and stage.peak_mib > 50
-        flops = 3 * sum(counted[part].forward_flops for part in networks[name]) * stage.examples_per_second
+        each, step = (
+            sum(getattr(counted[part], of) for part in networks[name]) for of in ("example_flops", "step_flops")
+        )
+        flops = (each + step / plan.batch) * stage.examples_per_second
         assert stage.share == pytest.approx(flops / 1e9 / found.matrix_gflops)
     way = found.chosen
     assert way.minutes == pytest.approx(

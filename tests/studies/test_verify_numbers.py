@@ -57,7 +57,8 @@ def known() -> tuple[Any, verify.HeldOut]:
 
     run = SimpleNamespace(
         config=SimpleNamespace(
-            autoencoder=SimpleNamespace(lambda_0=4.0, lambda_min=-8.0), evaluation=SimpleNamespace(rate_levels=5)
+            autoencoder=SimpleNamespace(lambda_0=4.0, lambda_min=-8.0, price="diffusion"),
+            evaluation=SimpleNamespace(rate_levels=5),
         ),
         autoencoder=SimpleNamespace(prior=exact, rate_levels=SimpleNamespace(table=table)),
         pixels=PIXELS,
@@ -233,7 +234,8 @@ def test_each_set_of_pictures_is_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     start, refitted = Exact(replace(LAW, variances=LAW.variances / 2), 10), Exact(LAW, 53)
     train, calibration, test = torch.arange(150), torch.arange(150, 180), torch.arange(180, 430)  # 30 copies
     run.split = lambda pictures: (train, calibration, test)
-    run.encoded = lambda images: (images, torch.full_like(images, ENTROPY))
+    drawn = SimpleNamespace(entropy=lambda lambda_0: torch.full((220, *SHAPE), ENTROPY))
+    run.encoded = lambda images: (images, drawn)
     run.latents = lambda images: images
     run.folder, run.device, run.autoencoder.prior = tmp_path, torch.device("cpu"), start
     run.config.autoencoder.prior = ViTConfig(channels=(16,))

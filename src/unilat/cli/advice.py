@@ -15,7 +15,7 @@ Json = Annotated[bool, arg(help="Print one JSON object on standard output instea
 
 @dataclass(frozen=True, kw_only=True)
 class Advise:
-    """Tell which bits, latent grid and base model to take for a budget, from the runs of a sweep.
+    """Tell bits, latent grid and base model for a budget, from the runs of a sweep.
 
     RUNS are run folders, or folders of them; what `unilat sweep` made, or runs by hand.
 

@@ -162,7 +162,7 @@ class Compare:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Train one run for each wanted bits, latent grid and size of the base model; see what is efficient.
+    """Train a run for each wanted bits, latent grid and base size; see what is efficient.
 
         unilat sweep photos/ --target-bpp 0.05,0.1,0.2 --base small,medium --out sweeps/photos
         unilat sweep fashion-mnist --target-bpp 0.1,0.2 --grid 8x8x8,16x16x2 --seeds 2 --out sweeps/f

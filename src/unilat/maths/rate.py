@@ -1,4 +1,4 @@
-"""The rate: an upper bound on the information in z_0, in nats per example (UL eq. 3).
+"""The rate: an upper bound on the information in z_0, in nats per example (UL eq. 3):
 
     R = ½ ∫_{lambda_min}^{lambda_0} e^lambda E||z - z_hat||² dlambda  +  KL[ N(alpha_1 z, sigma_1²) || N(0, 1) ]
 
@@ -98,10 +98,8 @@ def drawn_rate_terms(
 
         ½ ∫ e^lambda E||E[z | z_t, x] - z_hat||² dlambda  +  KL[ N(alpha_1 mean, alpha_1² s² + sigma_1²) || N(0, 1) ]
 
-    with ``E[z | z_t, x] = mean + g (z_t / alpha - mean)``, ``g = s² e^lambda / (1 + s² e^lambda)``. As
-    ``E||z - z_hat||² = E||E[z | z_t, x] - z_hat||² + s² (1 - g)`` and ``½ ∫ e^lambda s² (1 - g) dlambda`` is
-    :func:`added_entropy` between the ends, its mean is that of :func:`rate_terms` less the entropy, number by number.
-    But neither term is negative, and nothing large has to cancel, which is what made single pictures noisy.
+    with ``E[z | z_t, x] = mean + g (z_t / alpha - mean)``, ``g = s² e^lambda / (1 + s² e^lambda)``. Its mean is that of
+    :func:`rate_terms` less :func:`added_entropy`, number by number; but nothing large has to cancel.
     """
     lambda_t = expand(levels.lambda_t, z_t)
     gain = torch.sigmoid(log_variance + lambda_t)
@@ -121,9 +119,8 @@ def normal_kl(
 ) -> Float[Tensor, "b *dims"]:
     """``KL[ N(alpha z, alpha² s² + sigma²) || N(alpha mean, alpha² std² + sigma²) ]`` at lambda_0 per dimension, nats.
 
-    The rate of z_0 under a normal prior N(mean, std²) of z, in closed form: what a KL term counts. ``log_variance`` is
-    ``ln s²`` of a learned variance, around its mean ``z``; None is a point, s = 0, which with mean 0 and std 1 makes it
-    :func:`terminal_kl` at lambda_0.
+    The rate of z_0 under a normal prior N(mean, std²) of z, in closed form: what a KL term counts. ``log_variance``:
+    ``ln s²`` of a learned one around z; None is a point, of mean 0 and std 1 :func:`terminal_kl` at lambda_0.
     """
     noise = 1.0 / (1.0 + math.exp(lambda_0))
     variance = (1.0 - noise) * std.square() + noise

@@ -72,12 +72,13 @@ def labels_of(facts: Facts, count: int, label: Label | None) -> Tensor:
 def page(facts: Facts) -> Tensor | None:
     """Classes of a page, int64 ``[R, C]``: values of the second factor down, at most 12, those of the first across.
 
-    Only values that occur with all that stand down; None where classes are not made of two factors.
+    Only values of which something is known with all that stand down; None where classes are not made of two factors.
     """
     factors = facts.factors
     if factors is None or len(factors.names) != 2:
         return None
-    number = {tuple(pair): index for index, pair in enumerate(factors.table.tolist())}
+    known = set(trained(facts))
+    number = {tuple(pair): index for index, pair in enumerate(factors.table.tolist()) if index in known}
     down = even_positions(len(factors.values[1]), 12)
     shown = [factors.values[0].index(value) for value in factors.shown if value in factors.values[0]]
     whole = [
