@@ -117,12 +117,46 @@ def test_steps_go_on_while_a_copy_is_written(tmp_path: Path, monkeypatch: pytest
 
     fit(Toy(), schedule(), tmp_path / "plain", SEED, stop_at=4)
     monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(saving, "LAG", 1)
     fit(Toy(), schedule(keep=9), tmp_path / "run", SEED, progress=progress)
     assert written(tmp_path / "run") == [f"step-{step:010}" for step in (4, 8, 10)]
     for step in (8, 10):
         os.rename(tmp_path / "run" / f"step-{step:010}", tmp_path / f"later-{step}")
     a, b = checkpoint.load(tmp_path / "run"), checkpoint.load(tmp_path / "plain")
     assert a and b and a.fingerprint() == b.fingerprint()
+
+
+def test_steps_wait_for_a_save_that_takes_longer_than_a_tenth_of_its_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a save every 4 steps one step, of every 30 three; by the clock a tenth of its seconds. Kills: work that a kill
+    would lose without end, a step that waits at once, steps counted where the clock decides."""
+    made, real, most = list[int](), checkpoint.save, list[int]()
+
+    def save(folder: Path, step: int, *given: Any, **named: Any) -> Path:
+        if step in (4, 30):
+            time.sleep(0.5)
+            most.append(made[-1])
+        return real(folder, step, *given, **named)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    for every, steps, last in ((4, 10, 5), (30, 40, 33)):
+        fit(
+            Toy(),
+            schedule(save_every=every, samples=6 * steps),
+            tmp_path / str(every),
+            SEED,
+            progress=lambda told: made.append(told.step),
+        )
+        assert most.pop() == last
+    plan = SimpleNamespace(save_seconds=20.0, save_every=1)
+    saver = saving.Saver(SimpleNamespace(step=9, schedule=plan), tmp_path, lambda line: None)  # pyright: ignore
+    joined: list[float] = []
+    saver._thread = SimpleNamespace(join=lambda: joined.append(1))  # pyright: ignore[reportAttributeAccessIssue]
+    for ago, times in ((1.9, 0), (2.1, 1)):
+        saver._begun = time.monotonic() - ago
+        saver.check()
+        assert len(joined) == times
 
 
 def test_a_save_that_fails_ends_the_run_at_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,10 @@ def advise(paths: Sequence[str | Path], flops: float, pixels: str | int | None =
     """
     if not 0 < flops < math.inf:
         raise UserError(f"`flops` must be a positive number of FLOPs, 1e15 for example, not {flops:g}")
-    wanted = None if pixels is None else as_size(pixels)
+    try:
+        wanted = None if pixels is None else as_size(pixels)
+    except UserError as problem:
+        raise UserError(f"`pixels`: {problem}") from None
     if wanted is not None and min(wanted) < 1:
         raise UserError(f"`pixels` must be 1 or more a side, 64 or 64x96 for example, not {pixels}")
     unread: list[str] = []
