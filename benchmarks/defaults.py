@@ -3,6 +3,7 @@
     make bench-defaults ARGS="--jobs 4"        everything that is not there yet, so many cells side by side
     python benchmarks/defaults.py report       what the cells that are there say
     python benchmarks/defaults.py first        one round alone: first final larger flops
+    python benchmarks/defaults.py --only grid  two candidates instead of all
 
 A cell is a candidate (a change of `small`), a data set, a rule and a seed, and an ordinary run folder. Equal time: the
 fastest CPU seconds of a step are measured, and each candidate sees as many examples as fit into the same seconds, by
@@ -339,7 +340,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*ROUNDS, "report", []])
     parser.add_argument("--jobs", type=int, default=1, help="cells trained side by side, one thread each")
+    parser.add_argument("--only", default="", help="candidates of 32² to compare with today's, by name: grid,shares")
     asked = parser.parse_args()
+    if unknown := {*asked.only.split(",")} - {*CANDIDATES, ""}:
+        parser.error(f"no candidate {', '.join(unknown)}: there are {', '.join(CANDIDATES)}")
+    for name in [name for name in CANDIDATES if asked.only and name not in ("today", *asked.only.split(","))]:
+        del CANDIDATES[name]
     torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
     for part in asked.part or ROUNDS:
