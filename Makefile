@@ -10,7 +10,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ bench-data: $(STAMP)  ## Reading what does not fit in memory: speed, index, memo
 
 bench-processes: $(STAMP)  ## Two processes beside one: losses, weights, memory of a sharded state, speed (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/processes.py $(ARGS)
+
+bench-letters: $(STAMP)  ## What `make run` makes: letters named, distance, PSNR, minutes (8 minutes a seed, both cores)
+	$(BIN)/python benchmarks/letters.py $(ARGS)
 
 bench-saving: $(STAMP)  ## What a save costs the steps beside it (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/saving.py $(ARGS)
