@@ -33,11 +33,11 @@ def test_keywords_are_fields_of_the_configuration() -> None:
     """Kills: a keyword that goes nowhere or to another section, a preset or a size that is not taken, tuples made
     lists."""
     config = configured(
-        "glyphs", target_bpp=0.3, size=64, seed=4, bias=1.5, stage1__samples=1000, base__vit__channels=(128, 256),
+        "digits", target_bpp=0.3, size=64, seed=4, bias=1.5, stage1__samples=1000, base__vit__channels=(128, 256),
         base__vit__blocks=(2, 2), stage1__control__gain=0.5,
     )  # fmt: skip
     start = presets.get("small", size=64)
-    assert (config.data.source, config.data.size, config.seed) == ("glyphs", (64, 64), 4)
+    assert (config.data.source, config.data.size, config.seed) == ("digits", (64, 64), 4)
     assert (config.stage1.target_bpp, config.stage1.samples, config.stage1.control.gain) == (0.3, 1000, 0.5)
     assert config.base.vit.channels == (128, 256) and config.autoencoder.bias == 1.5
     assert config.autoencoder == replace(start.autoencoder, bias=1.5) and config.stage2 == start.stage2

@@ -209,7 +209,7 @@ def test_the_dial_leaves_the_papers_presets_their_levels() -> None:
     config = presets.get("imagenet-512", size=256)
     assert config.autoencoder == presets.get("imagenet-512").autoencoder
     assert config.data.size == (256, 256)
-    with pytest.raises(UserError, match="no preset 'smal': choose one of small, kl-vae, tiny"):
+    with pytest.raises(UserError, match="no preset 'smal': choose one of small, glyphs, kl-vae, tiny"):
         presets.get("smal")
 
 
