@@ -56,6 +56,10 @@ def test_drawn_latents_are_priced_number_by_number() -> None:
     before = rate_terms(z, exact(z_t, levels.lambda_t), levels, LOW).less(added_entropy(spread, HIGH))
     assert float(before.nats().mean()) == pytest.approx(float(found.nats().mean()), rel=0.1)
     assert float(before.nats().std()) > 1.5 * float(found.nats().std())
+    alpha_2 = 1 / (1 + math.exp(1.0))  # at an end that is no pure noise
+    last = Normal(math.sqrt(alpha_2) * mean, (alpha_2 * variance + 1 - alpha_2).sqrt())
+    ended = drawn_rate_terms(z_t, z_t, mean.expand_as(z), spread, levels, -1.0).terminal
+    torch.testing.assert_close(ended[7], kl_divergence(last, Normal(torch.zeros(3, dtype=F64), 1.0)))
 
 
 def test_a_normal_price_charges_the_whole_posterior() -> None:

@@ -45,8 +45,11 @@ def test_many_rows_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     distances = torch.cdist(manifold, manifold).sort(1).values[:, 3]
     wanted = (torch.cdist(points, manifold) <= distances).any(1).double().mean()
     assert 0.2 < wanted < 0.9 and share_within(points, manifold, 3) == pytest.approx(float(wanted))
+    nearest = share_within(points, manifold, 1)
+    assert 0 < nearest < float(wanted)
     monkeypatch.setattr("unilat.metrics.manifolds.ROWS", 10)
     assert share_within(points, manifold, 3) == pytest.approx(float(wanted))
+    assert share_within(points, manifold, 1) == pytest.approx(nearest)
 
 
 def test_precision_is_of_the_made_and_recall_of_the_real() -> None:
