@@ -137,5 +137,6 @@ def test_flops_without_muons_products_stand_apart() -> None:
     runs: list[Any] = [SimpleNamespace(results=SimpleNamespace(costs=one)) for one in both]
     new, old = (protocols._cost(run, "training_flops", "all") for run in runs)
     assert new is not None and old is not None and new.value == old.value == 7 and new.protocol != old.protocol
+    assert "counted" in dict(new.protocol).values() and "counted" not in dict(old.protocol).values()
     new, old = (protocols._cost(run, "parameters", "all") for run in runs)
     assert new == old
