@@ -353,7 +353,8 @@ def main() -> None:
             run(ROUNDS[part](), asked.jobs)
     if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-        print(write("defaults", protocol, rows()).with_suffix(".md").read_text("utf-8"))
+        command = f'make bench-defaults ARGS="--only {asked.only}"' if asked.only else None
+        print(write("defaults", protocol, rows(), command=command).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,10 @@ from unilat.maths.seeds import Draws
 from unilat.maths.weighting import sigmoid_weight
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.placing import Placing
-from unilat.nets.class_gaussian import ClassGaussian, LatentDenoiser
+from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.condition import Condition
 from unilat.nets.denoiser import Denoiser
+from unilat.nets.gaussian import LatentDenoiser
 from unilat.nets.vit import ViT, ViTConfig
 
 
@@ -79,7 +80,7 @@ class Base(nn.Module):
         super().__init__()
         self.config, self.classes = config, classes
         self.lambda_min, self.lambda_0 = lambda_min, lambda_0
-        self.denoise: LatentDenoiser
+        self.denoise: LatentDenoiser | ClassGaussian
         if grid and channels * math.prod(grid) <= config.covariance_up_to:
             net = ViT(config.vit, channels, axes, classes, factors, shown=channels if classes else 0)
             self.denoise = ClassGaussian(net, (channels, *grid), classes, factors)

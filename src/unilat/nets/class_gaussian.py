@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from unilat.maths.noise import alpha, sigma
 from unilat.nets.condition import ClassRows, Condition
-from unilat.nets.denoiser import Denoiser, call, kept
-from unilat.nets.gaussian import LEAST, GaussianDenoiser
+from unilat.nets.denoiser import call, kept
+from unilat.nets.gaussian import LEAST
 
 SWEEPS = 10
 """Rounds in which each factor's part of the means is fitted to what the others leave."""
@@ -120,6 +120,3 @@ class ClassGaussian(nn.Module):
         values, basis = self.values[which], self.basis[which]
         share = alpha_t * values / (alpha_t.square() * values + sigma_t.square())
         return ((centred @ basis) * share) @ basis.T, values.mean()[None, None]
-
-
-LatentDenoiser = Denoiser | GaussianDenoiser | ClassGaussian
