@@ -135,14 +135,17 @@ def _told(body: list[ast.stmt]) -> list[tuple[ast.Assign | ast.AnnAssign, str]]:
 
 
 def _fields(node: ast.ClassDef) -> list[str]:
+    """Two columns, so that a phone shows them: the field as it is written, and what it is."""
     rows = [(one, says) for one, says in _told(node.body) if isinstance(one, ast.AnnAssign)]
     if not rows:
         return []
-    lines = ["| field | type | default | what |", "|---|---|---|---|"]
+    lines = ["| field | what |", "|---|---|"]
     for one, says in rows:
-        value = "" if one.value is None else f"`{_default(ast.unparse(one.value))}`"
-        cells = (f"`{ast.unparse(one.target)}`", f"`{ast.unparse(one.annotation)}`", value, " ".join(says.split()))
-        lines.append("| " + " | ".join(plain(cell).replace("|", "\\|") for cell in cells) + " |")
+        value = "" if one.value is None else f" = {_default(ast.unparse(one.value))}"
+        written = f"`{ast.unparse(one.target)}: {ast.unparse(one.annotation)}{value}`"
+        lines.append(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in (written, plain(" ".join(says.split())))) + " |"
+        )
     return [*lines, ""]
 
 

@@ -75,7 +75,7 @@ def commands(folder: Path) -> dict[str, str]:
     for path in sorted(folder.glob("*.txt")):
         name = "unilat" if path.stem == "unilat" else f"unilat {path.stem.replace('-', ' ')}"
         content = path.read_text(encoding="utf-8")
-        pages[f"commands/{path.stem}.md"] = f"# {name}\n\n{fenced(content)}"
+        pages[f"commands/{path.stem}.md"] = f"---\nhide:\n  - toc\n---\n\n# {name}\n\n{fenced(content)}"
         first = content.split("\n\n")[1 if path.stem != "unilat" else 0].replace("\n", " ")
         if path.stem != "unilat":
             rows.append(f"| [`{name}`]({path.stem}.md) | {first} |")
