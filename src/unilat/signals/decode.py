@@ -72,7 +72,7 @@ def printable(text: str, longest: int = 120) -> str:
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; never blocks on a pipe or device. Raises :class:`Unreadable`."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         if error.errno == errno.ENOENT and path.is_symlink():
             raise Unreadable("dangling link") from None
