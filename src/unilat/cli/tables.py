@@ -40,6 +40,9 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         for row, shown in ((distance.precision, "precision"), (distance.recall, "recall")):
             if row is not None and math.isfinite(row.value):
                 rows.append((f"{name} {shown}", "", _share(row), f"{row.n} pictures"))
+    for one in results.against:
+        shown = _share(one.number) if one.name.startswith(("precision", "recall")) else _number(one.number)
+        rows.append((one.name, "", shown, f"{one.number.n} pictures"))
     for judge in results.judged:
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
         rows.append((f"samples named rightly{'' if judge.of == 'class' else f', {judge.of}'}", "", *shares))
