@@ -9,7 +9,7 @@ from typing import Any
 from unilat.cli.naming import options_named
 from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
-from unilat.results import Costs, Number, Results
+from unilat.results import Costs, Measure, Number, Results
 from unilat.run.folder import RunFolder
 from unilat.studies.bench import Timing, Way
 from unilat.studies.doctor import Diagnosis
@@ -40,15 +40,14 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
         for row, shown in ((distance.precision, "precision"), (distance.recall, "recall")):
             if row is not None and math.isfinite(row.value):
                 rows.append((f"{name} {shown}", "", _share(row), f"{row.n} pictures"))
-    for one in results.against:
-        shown = _share(one.number) if one.name.startswith(("precision", "recall")) else _number(one.number)
-        rows.append((one.name, "", shown, f"{one.number.n} pictures"))
     for judge in results.judged:
         shares = (f"{judge.samples.value:.1%}", f"real ones {judge.real.value:.1%}")
         rows.append((f"samples named rightly{'' if judge.of == 'class' else f', {judge.of}'}", "", *shares))
     text = align(rows)
     if results.making:
         text += f"\nmade with {results.making.line}"
+    if results.against:
+        text += f"\n\nagainst the reference\n{align([(_against(one), one.name) for one in results.against])}"
     costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
@@ -198,6 +197,10 @@ def _number(row: Number, unit: str = "") -> str:
     if not math.isfinite(row.value):
         return "–"
     return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr and math.isfinite(row.stderr) else "")
+
+
+def _against(one: Measure) -> str:
+    return (_share if one.name.startswith(("precision", "recall")) else _number)(one.number)
 
 
 def _share(row: Number) -> str:
