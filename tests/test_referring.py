@@ -104,6 +104,8 @@ def test_spatial_features_are_kept_as_moments(file: Path, tmp_path: Path, monkey
     assert found.spatial is not None and network.parts == [9, 9, 9, 9, 4]
     assert torch.allclose(found.spatial[0], corners.mean(0)) and torch.allclose(found.spatial[1], corners.T.cov())
     assert look(network, images).spatial is None
+    again = look(network, images, spatial=True).spatial
+    assert again is not None and again.count == 40 and torch.allclose(again.covariance, corners.T.cov())
 
 
 @pytest.mark.parametrize("wrong", ["fit", "network", "rows", "size"])
