@@ -31,9 +31,9 @@ class Moments:
     @classmethod
     def of(cls, features: Float[Tensor, "n d"]) -> "Moments":
         """Of one part."""
-        features = features.double()
-        centred = features - features.mean(0)
-        return cls(len(features), features.mean(0), centred.T @ centred)
+        exact = features.double()
+        apart = exact - exact.mean(0)
+        return cls(len(exact), exact.mean(0), apart.T @ apart)
 
     def plus(self, other: "Moments") -> "Moments":
         """Of both parts: ``S = S_a + S_b + (n_a n_b / n) δ δᵀ``, ``δ = mean_b − mean_a`` (Chan, Golub and LeVeque
