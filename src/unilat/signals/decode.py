@@ -175,7 +175,9 @@ def upright_size(picture: Image.Image, data: bytes) -> Size:
     """(height, width) of an opened picture as :func:`decode` turns it, its pixels unread where that is possible."""
     if picture.format == "PNG" and any(mark in data for mark in PNG_MARKS):
         picture.load()  # what tells the orientation may stand behind the pixels
-    turned = picture.format != "TIFF" and turn(picture) in ACROSS  # Pillow tells a TIFF's size upright
+    elif picture.format in ("PNG", "TIFF"):  # a TIFF's size is told upright; of a PNG all is read to find nothing
+        return picture.height, picture.width
+    turned = turn(picture) in ACROSS
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
