@@ -49,21 +49,25 @@ def split_pictures(config: RunConfig, pictures: Pictures | Streamed) -> tuple[Te
     """
     train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
     groups = pictures.groups[train]
+    draws = seeded(config.seed, "calibration")
     room = min(config.data.calibration, len(train) // 8)
     if pictures.factors is not None and room:
         chosen = torch.zeros(len(train), dtype=torch.bool)
-        labels = strata(pictures.labels[train], pictures.factors)
-        chosen[apart(groups, labels, room / len(train), room, seeded(config.seed, "calibration"))] = True
-        return train[~chosen], train[chosen], test
+        chosen[apart(groups, strata(pictures.labels[train], pictures.factors), room / len(train), room, draws)] = True
+    else:
+        chosen = _by_chance(groups, pictures.labels[train], room, draws)
+    return train[~chosen], train[chosen], test
+
+
+def _by_chance(groups: Tensor, labels: Tensor, room: int, draws: torch.Generator) -> Tensor:
+    """Which rows are chosen, bool ``[N]``: groups in the order of ``draws`` while there is room for their pictures."""
     names = groups.unique()
-    order = torch.randperm(len(names), generator=seeded(config.seed, "calibration"))
+    order = torch.randperm(len(names), generator=draws)
     rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
     sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
     chosen = sizes[rank] <= room
-    labels = pictures.labels[train]
     left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
-    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
-    return train[~chosen], train[chosen], test
+    return chosen & ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
 
 
 def names_of(pictures: Pictures | Streamed, indices: Tensor) -> tuple[str, ...] | None:
