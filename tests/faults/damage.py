@@ -106,7 +106,8 @@ def _told(ground: Ground, name: str, folder: Path) -> tuple[int, str, str, str]:
     for page in pages:
         text = page.read_text(errors="replace").replace(str(folder), "RUN").replace(folder.name, "RUN")
         made.append(f"{page.name} {hashlib.sha256(text.encode()).hexdigest()}")
-    said = ended.said.replace(str(folder), "RUN").replace(str(out), "OUT")
+    said = ended.said.replace(str(folder), "RUN").replace(str(out), "OUT").replace(folder.name, "RUN")
+    said = "\n".join(" ".join(line.split()) for line in said.splitlines())  # a table is as wide as its names
     return ended.code, "\n".join([said, *made]), ended.bad, ended.line
 
 
