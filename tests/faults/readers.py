@@ -28,6 +28,7 @@ def _menagerie(work: Path) -> tuple[dict[str, np.ndarray], dict[str, str], dict[
     from unilat.signals.decode import printable
 
     folder = work / "zoo"
+    shutil.rmtree(folder, ignore_errors=True)  # of trials that were stopped
     pictures, texts = zoo.build(folder)
     expected = {printable(name): pixels for name, pixels in pictures.items()}
     reasons = {printable(name): reason for name, reason in texts.items()}
