@@ -21,8 +21,8 @@ RANKS = (
     ("recipe",),
     ("signals", "metrics", "report"),
     ("training",),
-    ("interop",),
     ("run",),
+    ("interop",),
     ("studies",),
     ("cli", "__main__"),
 )

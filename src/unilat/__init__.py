@@ -26,12 +26,14 @@ __all__ = [
     "audit",
     "describe",
     "evaluate",
+    "export",
     "load",
     "sweep",
     "train",
 ]
 
 if TYPE_CHECKING:
+    from unilat.interop.export import export
     from unilat.models.latents import LatentSet
     from unilat.recipe.build import describe
     from unilat.run.begin import train
@@ -53,6 +55,7 @@ _HOMES = {
     "audit": "studies.audit",
     "describe": "recipe.build",
     "evaluate": "run.evaluate",
+    "export": "interop.export",
     "load": "run.trained",
     "sweep": "studies.sweep",
     "train": "run.begin",

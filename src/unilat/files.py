@@ -60,7 +60,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Whatever goes wrong is raised as it is: nothing stays of what was written, and an older folder as it was.
     """
-    path = path.absolute()
+    path = path.resolve()
     part, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     try:
         part.mkdir(parents=True)

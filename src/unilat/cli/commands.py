@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import DisallowNone, Positional, arg
 
 from unilat.cli.advice import Advise
+from unilat.cli.handing import Export
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
@@ -369,6 +370,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "advise": Advise,
     "audit": Audit,
+    "export": Export,
     "bench": Bench,
     "data get": DataGet,
     "data look": DataLook,

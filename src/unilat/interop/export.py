@@ -1,7 +1,7 @@
 """A finished run handed over to other people's tools: one folder, whole or not at all.
 
     unilat.export("runs/photos", "diffusers", out="export/")
-    unilat.export("runs/photos", "latents", out="latents/", data="more-photos/", form="npy")
+    unilat.export("runs/photos", "latents", out="latents/", data="more-photos/", format="npy")
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from typing import Literal, get_args
 
 from unilat import __version__
 from unilat.files import read_json, whole_folder, write_json
-from unilat.interop import card, to_comfyui, to_diffusers, to_latents, to_onnx
+from unilat.interop import card, hub, to_comfyui, to_diffusers, to_latents, to_onnx
 from unilat.interop.space import space_of
 from unilat.run.folder import RunFolder
 from unilat.run.trained import Run, Source, load
 from unilat.types import UserError
 
 Target = Literal["diffusers", "onnx", "comfyui", "latents"]
-Form = Literal["safetensors", "npy"]
+Format = Literal["safetensors", "npy"]
 FORMAT = "unilat export 1"
 MARK = "unilat.json"
 """The file by which an export is known as one, and the files of which are ours."""
@@ -39,6 +39,9 @@ class Exported:
     """Largest difference of what onnxruntime and torch make of the same, of numbers in about [-1, 1]; None elsewhere,
     and where onnxruntime is not installed."""
 
+    pushed: str | None = None
+    """Where on the hub it lies too."""
+
     def to_json(self) -> dict[str, object]:
         """As ``--json`` prints it."""
         return asdict(self)
@@ -50,52 +53,58 @@ def export(
     out: str | Path,
     *,
     data: Source | None = None,
-    form: Form = "safetensors",
+    format: Format = "safetensors",
     licence: str = card.UNKNOWN,
+    push: str | None = None,
     say: Say = lambda line: None,
 ) -> Exported:
     """Write ``run`` to the folder ``out`` for another tool; `unilat distill`'s networks where the run was loaded so.
 
-    ``data``: of latents, pictures in place of those that the run was trained on; ``form``: their files. ``licence``:
-    a name as model cards have it. Raises :class:`UserError` for a run that is not finished, a format that is none, an
+    ``data``: of latents, pictures in place of those that the run was trained on; ``format``: their files. ``licence``:
+    a name as model cards have it. ``push``: a repository of the Hugging Face hub, ``name`` or ``owner/name``, that gets
+    the folder too; one that is not there is made, private. Raises :class:`UserError` for a run that is not finished, a format that is none, an
     ``out`` with anything in it that is not an older export, and packages that are missing.
     """
     out = Path(out)
     if to not in get_args(Target):
         raise UserError(f"`to` must be one of {', '.join(get_args(Target))}, not {to!r}")
-    if form not in get_args(Form):
-        raise UserError(f"`form` must be one of {', '.join(get_args(Form))}, not {form!r}")
-    if to != "latents" and (data is not None or form != "safetensors"):
-        raise UserError(f"`data` and `form` are of an export to latents: leave them out, or export to latents, not {to}")
+    if format not in get_args(Format):
+        raise UserError(f"`format` must be one of {', '.join(get_args(Format))}, not {format!r}")
+    if to != "latents" and (data is not None or format != "safetensors"):
+        raise UserError(f"pictures and a `format` are of an export to latents: leave them out, or give `to` latents, not {to}")
     card.check_licence(licence)
+    if push is not None:
+        hub.check_name(push)
     check_place(out)
     if to == "onnx":
         to_onnx.check_packages()
     run = run if isinstance(run, Run) else load(run)
     try:
         with whole_folder(out) as folder:
-            found = _written(run, to, folder, data, form, licence, say)
+            found = _written(run, to, folder, data, format, licence, say)
             files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
             told = {"to": to, "unilat": __version__, "encoder_sha256": run.encoder_sha256, "files": files}
             write_json(folder / MARK, {"format": FORMAT, **told})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another `out`") from None
-    return Exported(out=out, to=to, files=(*files, MARK), notes=found[0], difference=found[1])
+    place = None if push is None else hub.push(out, push)
+    return Exported(out=out, to=to, files=(*files, MARK), notes=found[0], difference=found[1], pushed=place)
 
 
 def _written(
-    run: Run, to: Target, folder: Path, data: Source | None, form: Form, licence: str, say: Say
+    run: Run, to: Target, folder: Path, data: Source | None, format: Format, licence: str, say: Say
 ) -> tuple[tuple[str, ...], float | None]:
     """Write the files of one format; notes, and the difference that onnxruntime makes."""
     notes, difference = _notes(run, to), None
     if to == "latents":
-        space, load_text, more = to_latents.write(run, folder, data, form, say)
+        space, load_text, more = to_latents.write(run, folder, data, format, say)
         notes += more
     else:
         space = space_of(run)
         if to == "onnx":
             difference = to_onnx.write(run, space, folder)
             load_text = to_onnx.load_text(run, difference)
+            notes += () if difference is not None else (to_onnx.UNCHECKED,)
         else:
             to_diffusers.write(run, space, folder)
             load_text = to_diffusers.load_text(run)

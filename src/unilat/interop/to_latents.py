@@ -55,13 +55,13 @@ x = (z - told["shift_factor"]) * told["scaling_factor"]
 
 
 def write(
-    run: Run, folder: Path, data: Source | None, form: str, say: Callable[[str], object]
+    run: Run, folder: Path, data: Source | None, format: str, say: Callable[[str], object]
 ) -> tuple[Space, str, tuple[str, ...]]:
     """Write the latents of ``data``, or of the pictures that the run was trained on; their space, how they are read,
     and what to know of them."""
     space, level = space_of(run), run.config.autoencoder.lambda_0
     count, sets, notes = _sets(run, data, say)
-    put = _Arrays(folder, count, run.latent_shape) if form == "npy" else _Shards(folder)
+    put = _Arrays(folder, count, run.latent_shape) if format == "npy" else _Shards(folder)
     names: list[str | None] = []
     for latents in sets:
         put.rows(published(latents, level))
@@ -79,7 +79,7 @@ def write(
     }
     write_json(folder / "statistics.json", told)
     write_json(folder / "names.json", {"classes": run.classes, "names": names if any(names) else None})
-    return space, LOAD[form], notes
+    return space, LOAD[format], notes
 
 
 def published(latents: LatentSet, lambda_0: float) -> dict[str, Tensor]:
