@@ -19,6 +19,7 @@ from unilat.interop.bundle import bundle
 from unilat.interop.space import Space
 from unilat.models.base import Base
 from unilat.nets.class_gaussian import ClassGaussian
+from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.recipe.parts import EvaluationConfig
 from unilat.run import classes
@@ -162,8 +163,14 @@ def _vae_weights(run: Run) -> dict[str, Tensor]:
 
 
 def _denoiser(run: Run) -> dict[str, Tensor]:
+    """Weights of the model of latents; of a prior in its place the one mean and deviation as one a channel."""
     assert run.base is not None
-    return (run.few_base.denoise if run.few_base else run.base.denoise).state_dict()
+    net = run.few_base.denoise if run.few_base else run.base.denoise
+    tensors = net.state_dict()
+    if isinstance(net, Denoiser):
+        shape = (1, run.latent_shape[0], *[1] * len(run.latent_shape[1:]))
+        tensors |= {name: tensors[name].expand(shape) for name in ("mean", "std")}
+    return tensors
 
 
 def _write_part(folder: Path, name: str, config: dict[str, object], weights: dict[str, Tensor]) -> None:
