@@ -72,7 +72,6 @@ def load_text(run: Run) -> str:
 def vae_config(run: Run, space: Space) -> dict[str, object]:
     """config.json of the autoencoder: what ``published/vae.py`` takes."""
     ae, how, few = run.config.autoencoder, run.config.evaluation, run.few_decoder
-    once = ae.decoder_loss == "mse" and few is None
     grid = None if few is None else [level for level in few.grid.tolist() if math.isfinite(level)]
     height, width = run.config.data.size
     return {
@@ -97,7 +96,7 @@ def vae_config(run: Run, space: Space) -> dict[str, object]:
         "lambda_0": ae.lambda_0,
         "lambda_min": ae.lambda_min,
         "tells_noise": ae.random_end is not None,
-        "one_call": once,
+        "one_call": ae.decoder_loss == "mse" and few is None,
         "decoder_range": list(how.decoder_range),
         "decoder_temperature": few.temperature if few else how.decoder_temperature,
         "num_inference_steps": run.decoder_steps,

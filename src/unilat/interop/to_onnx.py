@@ -1,8 +1,8 @@
 """A run as ONNX graphs: encoder, decoder in one call, and the denoiser of its latents; each checked where it can be.
 
     encoder.onnx    x [B, C, H, W] in [-1, 1]                  -> mean, std of z_0 [B, c, h, w]
-    decoder.onnx    z_0, noise ~ N(0, I) [B, C, H, W]          -> x
-    base.onnx       z_t, logsnr [B], label [B] (-1 is none)    -> z, the expected clean latent
+    decoder.onnx    z_0, noise ~ N(0, I) [B, C, H, W]          -> x; of a decoder without noise z_0 alone
+    base.onnx       z_t, logsnr [B], label [B] (-1 is none)    -> z, the expected clean latent; label with classes only
     config.json     shapes, noise, and the numbers to scale latents by
 
 The batch is free, the grid is the run's. By torch's tracing exporter: the newer one took 50 s for a network that this
@@ -45,6 +45,7 @@ z_0 = mean + std * np.random.randn(*mean.shape).astype(np.float32)
 noise = np.random.randn(*x.shape).astype(np.float32)
 (made,) = decoder.run(None, {"z_0": z_0, "noise": noise})
 ```"""
+WITHOUT_NOISE = (", \"noise\": noise}", "}"), ("noise = np.random.randn(*x.shape).astype(np.float32)\n", "")
 UNCHECKED = "The graphs were not checked: onnxruntime is not installed."
 
 
@@ -79,26 +80,27 @@ class _Decoder(nn.Module):
         self.grid = few.grid if few else uniform_grid(*how.decoder_range, 1, to_clean=True)
         self.temperature = few.temperature if few else how.decoder_temperature
         self.level = None if ae.random_end is None else ae.lambda_0 / 10
-        self.answers_at = ae.lambda_min if ae.decoder_loss == "mse" and few is None else None
+        self.answers_at, self.picture = ae.lambda_min if hears_no_noise(run) else None, run.kind.shape
 
-    def forward(self, z_0: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, z_0: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.level is not None:
             z_0 = torch.cat([z_0, torch.full_like(z_0[:, :1], self.level)], dim=1)
-        if self.answers_at is not None:
-            return self.decoder(0 * noise, torch.full_like(noise[:, 0, 0, 0], self.answers_at), z_0)
+        if noise is None:
+            empty = z_0.new_zeros(z_0.shape[0], *self.picture)
+            return self.decoder(empty, torch.full_like(z_0[:, 0, 0, 0], self.answers_at or 0.0), z_0)
         return ddim(self.decoder, self.temperature * noise, self.grid, generator=(), cond=hear(self.decoder, z_0))
 
 
 class _Base(nn.Module):
-    """The denoiser of latents with class numbers; without classes they change nothing."""
+    """The denoiser of latents, with class numbers where there are classes."""
 
     def __init__(self, run: Run):
         super().__init__()
         assert run.base is not None
-        self.denoise, self.classes = run.few_base.denoise if run.few_base else run.base.denoise, run.base.classes
+        self.denoise = run.few_base.denoise if run.few_base else run.base.denoise
 
-    def forward(self, z_t: Tensor, logsnr: Tensor, label: Tensor) -> Tensor:
-        cond = Condition(label.clamp_min(0)).drop(label < 0) if self.classes else None
+    def forward(self, z_t: Tensor, logsnr: Tensor, label: Tensor | None = None) -> Tensor:
+        cond = None if label is None else Condition(label.clamp_min(0)).drop(label < 0)
         return self.denoise(z_t, logsnr, cond)
 
 
@@ -119,14 +121,15 @@ def write(run: Run, space: Space, folder: Path) -> float | None:
     """All files but the card; the largest difference of onnxruntime from torch, or None where that is not installed."""
     picture, latent = (run.data.channels, *run.config.data.size), run.latent_shape
     x, z = torch.rand(2, *picture) * 2 - 1, torch.randn(2, *latent)
+    noise = {} if hears_no_noise(run) else {"noise": torch.randn(2, *picture)}
     encoder = _Encoder(run.autoencoder.encoder, run.config.autoencoder.lambda_0)
     graphs: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
         ("encoder", encoder, {"x": x}, ["mean", "std"]),
-        ("decoder", _Decoder(run), {"z_0": z, "noise": torch.randn(2, *picture)}, ["x"]),
+        ("decoder", _Decoder(run), {"z_0": z, **noise}, ["x"]),
     ]
     if run.base is not None:
-        label = torch.tensor([0, -1]) if run.base.classes else torch.tensor([0, 0])
-        graphs.append(("base", _Base(run), {"z_t": z, "logsnr": torch.randn(2), "label": label}, ["z"]))
+        label = {"label": torch.tensor([0, -1])} if run.base.classes else {}
+        graphs.append(("base", _Base(run), {"z_t": z, "logsnr": torch.randn(2), **label}, ["z"]))
     differences = [_graph(folder / f"{name}.onnx", *graph) for name, *graph in graphs]
     calls = run.few_decoder.calls if run.few_decoder else 1
     told = {
@@ -149,7 +152,15 @@ def load_text(run: Run, difference: float | None) -> str:
     told = f"The decoder makes a picture in {calls} call{'' if calls == 1 else 's'}."
     if difference is not None:
         told += f" The graphs were run by onnxruntime and differ from torch by {difference:.2g} at the most."
-    return f"{LOAD}\n\n{told}"
+    load = LOAD
+    for with_noise, without in WITHOUT_NOISE if hears_no_noise(run) else ():
+        load = load.replace(with_noise, without)
+    return f"{load}\n\n{told}"
+
+
+def hears_no_noise(run: Run) -> bool:
+    """Whether the decoder was trained by a squared error, and answers to an empty picture."""
+    return run.config.autoencoder.decoder_loss == "mse" and run.few_decoder is None
 
 
 def _graph(path: Path, net: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> float | None:
