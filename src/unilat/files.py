@@ -56,7 +56,7 @@ def durable(path: Path) -> AbstractContextManager[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside ``path`` to write into; it takes the place of ``path``, and of all in it, when the block ends.
+    """A new folder beside ``path`` to write into; when the block ends it takes the place of ``path`` and all in it.
 
     Whatever goes wrong is raised as it is: nothing stays of what was written, and an older folder as it was.
     """

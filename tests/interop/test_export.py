@@ -1,7 +1,10 @@
 """The folder of an export: whole or not at all, its card, its files for others, and what is refused."""
 
+import base64
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +226,13 @@ def test_latents_of_other_pictures_and_of_a_learned_variance(tmp_path: Path, mon
     said: list[str] = []
     export(run, "latents", tmp_path / "out", data=pictures().images, say=said.append)
     rows, level = _latents(tmp_path / "out"), torch.tensor(3.0)
-    z, posterior = run.encoded(pictures().images)
+    posterior = run.encoded(pictures().images)[1]
     assert posterior is not None and posterior.log_variance is not None
     assert close(rows["latents"], alpha(level) * posterior.mean, 1e-5)
     variance = alpha(level).square() * posterior.log_variance.exp() + sigma(level).square()
     assert close(rows["std"], variance.sqrt(), 1e-5)
-    assert len(read_json(tmp_path / "out" / "statistics.json")["files"]) == 3 and said[-1].startswith("encoding 60 of 60")
+    assert len(read_json(tmp_path / "out" / "statistics.json")["files"]) == 3
+    assert said[-1].startswith("encoding 60 of 60")
     assert read_json(tmp_path / "out" / "names.json")["names"] is None
     export(run, "latents", tmp_path / "arrays", data=pictures().images, format="npy")
     assert torch.equal(torch.from_numpy(np.load(tmp_path / "arrays" / "std.npy")), rows["std"])
@@ -289,3 +293,54 @@ def test_the_command_says_what_it_did(
     assert "choose another --out" in capsys.readouterr().err
     assert main([*words[:2], "--to", "diffusers", "--out", str(tmp_path / "f"), "--decoder", "fast"]) == 2
     assert "make it with `unilat distill" in capsys.readouterr().err
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """A stand-in for the hub: it makes repositories and takes commits, which ``server.seen`` keeps."""
+
+    def do_POST(self) -> None:
+        seen: list[tuple[str, str, bytes]] = self.server.seen  # pyright: ignore[reportAttributeAccessIssue]
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        seen.append((self.path, self.headers["Authorization"], body))
+        answer: dict[str, Any] = {"url": f"http://127.0.0.1:{self.server.server_port}/me/x"}  # pyright: ignore
+        if "/preupload/" in self.path:
+            modes = {"uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            answer = {"files": [{"path": one["path"], **modes} for one in json.loads(body)["files"]]}
+        elif "/commit/" in self.path:
+            answer = {"commitUrl": "http://127.0.0.1/me/x/commit/a", "commitOid": "a" * 40, "success": True}
+        told = json.dumps(answer).encode()
+        self.send_response(401 if self.headers["Authorization"] == "Bearer hf_wrong" else 200)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_the_hubs_own_client_pushes_to_a_stand_in(tmp_path: Path):
+    """huggingface_hub's upload against a server on this machine: each file arrives, in a private repository; a wrong
+    token and a server that is gone end in one line. Kills: a call that its client does not know."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "README.md").write_text("# it")
+    (tmp_path / "vae" / "w.safetensors").write_bytes(bytes(50))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    server.seen = seen = []  # pyright: ignore[reportAttributeAccessIssue]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f"http://127.0.0.1:{server.server_port}"
+    try:
+        api = huggingface_hub.HfApi(endpoint=place, token="hf_right")
+        assert hub.push(tmp_path, "me/x", api) == f"{place}/me/x"
+        with pytest.raises(UserError, match=r"was not pushed to me/x .*401"):
+            hub.push(tmp_path, "me/x", huggingface_hub.HfApi(endpoint=place, token="hf_wrong"))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert json.loads(seen[0][2])["visibility"] == "private" and {one[1] for one in seen[:3]} == {"Bearer hf_right"}
+    sent = [json.loads(line)["value"] for line in seen[2][2].splitlines()][1:]
+    contents = {one["path"]: base64.b64decode(one["content"]) for one in sent}
+    assert contents == {"README.md": b"# it", "vae/w.safetensors": bytes(50)}
+    with pytest.raises(UserError) as error:
+        hub.push(tmp_path, "me/x", api)
+    assert "\n" not in str(error.value) and "is written, but was not pushed" in str(error.value)

@@ -36,7 +36,8 @@ class Graph:
     """What ComfyUI does with nodes: it checks what is wired, and calls the function that a node names."""
 
     def __init__(self, module: ModuleType):
-        self.nodes = {name.split(" ")[0].removeprefix("Unilat"): one for name, one in module.NODE_CLASS_MAPPINGS.items()}
+        nodes = module.NODE_CLASS_MAPPINGS
+        self.nodes = {name.split(" ")[0].removeprefix("Unilat"): node for name, node in nodes.items()}
         assert set(module.NODE_DISPLAY_NAME_MAPPINGS) == set(module.NODE_CLASS_MAPPINGS)
 
     def call(self, name: str, **given: Any) -> tuple[Any, ...]:
@@ -58,7 +59,7 @@ class Graph:
         assert isinstance(made, tuple) and len(made) == len(node.RETURN_TYPES)
         for kind, one in zip(node.RETURN_TYPES, made, strict=True):
             if kind == "IMAGE":
-                assert one.dtype == torch.float32 and one.shape[-1] == 3 and 0 <= one.min() and one.max() <= 1
+                assert one.dtype == torch.float32 and one.shape[-1] == 3 and one.min() >= 0 and one.max() <= 1
             if kind == "LATENT":
                 assert set(one) == {"samples"} and one["samples"].dtype == torch.float32
         return made
@@ -129,7 +130,8 @@ def test_grey_pictures_go_in_and_out_as_colour(tiny_run: Path, tmp_path: Path):
     pixels = torch.zeros(1, 16, 16, 3)
     pixels[..., 1] = 1.0
     grey = torch.full((1, 16, 16, 1), 0.587)
-    assert close(model.encode(pixels), model.encode(grey)) and close(model.encode(grey), model.encode(grey.expand(-1, -1, -1, 3)))
+    assert close(model.encode(pixels), model.encode(grey))
+    assert close(model.encode(grey), model.encode(grey.expand(-1, -1, -1, 3)))
     image = model.decode(torch.zeros(2, *run.latent_shape))
     assert image.shape == (2, 16, 16, 3) and torch.equal(image[..., 0], image[..., 2])
 

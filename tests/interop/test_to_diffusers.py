@@ -23,7 +23,6 @@ from unilat.signals.kind import to_unit
 from unilat.types import UserError
 
 
-
 def _opened(folder: Path) -> tuple[Any, Any]:
     """The autoencoder and the base model of an export, by the classes that are published."""
     from unilat.interop.published.base import UnilatBase
@@ -233,7 +232,7 @@ def test_their_training_of_a_dit_takes_our_latents(plain: tuple[Run, Any, Any]):
 
 @torch.no_grad()
 def test_their_pipelines_decode_what_they_scaled(plain: tuple[Run, Any, Any]):
-    """``vae.decode(latents / vae.config.scaling_factor)``, Stable Diffusion's line, and those with shift and with means;
+    """``vae.decode(latents / vae.config.scaling_factor)``, Stable Diffusion's line, those with shift and with means,
     and the whole DiTPipeline with ours as its autoencoder. Kills: factors that are of other latents."""
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 

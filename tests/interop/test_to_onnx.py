@@ -30,8 +30,8 @@ def _ran(path: Path, **given: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", ["plain", "kl-vae", "noise told", "vit", "class gaussian", "gaussian prior"])
 @torch.no_grad()
 def test_the_graphs_are_the_networks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """On three rows, where they were traced with two. Kills: a batch that is fixed, places of another grid, a decoder at
-    another level, a temperature left out, a null class that is class 0, a deviation without λ₀'s noise."""
+    """On three rows, traced with two. Kills: a batch that is fixed, places of another grid, a decoder at another level,
+    a temperature left out, a null class that is class 0, a deviation without λ₀'s noise."""
     run = handed_run(name, tmp_path / "run", monkeypatch)
     found = export(run, "onnx", tmp_path / "out")
     assert found.difference is not None and found.difference < 1e-4 and found.notes == ()

@@ -40,7 +40,8 @@ found["latent"] = pipe(**asked, seed=4, output_type="latent", return_dict=False)
 two = [pipe(num_images=3, generator=torch.Generator().manual_seed(9), output_type="pt").images for _ in range(2)]
 found["generator"], found["again"] = two
 rows = pipe(num_images=2, generator=[torch.Generator().manual_seed(s) for s in (1, 2)], output_type="pt").images
-found["rows"] = torch.stack([rows[1:], pipe(class_labels=[1], generator=torch.Generator().manual_seed(2), output_type="pt").images])
+alone = pipe(class_labels=[1], generator=torch.Generator().manual_seed(2), output_type="pt").images
+found["rows"] = torch.stack([rows[1:], alone])
 vae = AutoModel.from_pretrained(folder + "/vae", trust_remote_code=True)
 x = load_file(given)["x"]
 with torch.no_grad():
@@ -125,7 +126,7 @@ def test_what_the_pipeline_is_asked_is_heard(found: dict[str, Tensor], run: Any)
 
 @torch.no_grad()
 def test_the_autoencoder_loads_alone(found: dict[str, Tensor], run: Any):
-    """``AutoModel.from_pretrained(DIR/vae)``. Kills: an autoencoder that needs its pipeline, a ``forward`` that draws."""
+    """``AutoModel.from_pretrained(DIR/vae)``. Kills: one that needs its pipeline, a ``forward`` that draws."""
     assert torch.equal(found["forward"], found["decoded"])
     assert close(found["decoded"] / 2 + 0.5, _unclamped(run, found["mode"]), 1e-3)
 

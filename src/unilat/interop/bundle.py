@@ -69,9 +69,8 @@ class _File:
 
 
 def bundle(entry: str, needs: str) -> str:
-    """The text of ``entry``, a path below ``src/unilat``, with all that it uses of ours; ``needs``: packages it may use.
-
-    Raises :class:`ValueError` where two definitions of ours have one name, or another package is used.
+    """The text of ``entry``, a path below ``src/unilat``, with all that it uses of ours; ``needs``: what it is told to
+    need. Raises :class:`ValueError` where two definitions have one name, or one has two.
     """
     files: dict[str, _File] = {}
     taken: dict[str, _Place] = {}

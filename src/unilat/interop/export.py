@@ -1,7 +1,7 @@
 """A finished run handed over to other people's tools: one folder, whole or not at all.
 
-    unilat.export("runs/photos", "diffusers", out="export/")
-    unilat.export("runs/photos", "latents", out="latents/", data="more-photos/", format="npy")
+unilat.export("runs/photos", "diffusers", out="export/")
+unilat.export("runs/photos", "latents", out="latents/", data="more-photos/", format="npy")
 """
 
 from collections.abc import Callable
@@ -62,8 +62,8 @@ def export(
 
     ``data``: of latents, pictures in place of those that the run was trained on; ``format``: their files. ``licence``:
     a name as model cards have it. ``push``: a repository of the Hugging Face hub, ``name`` or ``owner/name``, that gets
-    the folder too; one that is not there is made, private. Raises :class:`UserError` for a run that is not finished, a format that is none, an
-    ``out`` with anything in it that is not an older export, and packages that are missing.
+    the folder too; one that is not there is made, private. Raises :class:`UserError` for a run that is not finished, a
+    format that is none, an ``out`` with anything in it that is not an older export, and packages that are missing.
     """
     out = Path(out)
     if to not in get_args(Target):
@@ -71,7 +71,9 @@ def export(
     if format not in get_args(Format):
         raise UserError(f"`format` must be one of {', '.join(get_args(Format))}, not {format!r}")
     if to != "latents" and (data is not None or format != "safetensors"):
-        raise UserError(f"pictures and a `format` are of an export to latents: leave them out, or give `to` latents, not {to}")
+        raise UserError(
+            f"pictures and a `format` are of an export to latents: leave them out, or give `to` latents, not {to}"
+        )
     card.check_licence(licence)
     if push is not None:
         hub.check_name(push)

@@ -78,7 +78,7 @@ def _some_training_pictures(run: Run) -> Tensor:
         pictures = own_pictures(run)
     except UserError as error:
         raise UserError(
-            f"the scale of the latents is told of training pictures, and {run.folder} keeps no latents of them ({error})"
+            f"the latents' scale is measured on training pictures, and {run.folder} keeps no latents of them ({error})"
         ) from None
     train = run.split(pictures)[0]
     return rows_of(pictures, train[torch.linspace(0, len(train) - 1, min(len(train), MOST)).long()])

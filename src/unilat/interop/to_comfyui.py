@@ -6,8 +6,8 @@ from unilat.interop.bundle import bundle
 
 LOAD = (
     "Put this folder into `ComfyUI/custom_nodes` and restart: under *unilat* there are nodes that load, sample, decode "
-    "and encode, all named after the folder. Load also gives a VAE for ComfyUI's own VAE Decode and VAE Encode. Nothing "
-    "is to be installed."
+    "and encode, all named after the folder. Load also gives a VAE for ComfyUI's own VAE Decode and VAE Encode. They "
+    "need nothing that ComfyUI has not."
 )
 
 

@@ -108,7 +108,6 @@ def base_config(run: Run) -> dict[str, object]:
     """config.json of the base model: what ``published/base.py`` takes."""
     assert run.base is not None
     how, few, base = run.config.evaluation, run.few_base, run.base
-    net = base.denoise.net
     there = max(1, len(classes.trained(run.data)))
     return {
         "_class_name": "UnilatBase",

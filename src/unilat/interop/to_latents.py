@@ -83,7 +83,7 @@ def write(
 
 
 def published(latents: LatentSet, lambda_0: float) -> dict[str, Tensor]:
-    """Rows as they are written: the mean of z_0, labels, bits, and the deviation of z_0 where each has one of its own."""
+    """Rows as they are written: the mean of z_0, labels, bits; and the deviation of z_0 where each has its own."""
     level = torch.tensor(lambda_0)
     if latents.moments is None:
         return {"latents": alpha(level) * latents.z, "labels": latents.labels, "bits": latents.bits}
@@ -149,9 +149,7 @@ def _sets(
     return len(train), _in_shards(len(train), own, say), ()
 
 
-def _in_shards(
-    count: int, make: Callable[[int, int], LatentSet], say: Callable[[str], object]
-) -> Iterator[LatentSet]:
+def _in_shards(count: int, make: Callable[[int, int], LatentSet], say: Callable[[str], object]) -> Iterator[LatentSet]:
     for first in range(0, count, SHARD):
         say(f"encoding {min(first + SHARD, count):,} of {count:,} pictures")
         yield make(first, min(first + SHARD, count))

@@ -14,6 +14,7 @@ import dataclasses
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ z_0 = mean + std * np.random.randn(*mean.shape).astype(np.float32)
 noise = np.random.randn(*x.shape).astype(np.float32)
 (made,) = decoder.run(None, {"z_0": z_0, "noise": noise})
 ```"""
-WITHOUT_NOISE = (", \"noise\": noise}", "}"), ("noise = np.random.randn(*x.shape).astype(np.float32)\n", "")
+WITHOUT_NOISE = (', "noise": noise}', "}"), ("noise = np.random.randn(*x.shape).astype(np.float32)\n", "")
 UNCHECKED = "The graphs were not checked: onnxruntime is not installed."
 
 
@@ -130,7 +131,7 @@ def write(run: Run, space: Space, folder: Path) -> float | None:
     if run.base is not None:
         label = {"label": torch.tensor([0, -1])} if run.base.classes else {}
         graphs.append(("base", _Base(run), {"z_t": z, "logsnr": torch.randn(2), **label}, ["z"]))
-    differences = [_graph(folder / f"{name}.onnx", *graph) for name, *graph in graphs]
+    differences = [_graph(folder / f"{name}.onnx", net, given, made) for name, net, given, made in graphs]
     calls = run.few_decoder.calls if run.few_decoder else 1
     told = {
         "picture": list(picture),
@@ -194,7 +195,11 @@ def _fix_places(net: nn.Module, inputs: dict[str, Tensor]) -> None:
     """Put each grid's places where they are computed from its size, which no operator of ONNX does."""
     seen: dict[nn.Module, Tensor] = {}
     parts = {one: place for place in net.modules() for one in place.children() if isinstance(one, Positions)}
-    hooks = [one.register_forward_hook(lambda module, _, made: seen.__setitem__(module, made)) for one in parts]
+
+    def see(module: nn.Module, _: object, made: Any) -> None:
+        seen[module] = made
+
+    hooks = [one.register_forward_hook(see) for one in parts]
     net(*inputs.values())
     for hook in hooks:
         hook.remove()

@@ -1,7 +1,7 @@
 """A model of the latents of a unilat autoencoder, as diffusers keeps models: a denoiser and the way it draws.
 
-    z_hat = base(z_t, logsnr, class_labels).sample     the expected clean latent; class -1 is none
-    z_0 = base.draw(z_1, class_labels)                 from noise to a latent that the decoder takes
+z_hat = base(z_t, logsnr, class_labels).sample     the expected clean latent; class -1 is none
+z_0 = base.draw(z_1, class_labels)                 from noise to a latent that the decoder takes
 """
 
 import torch

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -42,7 +43,7 @@ def device() -> torch.device:
     return get_torch_device()
 
 
-def filled(net: nn.Module, part: str) -> nn.Module:
+def filled(net: nn.ModuleDict, part: str) -> nn.ModuleDict:
     """``net`` with the part's weights, all of them and no others."""
     net.load_state_dict(load_file(HERE / part / WEIGHTS))
     return net.eval().requires_grad_(False)
@@ -102,8 +103,8 @@ class Model:
 
 def sampling_of(base: dict) -> Sampling:
     """What the configuration of the model of latents says, lists as tuples."""
-    plain = {one.name: base[one.name] for one in dataclasses.fields(Sampling)}
-    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+    given: dict[str, Any] = {one.name: base[one.name] for one in dataclasses.fields(Sampling)}
+    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
 @functools.cache

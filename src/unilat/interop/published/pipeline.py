@@ -6,9 +6,11 @@
 Without a ``generator`` pictures depend on ``seed`` as those of `unilat sample --seed` do, picture i on (seed, i) alone.
 """
 
+from typing import Any
+
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from unilat.interop.published.coding import noise
@@ -49,7 +51,7 @@ class UnilatPipeline(DiffusionPipeline):
             z_1 = randn_tensor(whole, generator=generator, device=self._execution_device, dtype=torch.float32)
         z_0 = self.base.draw(z_1, labels, guidance_scale, num_inference_steps)
         if output_type == "latent":
-            images = z_0
+            images: Any = z_0
         else:
             if generator is None:
                 factor = self.vae.config.spatial_compression_ratio

@@ -1,6 +1,8 @@
 """New latents with torch alone: what the pipeline for diffusers and the nodes of ComfyUI share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ def network(sampling: Sampling) -> nn.Module:
     """The denoiser, not yet filled with weights."""
     channels, axes, classes = sampling.in_channels, len(sampling.sample_size), len(sampling.classes)
     factors = None if sampling.factors is None else torch.tensor(sampling.factors, device="cpu")
-    vit = {name: tuple(value) if isinstance(value, list) else value for name, value in sampling.vit.items()}
+    vit: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sampling.vit.items()}
     shown = channels if sampling.kind == "class_gaussian" and classes else 0
     net = ViT(ViTConfig(**vit), channels, axes, classes, factors, shown)
     if sampling.kind == "class_gaussian":
@@ -73,7 +75,9 @@ def draw(
         return ddim(denoise, sampling.temperature * z_1, grid, generator=(), cond=cond)
     grid = uniform_grid(sampling.lambda_min, sampling.lambda_0, steps or sampling.num_inference_steps)
     scale = sampling.guidance_scale if guidance is None else guidance
-    guided = denoise if cond is None else classifier_free(denoise, scale, cond.null())
+    if cond is None:
+        return dpmpp_2m(denoise, z_1, grid, generator=())
+    guided: Callable[..., Tensor] = classifier_free(denoise, scale, cond.null())
     return dpmpp_2m(guided, z_1, grid, generator=(), cond=cond)
 
 

@@ -73,7 +73,7 @@ class UnilatAutoencoder(ModelMixin, ConfigMixin):
 
     @apply_forward_hook
     def encode(self, x: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
-        """The posterior of z_0 for pictures in [-1, 1]: ``.latent_dist`` with ``.sample(generator)`` and ``.mode()``."""
+        """The posterior of z_0 for pictures in [-1, 1]: ``.latent_dist`` with ``sample`` and ``mode``."""
         found = DiagonalGaussianDistribution(torch.cat(posterior(self.coding, self.encoder, x), dim=1).to(x.dtype))
         return AutoencoderKLOutput(latent_dist=found) if return_dict else (found,)
 
@@ -109,6 +109,6 @@ class UnilatAutoencoder(ModelMixin, ConfigMixin):
         generator: torch.Generator | None = None,
     ) -> DecoderOutput | tuple:
         """There and back; with ``sample_posterior`` by a drawn latent, else by its mode."""
-        found = self.encode(sample).latent_dist
+        found = self.encode(sample, return_dict=False)[0]
         z = found.sample(generator=generator) if sample_posterior else found.mode()
         return self.decode(z, generator=generator, return_dict=return_dict)
