@@ -1,1 +1,1 @@
-"""Other people's formats, in and out: their models and latents read strictly, without running code; runs handed over."""
+"""Other people's formats, in and out: models and latents read strictly and without running code; runs handed over."""

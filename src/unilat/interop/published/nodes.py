@@ -56,14 +56,14 @@ class Model:
         vae, base = read("vae"), read("base")
         config = vae | {"encoder": vae["encoder_config"], "decoder": vae["decoder_config"]}
         self.coding = Coding(**{one.name: config[one.name] for one in dataclasses.fields(Coding)})
-        nets = nn.ModuleDict(dict(zip(("encoder", "decoder"), networks(self.coding), strict=True)))
+        self.encoder, self.decoder = networks(self.coding)
         self.device, self.factor = device(), int(vae["spatial_compression_ratio"])
-        self.nets = filled(nets, "vae").to(self.device)
+        filled(nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder}), "vae").to(self.device)
         self.sampling = None
         if base:
             self.sampling = sampling_of(base)
-            net = nn.ModuleDict({"denoise": network(self.sampling)})
-            self.denoise = filled(net, "base").to(self.device)["denoise"]
+            self.denoise = network(self.sampling)
+            filled(nn.ModuleDict({"denoise": self.denoise}), "base").to(self.device)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, seed: int | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class Model:
         tops = [side % self.factor // 2 for side in x.shape[2:]]
         ends = [top + side // self.factor * self.factor for top, side in zip(tops, x.shape[2:], strict=True)]
         x = x[:, :, tops[0] : ends[0], tops[1] : ends[1]].to(self.device)
-        mean, log_variance = posterior(self.coding, self.nets["encoder"], 2 * x.float() - 1)
+        mean, log_variance = posterior(self.coding, self.encoder, 2 * x.float() - 1)
         if seed is None:
             return mean.cpu()
         eps = noise(seed, "encode", len(mean), tuple(mean.shape[1:])).to(mean.device)
@@ -86,7 +86,7 @@ class Model:
         check_steps(self.coding, steps)
         z_0, shape = samples.float().to(self.device), picture_shape(self.coding, samples)
         x_1 = noise(seed, "decode", len(z_0), shape).to(self.device)
-        x = decode(self.coding, self.nets["decoder"], z_0, x_1, steps)
+        x = decode(self.coding, self.decoder, z_0, x_1, steps)
         images = (x / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
         return images.expand(-1, -1, -1, 3).contiguous() if images.shape[-1] == 1 else images
 
@@ -103,8 +103,9 @@ class Model:
 
 def sampling_of(base: dict) -> Sampling:
     """What the configuration of the model of latents says, lists as tuples."""
-    given: dict[str, Any] = {one.name: base[one.name] for one in dataclasses.fields(Sampling)}
-    return Sampling(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    given = {one.name: base[one.name] for one in dataclasses.fields(Sampling)}
+    plain: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in given.items()}
+    return Sampling(**plain)
 
 
 @functools.cache
