@@ -17,7 +17,7 @@ import unilat
 from handed import close, handed_run, pictures
 from unilat.cli import main
 from unilat.files import read_json, whole_folder, write_json
-from unilat.interop import card, hub, to_latents, to_onnx
+from unilat.interop import card, hub, to_diffusers, to_latents, to_onnx
 from unilat.interop import export as exporting
 from unilat.interop.export import MARK, export
 from unilat.interop.space import space_of
@@ -184,7 +184,7 @@ def test_texts_of_the_users_are_plain_on_the_card(run: Run):
     """Kills: a class name that is a link, a table's end or a line of the head."""
     object.__setattr__(run.data, "classes", ("a|b", "[x](http://evil)", "c\n---\nlicense: mit", "<b>"))
     said = card.card(run, space_of(run), "mit", "diffusers", "", ())
-    assert "classes: a b, x (http evil), c --- license  mit, b" in said and "](http" not in said
+    assert "classes: a b, x (http evil), c --- license mit, b" in said and "http://evil" not in said
 
 
 def _latents(out: Path) -> dict[str, torch.Tensor]:
@@ -239,6 +239,24 @@ def test_latents_of_other_pictures_and_of_a_learned_variance(tmp_path: Path, mon
     export(run, "latents", tmp_path / "own")
     train = run.split(pictures())[0]
     assert torch.equal(_latents(tmp_path / "own")["labels"], pictures().labels[train])
+
+
+def _blocks(text: str) -> list[str]:
+    return re.findall(r"^```py\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def test_what_the_documents_say_to_load_with_is_what_cards_say(tiny_run: Path, tmp_path: Path):
+    """docs/export.md has the blocks of the cards, and those for latents run. Kills: a document of another version, a
+    block that fails, or whose x is not of unit variance."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    texts = (to_diffusers.LOAD, to_diffusers.LOAD_ALONE, to_onnx.LOAD, *to_latents.LOAD.values())
+    assert _blocks(page) == [block for text in texts for block in _blocks(text)]
+    for format in ("safetensors", "npy"):
+        export(tiny_run, "latents", tmp_path / format, format=format)
+        card_text = (tmp_path / format / "README.md").read_text(encoding="utf-8")
+        (block,), names = _blocks(card_text), dict[str, Any]()
+        exec(compile(block.replace("FOLDER", str(tmp_path / format)), "card", "exec"), names)
+        assert float(names["x"].std()) == pytest.approx(1, abs=0.05)
 
 
 class _Api:
@@ -337,8 +355,9 @@ def test_the_hubs_own_client_pushes_to_a_stand_in(tmp_path: Path):
     finally:
         server.shutdown()
         server.server_close()
-    assert json.loads(seen[0][2])["visibility"] == "private" and {one[1] for one in seen[:3]} == {"Bearer hf_right"}
-    sent = [json.loads(line)["value"] for line in seen[2][2].splitlines()][1:]
+    assert json.loads(seen[0][2])["visibility"] == "private"
+    (commit,) = [body for path, token, body in seen if "/commit/" in path]
+    sent = [json.loads(line)["value"] for line in commit.splitlines()][1:]
     contents = {one["path"]: base64.b64decode(one["content"]) for one in sent}
     assert contents == {"README.md": b"# it", "vae/w.safetensors": bytes(50)}
     with pytest.raises(UserError) as error:

@@ -1,5 +1,6 @@
 """The graphs of an export to onnx, run by onnxruntime beside torch."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ def test_the_graphs_are_the_networks(name: str, tmp_path: Path, monkeypatch: pyt
     told = read_json(tmp_path / "out" / "config.json")
     said = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert ("noise = np" in said) == ('"noise": noise' in said) == (ae.decoder_loss != "mse")
+    (block,) = re.findall(r"^```py\n(.*?)^```", said, flags=re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(compile(block.replace("FOLDER", str(tmp_path / "out")), "card", "exec"), names)
+    assert names["made"].shape == (2, 3, 16, 16)
     assert told["picture"] == [3, 16, 16] and told["latent"] == list(run.latent_shape) and told["decoder_calls"] == 1
     assert told["classes"] == (run.classes if run.base.classes else [])
 

@@ -48,6 +48,13 @@ with torch.no_grad():
     found["mode"] = vae.encode(x).latent_dist.mode()
     found["decoded"] = vae.decode(found["mode"]).sample
     found["forward"] = vae(x).sample
+import re
+card = open(folder + "/README.md", encoding="utf-8").read()
+for block in re.findall(r"^```py\\n(.*?)^```", card, flags=re.M | re.S):
+    names = {}
+    exec(block.replace("FOLDER", folder), names)
+    found.setdefault("as the card says", names.get("x", found["decoded"][:1]))
+assert names["x"].shape[1:] == found["decoded"].shape[1:]
 pipe.save_pretrained(out + "-again")
 assert not {"unilat", "einops", "jaxtyping"} & sys.modules.keys()
 save_file({name: tensor.contiguous() for name, tensor in found.items()}, out)

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from unilat import __version__
-
 ROOT = Path(__file__).parents[1]
 _PLAIN = "interop/published/plain.py"
 STAND_INS = {("einops", "rearrange"): _PLAIN, ("unilat.nets.products", "Linear"): _PLAIN}
@@ -138,7 +136,7 @@ def _ordered(entry: str, files: dict[str, _File]) -> list[str]:
 
 
 def _head(about: str, needs: str) -> str:
-    licence = f"Copied out of unilat {__version__} (Apache-2.0) by `unilat export`; needs {needs} alone."
+    licence = f"Copied out of unilat (Apache-2.0) by `unilat export`; needs {needs} alone."
     return f'"""{about}\n\n{licence}\n"""'
 
 

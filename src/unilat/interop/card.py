@@ -47,7 +47,7 @@ def card(run: Run, space: Space, licence: str, library: str, load: str, notes: t
 
 def plain(text: str) -> str:
     """A text of the user's as one short line that Markdown and YAML take as it is."""
-    return re.sub(r"[^\w .,+()-]+", " ", text).strip()[:60] or "unnamed"
+    return " ".join(re.sub(r"[^\w .,+()-]+", " ", text).split())[:60] or "unnamed"
 
 
 def _results(run: Run) -> Results | None:

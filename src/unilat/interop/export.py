@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from unilat import __version__
 from unilat.files import read_json, whole_folder, write_json
 from unilat.interop import card, hub, to_comfyui, to_diffusers, to_latents, to_onnx
 from unilat.interop.space import space_of
@@ -85,7 +84,7 @@ def export(
         with whole_folder(out) as folder:
             found = _written(run, to, folder, data, format, licence, say)
             files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
-            told = {"to": to, "unilat": __version__, "encoder_sha256": run.encoder_sha256, "files": files}
+            told = {"to": to, "encoder_sha256": run.encoder_sha256, "files": files}
             write_json(folder / MARK, {"format": FORMAT, **told})
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another `out`") from None

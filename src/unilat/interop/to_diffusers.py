@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from unilat.files import write_json, write_safetensors
 from unilat.interop.bundle import bundle
 from unilat.interop.space import Space
-from unilat.models.base import Base
 from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.gaussian import GaussianDenoiser
-from unilat.recipe.parts import EvaluationConfig
 from unilat.run import classes
+from unilat.run.making import making
 from unilat.run.trained import Run
 from unilat.types import UserError
 
@@ -31,7 +30,6 @@ FLOOR = "0.38.0"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NEEDS = "torch and diffusers"
 LOAD = """```py
-import torch
 from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("FOLDER", trust_remote_code=True)
@@ -108,6 +106,7 @@ def base_config(run: Run) -> dict[str, object]:
     """config.json of the base model: what ``published/base.py`` takes."""
     assert run.base is not None
     how, few, base = run.config.evaluation, run.few_base, run.base
+    guidance = making(run).guidance
     there = max(1, len(classes.trained(run.data)))
     return {
         "_class_name": "UnilatBase",
@@ -123,7 +122,7 @@ def base_config(run: Run) -> dict[str, object]:
         "lambda_min": base.lambda_min,
         "lambda_0": base.lambda_0,
         "num_inference_steps": run.base_steps,
-        "guidance_scale": _guidance(base, how, few.guidance if few else None),
+        "guidance_scale": how.guidance if guidance is None else guidance,
         "grid": None if few is None else few.grid.tolist(),
         "temperature": few.temperature if few else 1.0,
     }
@@ -148,10 +147,6 @@ def block_out_channels(factor: tuple[int, ...], channels: tuple[int, ...]) -> li
 def _kind(denoise: nn.Module) -> str:
     kinds = {ClassGaussian: "class_gaussian", GaussianDenoiser: "gaussian"}
     return kinds.get(type(denoise), "plain")  # pyright: ignore[reportArgumentType]
-
-
-def _guidance(base: Base, how: EvaluationConfig, of_student: float | None) -> float:
-    return 1.0 if not base.classes else how.guidance if of_student is None else of_student
 
 
 def _vae_weights(run: Run) -> dict[str, Tensor]:
