@@ -34,19 +34,23 @@ FORMAT = "unilat latents for others 1"
 LOAD = {
     "safetensors": """```py
 import json
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file
 
-told = json.load(open("FOLDER/statistics.json"))
+told = json.loads(Path("FOLDER/statistics.json").read_text())
 rows = load_file("FOLDER/" + told["files"][0])
 z = rows["latents"] + told["noise_std"] * torch.randn_like(rows["latents"])
 x = (z - told["shift_factor"]) * told["scaling_factor"]
 ```""",
     "npy": """```py
 import json
+from pathlib import Path
+
 import numpy as np
 
-told = json.load(open("FOLDER/statistics.json"))
+told = json.loads(Path("FOLDER/statistics.json").read_text())
 rows = np.load("FOLDER/latents.npy", mmap_mode="r")
 z = rows + told["noise_std"] * np.random.randn(*rows.shape)
 x = (z - told["shift_factor"]) * told["scaling_factor"]

@@ -34,10 +34,12 @@ from unilat.types import UserError
 OPSET = 18
 LOAD = """```py
 import json
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 
-told = json.load(open("FOLDER/config.json"))
+told = json.loads(Path("FOLDER/config.json").read_text())
 encoder = onnxruntime.InferenceSession("FOLDER/encoder.onnx")
 decoder = onnxruntime.InferenceSession("FOLDER/decoder.onnx")
 x = np.zeros((2, *told["picture"]), np.float32)
