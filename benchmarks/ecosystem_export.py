@@ -8,10 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-try:
-    from benchmarks.common import ROOT, row
-except ModuleNotFoundError:  # as a script
-    from common import ROOT, row
+from common import ROOT, row
 
 FOLDER = Path("tests") / "interop"
 
@@ -22,43 +19,30 @@ class Claim(NamedTuple):
     what: str
     package: str
     """Whose version is told; empty for ComfyUI, which is not installed."""
-    tests: tuple[str, ...]
+    file: str
+    """Of the tests."""
+    tests: str
+    """Which of them, as pytest's -k has it."""
     slow: bool = False
 
 
+US, THEM, GRAPHS = "test_without_us.py", "test_to_diffusers.py", "test_to_onnx.py"
+NODES, FILES = "test_to_comfyui.py", "test_export.py"
 CLAIMS = (
+    Claim("a pipeline where unilat is not: the run's pictures to 1e-3", "diffusers", US, "test_the_same or test_what"),
+    Claim("an environment of torch and diffusers alone", "diffusers", US, "test_an_environment", slow=True),
+    Claim("the autoencoder alone, by AutoModel", "diffusers", US, "test_the_autoencoder"),
     Claim(
-        "pipeline in a process without unilat: the run's pictures to 1e-3",
-        "diffusers",
-        (
-            "test_without_us.py::test_the_same_pictures_without_us",
-            "test_without_us.py::test_what_the_pipeline_is_asked",
-        ),
+        "ten kinds of run, by the classes that are exported", "diffusers", THEM, "test_every_kind or test_a_distilled"
     ),
+    Claim("its DiT trained on our latents, scaled as it does", "diffusers", THEM, "test_their_training"),
     Claim(
-        "the autoencoder alone, by AutoModel", "diffusers", ("test_without_us.py::test_the_autoencoder_loads_alone",)
+        "its DiTPipeline, and Stable Diffusion's line, with our autoencoder", "diffusers", THEM, "test_their_pipelines"
     ),
-    Claim(
-        "pipeline in an environment of torch and diffusers alone",
-        "diffusers",
-        ("test_without_us.py::test_an_environment_with_torch_and_diffusers_alone",),
-        slow=True,
-    ),
-    Claim(
-        "ten kinds of run, computed by the classes that are exported",
-        "diffusers",
-        ("test_to_diffusers.py::test_every",),
-    ),
-    Claim(
-        "steps of DiT training on our latents, by its classes",
-        "diffusers",
-        ("test_to_diffusers.py::test_their_training",),
-    ),
-    Claim("DiTPipeline with our autoencoder", "diffusers", ("test_to_diffusers.py::test_their_pipelines_decode",)),
-    Claim("encoder, decoder and base model as graphs, to 1e-4 of torch", "onnxruntime", ("test_to_onnx.py::test_",)),
-    Claim("nodes by ComfyUI's documented interface", "", ("test_to_comfyui.py::test_",)),
-    Claim("latents as shards and as arrays", "safetensors", ("test_export.py::test_latents_of",)),
-    Claim("push to a stand-in server", "huggingface_hub", ("test_export.py::test_the_hubs_own_client",)),
+    Claim("encoder, decoder and base model within 1e-4 of torch", "onnxruntime", GRAPHS, "test_"),
+    Claim("nodes, by the documented interface", "", NODES, "test_"),
+    Claim("latents as shards and as arrays", "safetensors", FILES, "test_latents_of"),
+    Claim("a push to a stand-in server", "huggingface_hub", FILES, "test_the_hubs"),
 )
 
 
@@ -79,11 +63,9 @@ def _row(claim: Claim) -> dict[str, Any]:
 
 def _ran(claim: Claim) -> tuple[int, int]:
     """How many of the claim's tests passed, and how many there are; a test that is skipped has not passed."""
-    files = {test.split("::")[0] for test in claim.tests}
-    chosen = " or ".join(test.split("::")[1] for test in claim.tests)
-    words = [sys.executable, "-m", "pytest", "-q", "-k", chosen, *(["-m", "slow"] if claim.slow else [])]
+    slow = ["-m", "slow"] if claim.slow else []
+    command = [sys.executable, "-m", "pytest", "-q", "-k", claim.tests, *slow, str(FOLDER / claim.file)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    command = [*words, *(str(FOLDER / file) for file in sorted(files))]
     said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True).stdout
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|error|skipped)", said)}
     return counts.get("passed", 0), sum(counts.values())
