@@ -7,6 +7,7 @@ one name are an error, not a choice. Nothing of a user's gets into it.
 """
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class _Statement:
 class _File:
     """What stands at the top of one of our files."""
 
-    def __init__(self, file: str):
-        text = (ROOT / file).read_text(encoding="utf-8")
+    def __init__(self, path: Path):
+        text = path.read_text(encoding="utf-8")
         for pattern, plain in _ANNOTATIONS:
             text = re.sub(pattern, plain, text)
         tree, lines = ast.parse(text), text.splitlines()
@@ -66,6 +67,11 @@ class _File:
             self.defined |= dict.fromkeys(_names(node), statement)
 
 
+@functools.cache
+def _read(path: Path) -> _File:
+    return _File(path)
+
+
 def bundle(entry: str, needs: str) -> str:
     """The text of ``entry``, a path below ``src/unilat``, with all that it uses of ours; ``needs``: what it is told to
     need. Raises :class:`ValueError` where two definitions have one name, or one has two.
@@ -76,7 +82,7 @@ def bundle(entry: str, needs: str) -> str:
 
     def known(file: str) -> _File:
         if file not in files:
-            files[file] = _File(file)
+            files[file] = _read(ROOT / file)
         return files[file]
 
     def take(file: str, name: str) -> None:
