@@ -54,8 +54,14 @@ UNCHECKED = "The graphs were not checked: onnxruntime is not installed."
 
 def check_packages() -> None:
     """Raise :class:`UserError` where what writes the graphs is not installed."""
-    if find_spec("onnx") is None:
+    if not _installed("onnx"):
         raise UserError("an export to onnx needs the package onnx: pip install 'unilat[onnx]'")
+
+
+def _installed(package: str) -> bool:
+    """Whether a package is there; a folder of its name, which Python would take for one, is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 class _Encoder(nn.Module):
@@ -186,7 +192,7 @@ def _graph(path: Path, net: nn.Module, inputs: dict[str, Tensor], outputs: list[
             opset_version=OPSET,
             dynamo=False,
         )
-        if find_spec("onnxruntime") is None:
+        if not _installed("onnxruntime"):
             return None
         more = {name: torch.cat([tensor, tensor.flip(0), tensor[:1]]) for name, tensor in inputs.items()}
         expected = net(*more.values())
