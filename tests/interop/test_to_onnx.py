@@ -28,7 +28,10 @@ def _ran(path: Path, **given: torch.Tensor) -> list[torch.Tensor]:
     return [torch.from_numpy(np.asarray(one)) for one in made]
 
 
-@pytest.mark.parametrize("name", ["plain", "kl-vae", "noise told", "vit", "class gaussian", "gaussian prior"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("noise told", "vit", "gaussian prior")]
+
+
+@pytest.mark.parametrize("name", ["plain", "kl-vae", "class gaussian", *SLOW])
 @torch.no_grad()
 def test_the_graphs_are_the_networks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On three rows, traced with two. Kills: a batch that is fixed, places of another grid, a decoder at another level,
