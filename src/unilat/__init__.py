@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "stats",
     "sweep",
     "train",
 ]
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from unilat.run.begin import train
     from unilat.run.evaluate import evaluate
     from unilat.run.records import Note, Stopped
+    from unilat.run.reference import stats
     from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
     from unilat.studies.sweep import sweep
@@ -57,6 +59,7 @@ _HOMES = {
     "evaluate": "run.evaluate",
     "export": "interop.export",
     "load": "run.trained",
+    "stats": "run.reference",
     "sweep": "studies.sweep",
     "train": "run.begin",
 }

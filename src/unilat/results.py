@@ -117,6 +117,15 @@ class Classifier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number against reference statistics (``metrics/reference.py``), under the name that its protocol gives it."""
+
+    name: str
+    """``fid[inception, uint8, bilinear-tf1 299, 50k samples]``; only the published network's is called so."""
+    number: Number
+
+
+@dataclass(frozen=True, kw_only=True)
 class Making:
     """What pictures were made with when they were measured; the run's configuration may say something else by now."""
 
@@ -215,6 +224,8 @@ class Results:
     """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
     factors: tuple[Classifier, ...] = ()
     """In place of :attr:`classifier` where classes are combinations of factors: one a factor."""
+    against: tuple[Measure, ...] = ()
+    """Of samples and reconstructions against reference statistics, where any were given."""
 
     @property
     def judged(self) -> tuple[Classifier, ...]:
@@ -244,7 +255,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            inner = {"making": None, "outcome": None, "factors": ()} | _with_shares(inner)
+            inner = {"making": None, "outcome": None, "factors": (), "against": ()} | _with_shares(inner)
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
             if isinstance(costs := inner.get("costs"), dict):

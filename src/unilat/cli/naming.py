@@ -17,8 +17,23 @@ SHORT = {
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
-_SAME = ("base", "channels", "features", "flops", "format", "grid", "guidance", "licence", "limit", "out", "pictures")
-_SAME += ("pixels", "preset", "push", "samples", "seeds", "size", "steps", "teacher_steps", "to", "truth", "workers")
+_SAME = (
+    "base",
+    "channels",
+    "features",
+    "fit",
+    "flops",
+    "format",
+    "grid",
+    "guidance",
+    "licence",
+    "limit",
+    "out",
+    "pictures",
+    "pixels",
+    "preset",
+)
+_SAME += ("fit", "push", "rows", "samples", "seeds", "size", "steps", "teacher_steps", "to", "truth", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",

@@ -31,7 +31,7 @@ from unilat.report import page
 from unilat.results import Results
 from unilat.run import again
 from unilat.run.claim import origin, ready, refuse_other
-from unilat.run.evaluate import evaluate, features_of
+from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
@@ -39,6 +39,7 @@ from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictu
 from unilat.run.phases import phase
 from unilat.run.rate import latent_nats
 from unilat.run.records import Note, OnStep, ignore
+from unilat.run.reference import network_of
 from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
 from unilat.run.trained import Run, load, read_config
@@ -86,7 +87,7 @@ def train(
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
-    features_of(config, features)  # a mistake in its name is told now, not after the training
+    network_of(config, features, None)  # a mistake in its name is told now, not after the training
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
