@@ -26,6 +26,7 @@ __all__ = [
     "audit",
     "describe",
     "evaluate",
+    "export",
     "load",
     "stats",
     "sweep",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from unilat.interop.export import export
     from unilat.models.latents import LatentSet
     from unilat.recipe.build import describe
     from unilat.run.begin import train
@@ -55,6 +57,7 @@ _HOMES = {
     "audit": "studies.audit",
     "describe": "recipe.build",
     "evaluate": "run.evaluate",
+    "export": "interop.export",
     "load": "run.trained",
     "stats": "run.reference",
     "sweep": "studies.sweep",

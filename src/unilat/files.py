@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import stat
 import types
 from collections.abc import Callable, Iterator
@@ -53,6 +54,30 @@ def whole(path: Path, *, sync: bool = False) -> Iterator[Path]:
 def durable(path: Path) -> AbstractContextManager[Path]:
     """:func:`whole`, with the bytes on the disk before the name is."""
     return whole(path, sync=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside ``path`` to write into; when the block ends it takes the place of ``path`` and all in it.
+
+    Whatever goes wrong is raised as it is: nothing stays of what was written, and an older folder as it was.
+    """
+    path = path.resolve()
+    part, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(part, path)
+        except BaseException:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import DisallowNone, Positional, arg
 
 from unilat.cli.advice import Advise
+from unilat.cli.handing import Export
 from unilat.cli.statistics import Stats
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
@@ -376,6 +377,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "advise": Advise,
     "audit": Audit,
+    "export": Export,
     "bench": Bench,
     "data get": DataGet,
     "data look": DataLook,

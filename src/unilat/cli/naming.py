@@ -23,15 +23,17 @@ _SAME = (
     "features",
     "fit",
     "flops",
+    "format",
     "grid",
     "guidance",
+    "licence",
     "limit",
     "out",
     "pictures",
     "pixels",
     "preset",
 )
-_SAME += ("fit", "rows", "samples", "seeds", "size", "steps", "teacher_steps", "truth", "workers")
+_SAME += ("fit", "push", "rows", "samples", "seeds", "size", "steps", "teacher_steps", "to", "truth", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",

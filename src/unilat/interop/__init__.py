@@ -1,1 +1,1 @@
-"""Ways in from other people's formats: their autoencoders and their latents, read strictly and without running code."""
+"""Other people's formats, in and out: models and latents read strictly and without running code; runs handed over."""

@@ -97,7 +97,7 @@ class ClassGaussian(nn.Module):
     ) -> Tensor:
         alpha_t, sigma_t = alpha(logsnr)[:, None], sigma(logsnr)[:, None]
         if cond is None:
-            mean, named = self.mean, torch.zeros(len(x_t), 1, dtype=torch.bool, device=x_t.device)
+            mean, named = self.mean, torch.zeros(x_t.shape[0], 1, dtype=torch.bool, device=x_t.device)
         else:
             rows_BF = self.rows(cond)
             mean, named = self.mean + self.added[rows_BF].sum(1), rows_BF[:, :1] != self.rows.null
@@ -110,7 +110,7 @@ class ClassGaussian(nn.Module):
         seen = (centred * scale).view_as(x_t)
         if self.rows.null:
             added = (mean - self.mean) / self.values[0].mean().sqrt()
-            seen = torch.cat([seen, added.expand(len(x_t), -1).reshape(x_t.shape)], 1)
+            seen = torch.cat([seen, added.expand(x_t.shape[0], -1).reshape(x_t.shape)], 1)
         output = call(self.net, self.precision, seen, logsnr + typical[:, 0].log(), cond, *kept(keep_BK))
         return (mean + exact + sigma_t * typical.sqrt() * scale * output.flatten(1)).view_as(x_t)
 

@@ -75,7 +75,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x_BCX: Tensor, e_BE: Tensor | None = None) -> Tensor:
         h_BCX = self.norm_out(self.conv_in(F.silu(self.norm_in(x_BCX))))
         if self.modulate is not None:
-            scale, shift = self.modulate(e_BE).view(len(x_BCX), -1, *[1] * (x_BCX.dim() - 2)).chunk(2, dim=1)
+            scale, shift = self.modulate(e_BE).view(x_BCX.shape[0], -1, *[1] * (x_BCX.dim() - 2)).chunk(2, dim=1)
             h_BCX = torch.addcmul(shift, h_BCX, 1 + scale)
         h_BCX = F.dropout(F.silu(h_BCX), self.dropout, self.training)
         return x_BCX + self.conv_out(h_BCX)
@@ -196,7 +196,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(blocks))
 
     def forward(self, x_BDX: Tensor, e_BE: Tensor, keep_BK: Tensor | None = None) -> Tensor:
-        modulation_B6D = self.modulate(e_BE).view(len(x_BDX), 6, -1)
+        modulation_B6D = self.modulate(e_BE).view(x_BDX.shape[0], 6, -1)
         x_BLD = all_BLD = x_BDX.flatten(2).transpose(1, 2).contiguous()  # a compiled block errs on transposed tokens
         place_BKD = None if keep_BK is None else keep_BK[:, :, None].expand(-1, -1, x_BLD.shape[2])
         last = len(self.blocks) - 1
@@ -221,4 +221,4 @@ class Tokens(nn.Module):
     def forward(self, x_BDX: Tensor) -> Tensor:
         position_LD = self.positions(tuple(x_BDX.shape[2:]), x_BDX)
         x_BDX = x_BDX + position_LD.T.reshape(1, -1, *x_BDX.shape[2:])
-        return self.middle(x_BDX, x_BDX.new_ones(len(x_BDX), 1)).contiguous()
+        return self.middle(x_BDX, x_BDX.new_ones(x_BDX.shape[0], 1)).contiguous()
