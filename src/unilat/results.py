@@ -190,6 +190,33 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """Of a run that took over an encoder and holds its bits by a scale: what they cost."""
+
+    what: str
+    """Whose encoder it is."""
+    tune: str
+    """What learned: ``all``, or with the encoder kept as it is ``decoder`` or ``none``."""
+    decoder: str
+    """``ours``, ``own`` as it was, or ``tuned``."""
+    scale: float
+    """What latents of unit variance are multiplied by before the fixed noise."""
+    noise: float
+    """Standard deviation of the noise over that of a latent as it was taken over, ``σ(λ₀) / (α(λ₀) scale)``."""
+    clean: Number | None = None
+    """PSNR of the model's own decoder on latents without noise, of the same pictures; None where it is not known."""
+
+    def line(self, reached: Number) -> str:
+        """What the bits cost, in a sentence; ``reached`` is the run's own PSNR."""
+        kept = "kept" if self.tune != "all" else "tuned"
+        said = f"encoder {kept} ({self.what}): these bits leave noise of {self.noise:.1%} of a latent's deviation"
+        if self.clean is None:
+            return said
+        lost = self.clean.value - reached.value
+        return f"{said}, and cost {lost:.2f} dB: {self.clean.value:.2f} dB by its own decoder without noise"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Every number of an evaluation."""
 
@@ -215,6 +242,8 @@ class Results:
     """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
     factors: tuple[Classifier, ...] = ()
     """In place of :attr:`classifier` where classes are combinations of factors: one a factor."""
+    start: Start | None = None
+    """Of a run that took over an encoder whose bits a scale holds; its file has no such entry otherwise."""
 
     @property
     def judged(self) -> tuple[Classifier, ...]:
@@ -228,7 +257,8 @@ class Results:
 
     def to_json(self) -> dict[str, object]:
         """The tree that ``metrics.json`` holds, NaN as null; :meth:`from_json` reads it back."""
-        return {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        tree = {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        return tree if self.start else {name: value for name, value in tree.items() if name != "start"}
 
     @classmethod
     def from_json(cls, tree: object, name: str = "results", run: str | Path = "RUN") -> "Results":
@@ -244,7 +274,7 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            inner = {"making": None, "outcome": None, "factors": ()} | _with_shares(inner)
+            inner = {"making": None, "outcome": None, "factors": (), "start": None} | _with_shares(inner)
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
             if isinstance(costs := inner.get("costs"), dict):

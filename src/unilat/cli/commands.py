@@ -56,6 +56,7 @@ class Train:
         unilat train photos/ --target-bpp 0.2 --size 64 --out runs/photos
         unilat train photos/ --target-bpp 0.2 --dry-run
         unilat train photos/ --target-bpp 0.2 --stage1.samples 1000000 --base.vit.channels 128 256
+        unilat train photos/ --target-bpp 0.2 --from stable-diffusion/vae
 
     Stage 1 trains the autoencoder and moves its loss factor until the latent's rate stands at
     --target-bpp; stage 2 trains the base model on the frozen latents; then both are measured on
@@ -80,6 +81,15 @@ class Train:
     """Complete configuration to start from. By default the one named like DATA, or else `small`."""
     config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
     """Start from this configuration (the config.json of a run) instead of a preset."""
+    start: Annotated[DisallowNone[Path | None], arg(name="from", metavar="FOLDER")] = None
+    """Start from the weights in FOLDER: a run, or an AutoencoderKL, AutoencoderTiny or AutoencoderDC that
+    diffusers saved, whose latents get the wanted bits by the scale that they stand at above the noise."""
+    tune: Annotated[DisallowNone[Literal["all", "decoder", "none"] | None], arg(metavar="WHAT")] = None
+    """With --from, what learns beside the prior: all, the decoder alone, or none. By default all of a run,
+    of others decoder: their encoder is kept and our diffusion decoder is trained."""
+    keep_decoder: bool = False
+    """With --from, keep the model's own decoder in place of ours, and tune it by a squared error; --tune
+    none keeps it as it is. --autoencoder.perceptual adds a perceptual distance."""
     out: Annotated[DisallowNone[Path | None], arg(metavar="RUN")] = None
     """Run folder to write or to go on with. By default runs/ and the name of DATA."""
     seed: int = 0

@@ -14,14 +14,17 @@ SHORT = {
     "loss_factor": "--loss-factor",
     "micro_batch": "--micro-batch",
     "save_every": "--save-every",
+    "stage1.start": "--from",
+    "autoencoder.tune": "--tune",
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
 _SAME = ("base", "channels", "features", "flops", "grid", "guidance", "limit", "out", "pictures", "pixels", "preset")
-_SAME += ("samples", "seeds", "size", "steps", "teacher_steps", "truth", "workers")
+_SAME += ("samples", "seeds", "size", "steps", "teacher_steps", "truth", "tune", "keep_decoder", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",
+    "start": "--from",
     "label": "--class",
     "compile='on'": "--compile",
     "compile='off'": "--no-compile",

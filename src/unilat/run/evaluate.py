@@ -31,6 +31,7 @@ from unilat.run.rate import latent_nats, measure_rate, nats_of
 from unilat.run.records import Unkept
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
+from unilat.run.start import price
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.pictures import distinct
@@ -103,6 +104,7 @@ def evaluate(
         costs=_costs(run, begun),
         making=making(run),
         outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
+        start=price(run) if source is None else None,
     )
     if run.world.rank == 0:
         _keep(run, found, arrays, own=source is None)
@@ -114,6 +116,11 @@ def _different(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     different = distinct(images)
     keep = chosen(different, run.config.evaluation.pictures)
     return images[keep], labels[keep], len(images) - len(different)
+
+
+def measured(config: RunConfig, images: Tensor) -> Tensor:
+    """Those of the held-out ``images`` that :func:`evaluate` measures."""
+    return images[chosen(distinct(images), config.evaluation.pictures)]
 
 
 def _foretold(run: Run, own: bool) -> list[str]:
