@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Protocol
 from tyro.conf import DisallowNone, Positional, arg
 
 from unilat.cli.advice import Advise
+from unilat.cli.starting import KeepDecoder, Start, Tune
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
@@ -81,15 +82,9 @@ class Train:
     """Complete configuration to start from. By default the one named like DATA, or else `small`."""
     config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
     """Start from this configuration (the config.json of a run) instead of a preset."""
-    start: Annotated[DisallowNone[Path | None], arg(name="from", metavar="FOLDER")] = None
-    """Start from the weights in FOLDER: a run, or an AutoencoderKL, AutoencoderTiny or AutoencoderDC that
-    diffusers saved, whose latents get the wanted bits by the scale that they stand at above the noise."""
-    tune: Annotated[DisallowNone[Literal["all", "decoder", "none"] | None], arg(metavar="WHAT")] = None
-    """With --from, what learns beside the prior: all, the decoder alone, or none. By default all of a run,
-    of others decoder: their encoder is kept and our diffusion decoder is trained."""
-    keep_decoder: bool = False
-    """With --from, keep the model's own decoder in place of ours, and tune it by a squared error; --tune
-    none keeps it as it is. --autoencoder.perceptual adds a perceptual distance."""
+    start: Start = None
+    tune: Tune = None
+    keep_decoder: KeepDecoder = False
     out: Annotated[DisallowNone[Path | None], arg(metavar="RUN")] = None
     """Run folder to write or to go on with. By default runs/ and the name of DATA."""
     seed: int = 0

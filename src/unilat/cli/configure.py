@@ -19,6 +19,7 @@ from tyro.conf import arg
 
 from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
+from unilat.cli.starting import taken_over
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, to_json
@@ -181,7 +182,8 @@ def _start(options: Train) -> RunConfig:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
     config = replace(config, data=replace(config.data, source=located(options.data)))
-    config = _taken_over(config, options)
+    named, what = options.config is not None or options.preset is not None, (options.tune, options.keep_decoder)
+    config = taken_over(config, options.start, *what, named=named, size=options.size)
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.target_bpp is not None and options.loss_factor is not None:
@@ -195,16 +197,3 @@ def _start(options: Train) -> RunConfig:
     if options.loss_factor is not None:
         config = replace(config, stage1=replace(config.stage1, target_bpp=None, loss_factor=options.loss_factor))
     return config
-
-
-def _taken_over(config: RunConfig, options: Train) -> RunConfig:
-    """``config`` that starts from the folder of ``--from``, where there is one."""
-    if options.start is None:
-        if options.tune is not None or options.keep_decoder:
-            raise UserError(f"{'--tune' if options.tune else '--keep-decoder'} says what is done with --from: give it")
-        return config
-    from unilat.run.start import started
-
-    named = options.config is not None or options.preset is not None
-    size = None if options.size is None else as_size(options.size)
-    return started(config, options.start, options.tune, options.keep_decoder, named=named, size=size)

@@ -26,7 +26,7 @@ class PartCost:
     memory_mib: float
     """In training: activations of a batch; weights, gradients, two moments and the average."""
     example_flops: int
-    """Of training on one example: three forward passes, of the tokens that training sees; of what is kept at most one."""
+    """Of training on one example: three forward passes, of the tokens that training sees, or at most one."""
     step_flops: int
     """Of the matrix products of one step of Muon, whatever the batch (``nets/inner.py``); 0 with AdamW."""
     muon_flops: int

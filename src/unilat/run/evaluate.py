@@ -1,6 +1,7 @@
 """What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -167,8 +168,9 @@ def _knows_base(path: Path) -> bool:
 
 
 def _outcome(run: Run, test: Tensor, bits: Bits, base_bits: Number | None, reached: Reconstruction) -> Outcome:
-    """Whether the run has come to what was wanted."""
-    grey, capacity = grey_psnr(test), configuration.capacity(run.config)
+    """Whether the run has come to what was wanted; the pictures of an autoencoder that is kept are not its doing."""
+    grey = -math.inf if run.config.autoencoder.tune == "none" else grey_psnr(test)
+    capacity = configuration.capacity(run.config)
     return judged(bits, base_bits, reached.psnr, grey, capacity, run.header)
 
 

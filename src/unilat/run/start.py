@@ -135,6 +135,15 @@ def begin(
     return {} if found is None or not found.config.whole or rank > 0 else own_quality(found, held_out(), device)
 
 
+def colours(config: RunConfig, converted: Mapping[str, int]) -> list[str]:
+    """What is done to pictures of other channels than somebody else's model takes, a line each."""
+    foreign, kinds = config.autoencoder.foreign, ("grey to colour", "colour to grey")
+    if foreign is None:
+        return []
+    found = [(kind, converted[kind]) for kind in kinds if converted.get(kind)]
+    return [f"{count} pictures: {kind}, for the model takes {foreign.channels} channels" for kind, count in found]
+
+
 @torch.no_grad()
 def fill(model: Autoencoder, config: RunConfig, x: Tensor) -> Pretrained | None:
     """Give ``model`` the weights that ``config`` starts from; what they are of, where it is somebody else's.

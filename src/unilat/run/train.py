@@ -127,7 +127,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         pictures = read_pictures(config.data, config.data.channels, streamed)
         if isinstance(pictures, Streamed) and not pictures.resident:
             tell(Note(f"{len(pictures):,} pictures do not fit into memory: read as they are needed"))
-        for note in pictures.notes:
+        for note in (*pictures.notes, *start.colours(config, pictures.converted)):
             tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices, how)
