@@ -57,7 +57,6 @@ class Train:
         unilat train photos/ --target-bpp 0.2 --size 64 --out runs/photos
         unilat train photos/ --target-bpp 0.2 --dry-run
         unilat train photos/ --target-bpp 0.2 --stage1.samples 1000000 --base.vit.channels 128 256
-        unilat train photos/ --target-bpp 0.2 --from stable-diffusion/vae
 
     Stage 1 trains the autoencoder and moves its loss factor until the latent's rate stands at
     --target-bpp; stage 2 trains the base model on the frozen latents; then both are measured on
