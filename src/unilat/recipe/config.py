@@ -182,7 +182,9 @@ def aim(config: RunConfig) -> float | None:
     wanted = config.stage1.target_bpp
     if wanted is None or not config.stage1.settle or config.autoencoder.price == "normal":
         return wanted
-    return min(wanted / SETTLED, math.inf if _scaled(config) else (wanted + capacity(config)) / 2)
+    if _scaled(config):
+        return wanted / SETTLED
+    return min(wanted / SETTLED, (wanted + capacity(config)) / 2)
 
 
 def normal_floor(config: RunConfig) -> float:
