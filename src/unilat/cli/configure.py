@@ -182,8 +182,8 @@ def _start(options: Train) -> RunConfig:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
     config = replace(config, data=replace(config.data, source=located(options.data)))
-    named, what = options.config is not None or options.preset is not None, (options.tune, options.keep_decoder)
-    config = taken_over(config, options.start, *what, named=named, size=options.size)
+    named = options.config is not None or options.preset is not None
+    config = taken_over(config, options.start, options.tune, options.keep_decoder, named=named, size=options.size)
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.target_bpp is not None and options.loss_factor is not None:
