@@ -5,9 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import DisallowNone, arg
 
-from unilat.fields import as_size
-from unilat.types import UserError
-
 if TYPE_CHECKING:
     from unilat.recipe.config import RunConfig
 
@@ -44,9 +41,12 @@ def taken_over(
     Raises :class:`UserError` where what is to be done with it is said, and it is not named.
     """
     if start is not None:
+        from unilat.fields import as_size
         from unilat.run.start import started
 
         return started(config, start, tune, keep_decoder, named=named, size=None if size is None else as_size(size))
     if tune is not None or keep_decoder:
+        from unilat.types import UserError
+
         raise UserError(f"{'--tune' if tune else '--keep-decoder'} says what is done with --from: give it a folder")
     return config

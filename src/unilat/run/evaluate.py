@@ -74,10 +74,9 @@ def evaluate(
     given = None if source is None else run.read(source)
     for line in () if given is None else given.lines():
         say(line)
-    test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
-    test, labels, copies = _different(run, test, labels)
-    arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
-    network = features_of(run.config, features, run.device)
+    measured_on = held_out(run, pictures) if given is None else (given.images, given.labels)
+    test, labels, copies = _different(run, *measured_on)
+    arrays, network = {"originals": test[:SHOWN]}, features_of(run.config, features, run.device)
     real = _features(run, network, test) if network else None
     about = _about(run, given, test, pictures) + (f"; {copies} exact copies are left out" if copies else "")
     say(f"measuring {len(test)} pictures: {about}")
