@@ -6,11 +6,12 @@ PYTHON  ?= python3
 VENV    ?= .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+DOCS    ?= .venv-docs
 OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts docs wheel bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -54,6 +55,21 @@ format: $(STAMP)  ## Let ruff mend what it can
 
 help-texts: $(STAMP)  ## Write docs/help/*.txt again after the command line changed
 	$(BIN)/python tests/test_cli_help.py
+
+# An environment of its own: the pages need no torch, and CI's need no zensical.
+$(DOCS)/.installed: constraints.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt zensical
+	@touch $@
+
+docs: $(DOCS)/.installed  ## Build the docs site: site/index.html; stops at a broken link
+	$(DOCS)/bin/python docs/site.py build/pages
+	$(DOCS)/bin/zensical build --strict --clean
+	@echo "site/index.html; to read it: $(PYTHON) -m http.server --directory site"
+
+wheel:  ## Build sdist and wheel, install the wheel into an empty environment and train there (minutes): build/wheel/dist
+	rm -rf build/wheel
+	$(PYTHON) tests/wheel.py build/wheel
 
 bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
 	$(BIN)/python benchmarks/main.py $(ARGS)
@@ -118,5 +134,5 @@ bench-mutants: $(STAMP)  ## Which slips the tests see, room by room: benchmarks/
 	$(BIN)/python benchmarks/mutants.py $(ARGS)
 
 clean:  ## Remove the virtual environment and caches; never runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(DOCS) .pytest_cache .ruff_cache .hypothesis .cache build dist site
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ from unilat.recipe.build import build_autoencoder, build_base
 from unilat.recipe.config import RunConfig, to_dict
 from unilat.results import Number, Results
 from unilat.run import evaluate as evaluation
+from unilat.run import reference as referring
 from unilat.run.evaluate import evaluate
 from unilat.run.facts import Facts
 from unilat.run.given import PictureSet
@@ -161,6 +162,7 @@ class Means:
     """The features of a picture are the means of its channels: an identity, but for size."""
 
     name, sha256, protocol = "means", "0" * 64, "features: means of channels"
+    label, published = "means, uint8", False
 
     def __call__(self, pictures: Tensor) -> Tensor:
         return pictures.float().mean((2, 3)) / 255
@@ -178,7 +180,7 @@ class Judge:
 
     def instead(self, monkeypatch: pytest.MonkeyPatch) -> "Judge":
         """This judge and features whose answers are known, in place of the networks."""
-        monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: self.places.append(device) or Means())
+        monkeypatch.setattr(referring, "feature_network", lambda spec, device: self.places.append(device) or Means())
         monkeypatch.setattr(evaluation, "train_classifier", self.train)
         monkeypatch.setattr(evaluation, "OTHER_COUNTS", 7)
         monkeypatch.setattr(evaluation, "describe", lambda *given: described({}))  # a second; it has its own test

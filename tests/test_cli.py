@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,28 @@ def test_the_module_runs_as_the_program(capsys: pytest.CaptureFixture[str]):
     assert done.stdout == capsys.readouterr().out
     assert done.stdout.startswith("unilat 0.")
     assert main([]) == 2
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "the others of 3 have nothing to do"), ("1", ""), ("2", "")])
+def test_under_torchrun_one_process_does_what_takes_one(
+    run: FakeRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str,
+    said: str,
+):
+    """Kills: several processes that write one file, a first one that waits for the others, training held to one."""
+    for name, value in {"WORLD_SIZE": "3", "RANK": rank, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    out = tmp_path / "sheet.png"
+    assert main(["sample", str(tmp_path), "-n", "4", "--out", str(out)]) == 0
+    assert out.is_file() is (rank == "0")
+    assert (os.environ["WORLD_SIZE"] == "1") is (rank == "0")
+    heard = capsys.readouterr().err
+    assert said in heard and (heard == "") is (rank != "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert main(["train", "glyphs", "--out", str(tmp_path / "run")]) == 0 and os.environ["WORLD_SIZE"] == "3"
 
 
 def test_settings_are_frozen_copies():

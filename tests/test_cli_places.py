@@ -130,6 +130,7 @@ def test_the_command_line_loses_nothing(
         "compare": ["compare", run, run],
         "audit": ["audit", str(latents)],
         "data look": ["data", "look", str(tiny_source), "--size", "16"],
+        "stats": ["stats", str(tiny_source), "--size", "16"],
         "train": ["train", str(tiny_source), "--preset", "tiny", "--bpp", "0.3"],
         "sweep": ["sweep", str(tiny_source), "--preset", "tiny", "--bpp", "0.3"],
     }

@@ -1,8 +1,10 @@
 """What the documents say is true: their commands parse, their names exist, their examples run."""
 
+import ast
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,8 +63,9 @@ def test_the_table_is_read():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path):
-    """Kills a link to a file that is not in the repository."""
+    """Kills a link to a file that is not in the repository; pages of the reference are on the site (test_site.py)."""
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    links = [link for link in links if not link.startswith("reference/")]
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
 
@@ -113,9 +116,9 @@ def test_the_log_is_read_on_any_screen():
 
 
 def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: pytest.CaptureFixture[str]):
-    """The README's five lines on the small run; it is the only Python in the documents. Kills: a name that the library
-    does not have, bits that are not the latents' over the pixels, samples that no seed fixes, a block run by nobody."""
-    ((page, block),) = [(page, block) for page in PAGES for block in _blocks(page, "python")]
+    """The README's five lines on the small run. Kills: a name that the library does not have, bits that are not the
+    latents' over the pixels, samples that no seed fixes."""
+    ((page, block),) = [(ROOT / "README.md", block) for block in _blocks(ROOT / "README.md", "python")]
     places = {'"runs/glyphs"': repr(str(tiny_run)), '"glyphs"': repr(str(tiny_source))}
     assert page.name == "README.md" and [block.count(place) for place in places] == [1, 1]
     for place, here in places.items():
@@ -134,6 +137,46 @@ def test_the_readmes_python_runs(tiny_run: Path, tiny_source: Path, capsys: pyte
     assert names["new"].images.dtype == torch.uint8 and names["new"].images.shape == (16, 1, 16, 16)
     assert torch.equal(names["new"].images, run.sample(16, seed=7).images)
     assert names["new"].labels.tolist() == [0, 1] * 8
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=lambda page: page.name)
+def test_python_in_pages_names_what_there_is(page: Path):
+    """Of README.md and docs/python.md, which are run below, and of pages that are not. Kills: a block that is no
+    Python, a name that ``unilat`` does not have."""
+    for block in _blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "unilat":
+                assert node.attr in unilat.__all__
+
+
+def test_the_python_page_runs(
+    tiny_run: Path,
+    tiny_source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """All blocks of docs/python.md in their order, on the small run instead of one of photographs. Kills: a name that
+    the library does not have, latents that do not come back from their file, the dearest that are the cheapest."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run, tmp_path / "run")
+    code = "\n".join(_blocks(ROOT / "docs" / "python.md", "python"))
+    here, small = repr(str(tiny_source)), "stage1__samples=256, stage2__samples=128"
+    for written, done in (
+        ("target_bpp=0.2, size=64", f'target_bpp=0.4, preset="tiny", {small}'),
+        ('"photos/"', here),
+        ('"runs/photos"', '"run"'),
+    ):
+        assert written in code
+        code = code.replace(written, done)
+    names: dict[str, Any] = {}
+    exec(compile(code, "python.md", "exec"), names)
+    bits, dearest, again = names["latents"].bits, names["dearest"], names["again"]
+    assert len(dearest) == 8 and float(dearest.bits.min()) >= float(bits.sort(descending=True).values[7])
+    assert torch.equal(again.z, dearest.z) and again.names == dearest.names
+    assert names["back"].images.shape == (8, 1, 16, 16) and names["new"].images.shape == (16, 1, 16, 16)
+    found = names["run"].results.bits
+    assert f"measured {found.value:.3f} ± {found.stderr:.3f} bits per pixel on {found.n} " in capsys.readouterr().out
 
 
 def test_the_gaussian_example_tells_the_truth():

@@ -13,6 +13,7 @@ from unilat import results
 from unilat.files import read_json, write_json
 from unilat.results import Phase
 from unilat.run import evaluate as evaluation
+from unilat.run import reference as referring
 from unilat.run.evaluate import evaluate
 from unilat.signals import Pictures
 from unilat.types import UserError
@@ -71,7 +72,7 @@ def test_without_features_no_distance_is_told(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kills: a distance of zero, or a reconstruction row, where no network could tell one."""
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: None)
+    monkeypatch.setattr(referring, "feature_network", lambda spec, device: None)
     run = PlantedRun(planted_config(classifier_samples=0), pictures, tmp_path, base=BASE)
     metrics, _ = measured(run, pictures)
     assert metrics.generation is None and metrics.features is None

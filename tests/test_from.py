@@ -22,6 +22,7 @@ from unilat.nets.foreign import ForeignEncoder
 from unilat.nets.pretrained import WEIGHTS
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, to_json
+from unilat.report.text import start_line
 from unilat.run import start
 from unilat.run.begin import configured
 from unilat.run.trained import Run, read_config
@@ -179,7 +180,7 @@ def test_what_the_bits_cost_is_told(made: Maker, data: Path, vae: Path) -> None:
     decibels = 10 * torch.log10(255**2 / errors)
     assert told.clean.value == pytest.approx(float(decibels.mean()), abs=0.02) and told.clean.n == len(shown) == 8
     reached = run.results.reconstruction.psnr
-    line = told.line(reached)
+    line = start_line(told, reached)
     assert f"noise of {told.noise:.1%}" in line and f"cost {told.clean.value - reached.value:.2f} dB" in line
     assert (told.tune, told.decoder) == ("none", "own") and str(vae) in told.what
     assert line[1:] in html.unescape(run.files.report.read_text())
@@ -188,9 +189,11 @@ def test_what_the_bits_cost_is_told(made: Maker, data: Path, vae: Path) -> None:
 
 def run_pictures(run: Run) -> Tensor:
     """The held-out pictures that a run was measured on."""
-    from unilat.run.evaluate import held_out, measured
+    from unilat.run.evaluate import chosen, held_out
+    from unilat.signals.pictures import distinct
 
-    return measured(run.config, held_out(run)[0])
+    images = held_out(run)[0]
+    return images[chosen(distinct(images), run.config.evaluation.pictures)]
 
 
 def test_all_may_be_tuned(made: Maker, vae: Path) -> None:
@@ -201,7 +204,7 @@ def test_all_may_be_tuned(made: Maker, vae: Path) -> None:
     rows = [json.loads(line) for line in run.files.log.read_text().splitlines()]
     assert len({row["loss_factor"] for row in rows if row["stage"] == "stage1"}) > 1
     assert float(run.header["calibration_bpp"]) == pytest.approx(0.5, rel=0.02)
-    assert run.results.start is not None and "encoder tuned" in run.results.start.line(run.results.bits.measured)
+    assert run.results.start is not None and "encoder tuned" in start_line(run.results.start, run.results.bits.measured)
 
 
 @pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderDC"])

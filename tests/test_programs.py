@@ -14,7 +14,7 @@ import unilat
 from unilat.cli import main
 from unilat.metrics.features import refuse_program
 from unilat.recipe.config import RunConfig
-from unilat.run.evaluate import features_of
+from unilat.run.reference import network_of
 from unilat.types import UserError
 
 Capture = pytest.CaptureFixture[str]
@@ -111,7 +111,7 @@ def test_names_of_networks_are_no_programs() -> None:
     for one in ("", "Auto", "auto ", "auto\n", "none.pt", "efficientnet-lite0@", "efficientnet-lite0@64.pt", "../auto"):
         with pytest.raises(UserError, match="a file is a program"):
             refuse_program(one)
-    assert features_of(RunConfig(), "none") is None
+    assert network_of(RunConfig(), "none", None) == (None, None)
 
 
 def test_every_field_that_may_be_a_path_is_known() -> None:

@@ -21,6 +21,7 @@ from unilat.models.latents import LatentSet
 from unilat.recipe.config import RunConfig
 from unilat.run import distill as distillation
 from unilat.run import evaluate as evaluation
+from unilat.run import reference as referring
 from unilat.run import train as job
 from unilat.run.parts import read_pictures, split_pictures
 from unilat.run.stages import AutoencoderStage, base_stage
@@ -115,7 +116,7 @@ def small(config: RunConfig) -> RunConfig:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     judge = Judge()
-    monkeypatch.setattr(evaluation, "feature_network", lambda spec, device: Means())
+    monkeypatch.setattr(referring, "feature_network", lambda spec, device: Means())
     monkeypatch.setattr(evaluation, "train_classifier", judge.train)
     return judge
 

@@ -27,6 +27,7 @@ __all__ = [
     "describe",
     "evaluate",
     "load",
+    "stats",
     "sweep",
     "train",
 ]
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from unilat.run.begin import train
     from unilat.run.evaluate import evaluate
     from unilat.run.records import Note, Stopped
+    from unilat.run.reference import stats
     from unilat.run.trained import Run, load
     from unilat.studies.audit import audit
     from unilat.studies.sweep import sweep
@@ -54,6 +56,7 @@ _HOMES = {
     "describe": "recipe.build",
     "evaluate": "run.evaluate",
     "load": "run.trained",
+    "stats": "run.reference",
     "sweep": "studies.sweep",
     "train": "run.begin",
 }

@@ -23,6 +23,8 @@ from unilat.types import UserError
 
 MOST = 2**28
 """Bytes of the largest file that is read whole where nobody says how many."""
+BINARY = getattr(os, "O_BINARY", 0)
+"""A flag for ``os.open``: bytes as they are, where the system would write a line's end in its own way (Windows)."""
 Place = Callable[[Path], AbstractContextManager[Path]]
 """Gives for a file a place to write it to, as :func:`whole` does."""
 
@@ -130,7 +132,7 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file to read its bytes; ``OSError`` for anything else, and without waiting for it."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | BINARY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file")

@@ -117,6 +117,15 @@ class Classifier:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number against reference statistics (``metrics/reference.py``), under the name that its protocol gives it."""
+
+    name: str
+    """``fid[inception, uint8, bilinear-tf1 299, 50k samples]``; only the published network's is called so."""
+    number: Number
+
+
+@dataclass(frozen=True, kw_only=True)
 class Making:
     """What pictures were made with when they were measured; the run's configuration may say something else by now."""
 
@@ -194,9 +203,8 @@ class Start:
     """Of a run that took over an encoder and holds its bits by a scale: what they cost."""
 
     what: str
-    """Whose encoder it is."""
+    """Whose encoder it is, and ``tune``, what learned: ``all``, or with the encoder kept ``decoder`` or ``none``."""
     tune: str
-    """What learned: ``all``, or with the encoder kept as it is ``decoder`` or ``none``."""
     decoder: str
     """``ours``, ``own`` as it was, or ``tuned``."""
     scale: float
@@ -205,15 +213,6 @@ class Start:
     """Standard deviation of the noise over that of a latent as it was taken over, ``σ(λ₀) / (α(λ₀) scale)``."""
     clean: Number | None = None
     """PSNR of the model's own decoder on latents without noise, of the same pictures; None where it is not known."""
-
-    def line(self, reached: Number) -> str:
-        """What the bits cost, in a sentence; ``reached`` is the run's own PSNR."""
-        kept = "kept" if self.tune != "all" else "tuned"
-        said = f"encoder {kept} ({self.what}): these bits leave noise of {self.noise:.1%} of a latent's deviation"
-        if self.clean is None:
-            return said
-        lost = self.clean.value - reached.value
-        return f"{said}, and cost {lost:.2f} dB: {self.clean.value:.2f} dB by its own decoder without noise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +243,8 @@ class Results:
     """In place of :attr:`classifier` where classes are combinations of factors: one a factor."""
     start: Start | None = None
     """Of a run that took over an encoder whose bits a scale holds; its file has no such entry otherwise."""
+    against: tuple[Measure, ...] = ()
+    """Of samples and reconstructions against reference statistics, where any were given."""
 
     @property
     def judged(self) -> tuple[Classifier, ...]:
@@ -257,8 +258,8 @@ class Results:
 
     def to_json(self) -> dict[str, object]:
         """The tree that ``metrics.json`` holds, NaN as null; :meth:`from_json` reads it back."""
-        tree = {"format": FORMAT, **_plain(dataclasses.asdict(self))}
-        return tree if self.start else {name: value for name, value in tree.items() if name != "start"}
+        tree = _plain(dataclasses.asdict(self))
+        return {"format": FORMAT, **{name: value for name, value in tree.items() if name != "start" or value}}
 
     @classmethod
     def from_json(cls, tree: object, name: str = "results", run: str | Path = "RUN") -> "Results":
@@ -274,7 +275,9 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            inner = {"making": None, "outcome": None, "factors": (), "start": None} | _with_shares(inner)
+            inner = (
+                {"start": None} | {"making": None, "outcome": None, "factors": (), "against": ()} | _with_shares(inner)
+            )
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
             if isinstance(costs := inner.get("costs"), dict):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from unilat.maths.frechet import _row_sums, frechet_distance, kernel_distance, mean_and_covariance
+from unilat.maths.frechet import Moments, _row_sums, frechet_distance, kernel_distance, mean_and_covariance
 from unilat.types import UserError
 
 from .sources import F64, covariance, seeded
@@ -132,3 +132,15 @@ def test_single_precision_statistics_are_taken_up():
     )
     exact = float((own.sum() - own.trace()) / 72 + (other.sum() - other.trace()) / 42 - 2 * between.mean())
     assert kernel_distance(left, right)[0] == pytest.approx(exact, rel=1e-6)
+
+
+def test_moments_of_two_parts_are_those_of_both():
+    """Unequal parts, other means. Kills: parts weighted alike, the step between their means left out or of one sign."""
+    rows = torch.randn(11, 3, generator=seeded(5), dtype=F64) * torch.tensor([1.0, 2.0, 0.5]) + MEAN_A
+    rows[4:] += torch.tensor([3.0, -2.0, 10.0])
+    found = Moments.of(rows[:4]).plus(Moments.of(rows[4:]))
+    mean, cov = mean_and_covariance(rows)
+    assert found.count == 11
+    assert torch.allclose(found.mean, mean, rtol=1e-12) and torch.allclose(found.covariance, cov, rtol=1e-12)
+    with pytest.raises(UserError, match="at least two"):
+        _ = Moments.of(rows[:1]).covariance

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from unilat.signals import decode as decode_module
 from unilat.signals import load
@@ -47,6 +48,15 @@ def test_an_index_knows_each_size_as_it_is_decoded(name):
     shape = decode(data, 4).shape
     assert (entry.problem, entry.height, entry.width) == ("", *shape)
     assert name not in across() or shape == (30, 20)
+
+
+def test_the_pixels_of_a_png_that_says_nothing_of_turning_stay_unread(monkeypatch):
+    """Kills: an index of a folder that decodes every picture, as Pillow does to find a block that is not there."""
+    data = saved(Image.fromarray(RGB), "PNG")
+    monkeypatch.setattr(Image.Image, "load", lambda picture: pytest.fail("the pixels were read"))
+    monkeypatch.setattr(PngImageFile, "load", lambda picture: pytest.fail("the pixels were read"))
+    entry = described(Entry(), data)
+    assert (entry.problem, entry.height, entry.width) == ("", *RGB.shape[:2])
 
 
 @pytest.mark.parametrize("name", [name for name in skipped() if not name.startswith(".")])

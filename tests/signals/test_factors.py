@@ -75,6 +75,22 @@ def test_calibration_takes_no_value_away() -> None:
         assert len(values[:, 0].unique()) == 8 and len(values[:, 1].unique()) == 3
 
 
+def test_calibration_is_shared_out_as_what_is_held_out_is() -> None:
+    """Nine pairs of 40 letters in 3 faces: no letter twice, each face its third. Kills: a choice by chance, whose
+    letters are others than the held-out ones', shares of all that is not held out."""
+    pairs = np.array([(a, b) for a in range(40) for b in range(3)])
+    labels, classes, found = factors.combined(pairs, NAMES, ([f"letter {a}" for a in range(40)], VALUES[1]))
+    images = np.random.default_rng(5).integers(0, 256, (120, 1, 8, 8), np.uint8)
+    pictures = pack(images, labels, "paired", classes=classes, factors=found)
+    config = presets.get("tiny")
+    config = replace(config, data=replace(config.data, calibration=9, held_out=0.1))
+    for seed in range(8):
+        rows = split_pictures(replace(config, seed=seed), pictures)[1]
+        assert len(rows) == 9
+        assert torch.bincount(found.table[labels[rows], 0]).max() == 1
+        assert torch.bincount(found.table[labels[rows], 1], minlength=3).max() <= 3
+
+
 def test_untrained_are_those_with_a_value_nobody_saw() -> None:
     """Kills: a class called known by one of its two values, held-out pairs called unknown, plain classes forgotten."""
     pictures = paired(skip=((0, 0),))

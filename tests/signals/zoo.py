@@ -80,6 +80,8 @@ def across() -> dict[str, bytes]:
     exif[0x0112] = 6
     told = PngInfo()
     told.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    raw, block = PngInfo(), exif.tobytes()
+    raw.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n", zip=True)
     early = saved(picture, "PNG", exif=exif)
     begin = early.index(b"eXIf") - 4
     end = begin + 12 + struct.unpack(">I", early[begin : begin + 4])[0]
@@ -87,6 +89,7 @@ def across() -> dict[str, bytes]:
     return {
         "exif.png": early,
         "exif-behind-the-pixels.png": early[:begin] + early[end:last] + early[begin:end] + early[last:],
+        "raw-profile.png": saved(picture, "PNG", pnginfo=raw),
         "xmp.png": saved(picture, "PNG", pnginfo=told),
         "exif.jpg": saved(picture, "JPEG", exif=exif),
         "xmp.jpg": saved(picture, "JPEG", xmp=b'<x tiff:Orientation="6"/>'),

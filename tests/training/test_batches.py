@@ -163,8 +163,12 @@ def test_batches_lie_ready_of_a_worker_that_is_gone(
         signal.signal(signal.SIGALRM, old)
 
 
-def test_a_batch_is_handed_over_bit_by_bit() -> None:
-    """Kills: numbers of another type or shape, a place that is filled again before its batch is taken."""
+@pytest.mark.parametrize("missing", ["", "preadv", "memfd_create"])
+def test_a_batch_is_handed_over_bit_by_bit(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a system lacks what Linux has. Kills: numbers of another type or shape, a place that is filled again
+    before its batch is taken."""
+    if missing:
+        monkeypatch.delattr(os, missing)
     generator = torch.Generator().manual_seed(1)
     made = [
         (

@@ -31,6 +31,8 @@ def _main(words: list[str]) -> int:
             return 0 if words else 2
         waiting.choose()
         command = parse(words)
+        if words[0] != "train" and _beside():
+            return 0
         command.execute()
     except SystemExit as stop:  # tyro after a message of its own; training after it has saved
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -43,6 +45,18 @@ def _main(words: list[str]) -> int:
     except Exception as error:
         return _failed(error)
     return 0
+
+
+def _beside() -> bool:
+    """Whether torchrun has started this process beside the one that does a command for one process, which is told."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count == "1" or "TORCHELASTIC_RUN_ID" not in os.environ:
+        return False
+    if os.environ.get("RANK") != "0":
+        return True
+    print(f"this command runs in one process: the others of {count} have nothing to do", file=sys.stderr)
+    os.environ["WORLD_SIZE"] = "1"
+    return False
 
 
 def _failed(error: Exception) -> int:

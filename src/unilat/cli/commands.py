@@ -12,6 +12,7 @@ from tyro.conf import DisallowNone, Positional, arg
 
 from unilat.cli.advice import Advise
 from unilat.cli.starting import KeepDecoder, Start, Tune
+from unilat.cli.statistics import Stats
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
@@ -30,8 +31,9 @@ Features = Annotated[
     DisallowNone[str | None],
     arg(
         metavar="NETWORK",
-        help="Network behind the distances: auto, none, efficientnet-lite0, alexnet-st or a TorchScript file, which is "
-        "a program: name only one that you trust. By default the configuration's, which is never a file.",
+        help="Network behind the distances: auto, none, efficientnet-lite0, alexnet-st, a file with the weights of "
+        "Inception, or a TorchScript file, which is a program: name only one that you trust. By default the "
+        "configuration's, which is never a file.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of the noise; picture i depends on this seed and on i alone.")]
@@ -300,6 +302,7 @@ class Evaluate:
     unilat evaluate runs/photos
     unilat evaluate runs/photos other-photos/ --json
     unilat evaluate runs/photos --decoder fast
+    unilat evaluate runs/photos --reference ref.safetensors --features WEIGHTS
 
     Of other pictures it says how many equal some that the run was trained on, pixel by pixel; those
     that equal another exactly are measured once. The figures of distilled networks are kept beside
@@ -312,6 +315,8 @@ class Evaluate:
     decoder: Decoder = "full"
     base: Base = "full"
     features: Features = None
+    reference: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
+    """Measure samples and reconstructions against statistics of `unilat stats` too, or an .npz of ADM's."""
     json: Json = False
 
     def execute(self) -> None:
@@ -327,7 +332,8 @@ class Evaluate:
             given = run.read(self.data) if self.data else None
             unkept = None
             try:
-                results = unilat.evaluate(run, given, say=output.say, features=self.features)
+                named = {"features": self.features, "reference": self.reference}
+                results = unilat.evaluate(run, given, say=output.say, **named)
             except Unkept as error:
                 unkept, results = error, error.results
             if given is None:
@@ -367,6 +373,7 @@ COMMANDS: dict[str, type[Command]] = {
     "decode": Decode,
     "distill": Distill,
     "evaluate": Evaluate,
+    "stats": Stats,
     "report": Report,
     "verify": Verify,
     "doctor": Doctor,

@@ -19,8 +19,33 @@ SHORT = {
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
-_SAME = ("base", "channels", "features", "flops", "grid", "guidance", "limit", "out", "pictures", "pixels", "preset")
-_SAME += ("samples", "seeds", "size", "steps", "teacher_steps", "truth", "tune", "keep_decoder", "workers")
+_SAME = (
+    "base",
+    "channels",
+    "features",
+    "fit",
+    "flops",
+    "grid",
+    "guidance",
+    "limit",
+    "out",
+    "pictures",
+    "pixels",
+    "preset",
+)
+_SAME += (
+    "fit",
+    "rows",
+    "samples",
+    "seeds",
+    "size",
+    "steps",
+    "teacher_steps",
+    "truth",
+    "tune",
+    "keep_decoder",
+    "workers",
+)
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from unilat.metrics.reference import FORMAT as REFERENCE
 from unilat.models.latents import FORMAT
 from unilat.report.compare import TITLE
 from unilat.run.folder import RunFolder
@@ -27,6 +28,12 @@ def for_sheet(out: Path, *sources: str) -> Path:
 def for_latents(out: Path) -> Path:
     """``out`` for a latent data set, by the same rule."""
     return _for_file(out, _is_latents, "a set of latents")
+
+
+def for_reference(out: Path, data: str) -> Path:
+    """``out`` for reference statistics of ``data``, by the same rule."""
+    _among(out, [data])
+    return _for_file(out, lambda path: _format(path) == REFERENCE, "reference statistics")
 
 
 def for_page(out: Path) -> Path:
@@ -114,14 +121,18 @@ def is_picture(path: Path) -> bool:
 
 
 def _is_latents(path: Path) -> bool:
-    """Whether the header is that of a latent data set; the tensors are not read."""
+    return _format(path) == FORMAT
+
+
+def _format(path: Path) -> object:
+    """What the header of a safetensors file says that it is, None where it says nothing; the tensors are not read."""
     try:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, path.stat().st_size)))
-        return header["__metadata__"]["format"] == FORMAT
+        return header["__metadata__"]["format"]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return False
+        return None
 
 
 def _is_page(path: Path) -> bool:

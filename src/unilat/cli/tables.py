@@ -9,7 +9,8 @@ from typing import Any
 from unilat.cli.naming import options_named
 from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
-from unilat.results import Costs, Number, Results
+from unilat.report.text import start_line
+from unilat.results import Costs, Measure, Number, Results
 from unilat.run.folder import RunFolder
 from unilat.studies.bench import Timing, Way
 from unilat.studies.doctor import Diagnosis
@@ -47,7 +48,9 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     if results.making:
         text += f"\nmade with {results.making.line}"
     if results.start:
-        text += f"\n{results.start.line(pictures.psnr)}"
+        text += f"\n{start_line(results.start, pictures.psnr)}"
+    if results.against:
+        text += f"\n\nagainst the reference\n{align([(_against(one), one.name) for one in results.against])}"
     costs = _costs(results.costs)
     if costs:
         text += f"\n\n{costs}"
@@ -199,6 +202,10 @@ def _number(row: Number, unit: str = "") -> str:
     if not math.isfinite(row.value):
         return "–"
     return f"{row.value:.4g}{unit}" + (f" ± {row.stderr:.2g}" if row.stderr and math.isfinite(row.stderr) else "")
+
+
+def _against(one: Measure) -> str:
+    return (_share if one.name.startswith(("precision", "recall")) else _number)(one.number)
 
 
 def _share(row: Number) -> str:

@@ -1,5 +1,7 @@
 """Distances between two sets of features, from their statistics (Fréchet) or pairwise (kernel). float64 throughout."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +17,38 @@ def mean_and_covariance(features: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "
     mean = features.mean(0)
     centred = features - mean
     return mean, centred.T @ centred / (len(features) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and covariance of examples that come a part at a time, float64; no part is kept."""
+
+    count: int
+    mean: Float[Tensor, " d"]
+    scatter: Float[Tensor, "d d"]
+    """``Σ (x − mean)(x − mean)ᵀ``."""
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "n d"]) -> "Moments":
+        """Of one part."""
+        exact = features.double()
+        apart = exact - exact.mean(0)
+        return cls(len(exact), exact.mean(0), apart.T @ apart)
+
+    def plus(self, other: "Moments") -> "Moments":
+        """Of both parts: ``S = S_a + S_b + (n_a n_b / n) δ δᵀ``, ``δ = mean_b − mean_a`` (Chan, Golub and LeVeque
+        1979, "Updating formulae and a pairwise algorithm for computing sample variances"), which loses no digits to
+        a large mean."""
+        count, apart = self.count + other.count, other.mean - self.mean
+        scatter = self.scatter + other.scatter + torch.outer(apart, apart) * (self.count * other.count / count)
+        return Moments(count, self.mean + apart * (other.count / count), scatter)
+
+    @property
+    def covariance(self) -> Float[Tensor, "d d"]:
+        """Unbiased, divided by n - 1."""
+        if self.count < 2:
+            raise UserError("a covariance needs at least two examples")
+        return self.scatter / (self.count - 1)
 
 
 def frechet_distance(

@@ -20,12 +20,13 @@ class AlexNetFeatures:
     has seen this very network: its distances look better here than they are.
     """
 
-    name = "alexnet-st"
+    name, published = "alexnet-st", False
 
     def __init__(self, size: int = SIZE, device: torch.device | str = "cpu"):
         self.size, self.device, self.sha256 = size, torch.device(device), ALEX_SHA256
         with torch.random.fork_rng(devices=[]):  # a random start is drawn and replaced
             self._network = load().to(self.device)
+        self.label = f"alexnet-st, sha256 {self.sha256[:12]}, uint8, bicubic {size}"
         self.protocol = (
             f"features: 1,152 of the AlexNet behind ST-LPIPS (ImageNet; weights sha256 {self.sha256[:12]}…), uint8 "
             f"pictures, bicubic resize to {size}×{size} (antialiased, not rounded), grey repeated to 3 channels"

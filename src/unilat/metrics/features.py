@@ -1,8 +1,8 @@
 """Networks that turn pictures into features, for the distances between sets of pictures.
 
 A feature network is anything with a name, the SHA-256 of its weights, a line that says what it does to a picture, and a
-call ``uint8 [B, C, H, W] -> float32 [B, D]``. Two come as pip packages; any other is a TorchScript file of the
-user's.
+call ``uint8 [B, C, H, W] -> float32 [B, D]``. Two come as pip packages; any other is a file of the user's: Inception's
+weights (``metrics/inception.py``) or TorchScript.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ from unilat.fields import FieldError
 from unilat.metrics.alexnet import SIZE as ALEX_SIZE
 from unilat.metrics.alexnet import AlexNetFeatures
 from unilat.metrics.batches import in_parts
+from unilat.metrics.inception import CONVERT, LABEL, TORCHSCRIPT_SHA256, InceptionFeatures
+from unilat.metrics.inception import SHA256 as INCEPTION_SHA256
 from unilat.types import UserError
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -40,6 +42,16 @@ class FeatureNetwork(Protocol):
     def sha256(self) -> str: ...
     @property
     def protocol(self) -> str: ...
+    @property
+    def label(self) -> str:
+        """The protocol in a few words, for a number's name; equal for networks whose features compare."""
+        ...
+
+    @property
+    def published(self) -> bool:
+        """Whether these are the features that published numbers stand on."""
+        ...
+
     def __call__(self, pictures: Tensor) -> Tensor: ...
 
 
@@ -51,8 +63,9 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
     efficientnet-lite0       ImageNet features of the pip packages, at 128 × 128
     efficientnet-lite0@224   the same at another size
     alexnet-st               another ImageNet network beside it (``metrics/alexnet.py``), at 64 × 64, or @ a size
-    a file                   TorchScript: uint8 ``[B, 3, H, W]`` at the pictures' own size in, ``[B, D]`` out. It is a
-                             program: run only files you trust.
+    a file                   pt_inception-2015-12-05-6726825d.pth, the weights of published distances, or any weights
+                             of that network as .safetensors (``metrics/inception.py``). Else TorchScript: uint8 ``[B,
+                             3, H, W]`` at the pictures' own size in, ``[B, D]`` out, a program: run only what you trust
 
     UserError when the packages or the file are missing, damaged or not what they should be. What a configuration says
     passes :func:`refuse_program` first.
@@ -72,8 +85,10 @@ def feature_network(spec: str | Path = "auto", device: torch.device | str = "cpu
     if not Path(text).is_file():
         raise UserError(
             f"no feature network called {text!r}: say auto, none, {' or '.join(PACKAGED)}, or name an existing "
-            "TorchScript file"
+            "file: TorchScript, or weights of Inception"
         )
+    if Path(text).suffix == ".safetensors" or hashlib.sha256(Path(text).read_bytes()).hexdigest() == INCEPTION_SHA256:
+        return InceptionFeatures(Path(text), device)
     return TorchScriptFeatures(Path(text), device)
 
 
@@ -99,7 +114,7 @@ class EfficientNetLite0:
     the convolutions, which changes no feature by more than 3e-5 and takes a third to a half off the time.
     """
 
-    name = "efficientnet-lite0"
+    name, published = "efficientnet-lite0", False
     device = torch.device("cpu")
 
     def __init__(self, size: int = LITE0_SIZE, device: torch.device | str = "cpu"):
@@ -107,6 +122,7 @@ class EfficientNetLite0:
         self.sha256, weights = _lite0_weights()
         self._network = _lite0(weights, size)
         self._network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.label = f"efficientnet-lite0, sha256 {self.sha256[:12]}, uint8, bicubic {size}"
         self.protocol = (
             f"features: 1,280 of efficientnet-lite0 (ImageNet; weights sha256 {self.sha256[:12]}…), uint8 pictures, "
             f"bicubic resize to {size}×{size} (antialiased, not rounded), grey repeated to 3 channels"
@@ -216,12 +232,15 @@ class TorchScriptFeatures:
             self._network = torch.jit.load(io.BytesIO(content), map_location=self.device).eval()
         except (RuntimeError, ValueError) as problem:
             raise UserError(
-                f"{path} is no TorchScript file (write one with torch.jit.script(network).save)"
+                f"{path} is no TorchScript file (write one with torch.jit.script(network).save); if it is a pickle of "
+                f"Inception's weights, convert it: {CONVERT}"
             ) from problem
         arguments = [argument.name for argument in self._network.forward.schema.arguments]
         self._call = (
             (lambda x: self._network(x, return_features=True)) if "return_features" in arguments else self._network
         )
+        self.published = self.sha256 == TORCHSCRIPT_SHA256
+        self.label = LABEL if self.published else f"{self.name}, sha256 {self.sha256[:12]}, uint8, own resize"
         self.protocol = (
             f"features: {self.name} (TorchScript file, sha256 {self.sha256[:12]}…), uint8 pictures at their own size, "
             "any resize inside the network, grey repeated to 3 channels"

@@ -55,7 +55,7 @@ _SMALL = RunConfig(
 )
 _GLYPHS = replace(  # many classes of few pictures, whose looks add up: a character's and a face's
     _SMALL,
-    data        = DataConfig(source="glyphs"),
+    data        = DataConfig(source="glyphs", calibration=735),
     autoencoder = replace(
         _SMALL.autoencoder,
         latent_channels = 2,

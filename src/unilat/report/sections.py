@@ -2,7 +2,7 @@
 
 from unilat.report import figures
 from unilat.report.folder import Contents
-from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty
+from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty, start_line
 from unilat.results import Classifier, Number, Results
 
 
@@ -95,7 +95,7 @@ def _start(run: Contents) -> str:
     found = run.results
     if found is None or found.start is None:
         return ""
-    line = found.start.line(found.reconstruction.psnr)
+    line = start_line(found.start, found.reconstruction.psnr)
     return f'<p class="lead">{esc(line[0].upper() + line[1:])}.</p>'
 
 

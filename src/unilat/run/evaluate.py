@@ -15,12 +15,12 @@ from unilat.files import writable, write_safetensors
 from unilat.maths.rate import LN2
 from unilat.metrics.classifier import train_classifier
 from unilat.metrics.distances import compare
-from unilat.metrics.features import FeatureNetwork, feature_network, refuse_program
+from unilat.metrics.features import FeatureNetwork
 from unilat.metrics.quality import average, qualities
+from unilat.metrics.reference import Looked, Reference
 from unilat.recipe import config as configuration
 from unilat.recipe.build import describe
-from unilat.recipe.config import RunConfig
-from unilat.results import Bits, Classifier, Costs, Distance, Number, Outcome, Phase, Reconstruction, Results
+from unilat.results import Bits, Classifier, Costs, Distance, Measure, Number, Outcome, Phase, Reconstruction, Results
 from unilat.run import classes
 from unilat.run.again import places
 from unilat.run.folder import RunFolder
@@ -30,6 +30,7 @@ from unilat.run.outcome import grey_psnr, judged
 from unilat.run.parts import read_pictures, rows_of
 from unilat.run.rate import latent_nats, measure_rate, nats_of
 from unilat.run.records import Unkept
+from unilat.run.reference import against, look, network_of
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
 from unilat.run.start import price
@@ -55,12 +56,14 @@ def evaluate(
     say: Say = lambda line: None,
     pictures: Pictures | Streamed | None = None,
     features: str | Path | None = None,
+    reference: str | Path | None = None,
 ) -> Results:
     """Measure a run on its own held-out pictures, or on those of ``source``; ``evaluation.pictures`` of them at most.
 
     Copies, equal bit for bit, are measured once: an error over pictures takes them for independent. ``pictures``: what
     the run was trained from, where it is at hand already. ``features``: the feature network, in place of the
-    configuration's; only here it may be a TorchScript file, which is a program.
+    configuration's; only here it may be a file. ``reference``: statistics of ``stats``, or a reference batch of ADM's
+    (.npz), to measure samples and reconstructions against, too.
 
     On its own pictures, ``metrics.json`` and ``evaluation.safetensors`` are written to the run folder for the report;
     where a network is distilled, ``metrics-fast.json`` alone. Of several processes (``run.world``) all call this, and
@@ -71,24 +74,22 @@ def evaluate(
         say(line)
     if source is None and pictures is None:
         pictures = own_pictures(run)
-    given = None if source is None else run.read(source)
-    for line in () if given is None else given.lines():
-        say(line)
-    measured_on = held_out(run, pictures) if given is None else (given.images, given.labels)
-    test, labels, copies = _different(run, *measured_on)
-    arrays, network = {"originals": test[:SHOWN]}, features_of(run.config, features, run.device)
-    real = _features(run, network, test) if network else None
+    given = None if source is None else _given(run, source, say)
+    test, labels = held_out(run, pictures) if given is None else (given.images, given.labels)
+    test, labels, copies = _different(run, test, labels)
+    arrays: dict[str, Tensor] = {"originals": test[:SHOWN]}
+    network, known = network_of(run.config, features, reference, run.device)
+    real = look(network, test, run.world).rows if network else None
     about = _about(run, given, test, pictures) + (f"; {copies} exact copies are left out" if copies else "")
     say(f"measuring {len(test)} pictures: {about}")
     bits = _bits(run, test, arrays)
     base_bits = None if run.base is None else _base_bits(run, test, labels if source is None else None)
-    reconstruction, other_steps = _reconstructions(run, test, network, real, arrays)
-    generation, judged = None, ()
+    reconstruction, other_steps, made = _reconstructions(run, test, network, real, arrays)
+    generation, judged, measures = None, (), against(run, known, network, made, "reconstructions", about)
     if run.base is not None:
-        for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
-            say(line)
-        sampled = run.sample(run.config.evaluation.samples, _of_samples(run, labels))
-        generation = _generation(run, sampled.images, network, real)
+        sampled = _samples(run, labels, say)
+        generation, others = _generation(run, sampled.images, network, real, known)
+        measures += others
         judged = _judged(run, sampled, pictures, (test, labels)) if source is None and pictures else ()
         arrays |= _shown(run, sampled, pictures if source is None else None, test)
     found = Results(
@@ -101,14 +102,29 @@ def evaluate(
         generation=generation,
         classifier=judged[0] if judged and run.data.factors is None else None,
         factors=judged if run.data.factors is not None else (),
+        against=measures,
         costs=_costs(run, begun),
         making=making(run),
         outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
         start=price(run) if source is None else None,
     )
-    if run.world.rank == 0:
-        _keep(run, found, arrays, own=source is None)
+    _keep(run, found, arrays, own=source is None)
     return found
+
+
+def _given(run: Run, source: Source, say: Say) -> PictureSet:
+    """Other pictures, and what is to be told of them."""
+    given = run.read(source)
+    for line in given.lines():
+        say(line)
+    return given
+
+
+def _samples(run: Run, labels: Tensor, say: Say) -> PictureSet:
+    """The samples that are measured."""
+    for line in filter(None, (f"making {run.config.evaluation.samples} pictures", classes.told(run.data))):
+        say(line)
+    return run.sample(run.config.evaluation.samples, _of_samples(run, labels))
 
 
 def _different(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -116,11 +132,6 @@ def _different(run: Run, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     different = distinct(images)
     keep = chosen(different, run.config.evaluation.pictures)
     return images[keep], labels[keep], len(images) - len(different)
-
-
-def measured(config: RunConfig, images: Tensor) -> Tensor:
-    """Those of the held-out ``images`` that :func:`evaluate` measures."""
-    return images[chosen(distinct(images), config.evaluation.pictures)]
 
 
 def _foretold(run: Run, own: bool) -> list[str]:
@@ -145,6 +156,8 @@ def _lost(run: Run) -> str:
 
 def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> None:
     """Write what belongs into the run folder; what was measured with a base model that is gone stays there."""
+    if run.world.rank > 0:
+        return
     files, lost = RunFolder(run.folder), _lost(run)
     try:
         if own and run.distilled:
@@ -171,15 +184,6 @@ def _outcome(run: Run, test: Tensor, bits: Bits, base_bits: Number | None, reach
     grey = -math.inf if run.config.autoencoder.tune == "none" else grey_psnr(test)
     capacity = configuration.capacity(run.config)
     return judged(bits, base_bits, reached.psnr, grey, capacity, run.header)
-
-
-def features_of(
-    config: RunConfig, named: str | Path | None, device: torch.device | str = "cpu"
-) -> FeatureNetwork | None:
-    """The network that was ``named`` by whoever measures, or else the configuration's, which may be no program."""
-    if named is None:
-        refuse_program(config.evaluation.features)
-    return feature_network(config.evaluation.features if named is None else named, device)
 
 
 def _about(run: Run, given: PictureSet | None, measured: Tensor, own: Pictures | Streamed | None) -> str:
@@ -287,40 +291,39 @@ def _base_bits(run: Run, test: Tensor, labels: Tensor | None) -> Number:
 
 def _reconstructions(
     run: Run, test: Tensor, features: FeatureNetwork | None, real: Tensor | None, arrays: dict[str, Tensor]
-) -> tuple[Reconstruction, tuple[Reconstruction, ...]]:
-    """PSNR, SSIM and distance with ``decoder_steps`` calls, and with the other step counts."""
+) -> tuple[Reconstruction, tuple[Reconstruction, ...], Looked | None]:
+    """PSNR, SSIM and distance with ``decoder_steps`` calls, and with the other step counts; features of the first."""
     once = run.config.autoencoder.decoder_loss == "mse" or run.few_decoder is not None  # its own number of calls
     chosen = run.decoder_steps
-    rows: dict[int, Reconstruction] = {}
+    rows, seen_as = dict[int, Reconstruction](), None
     for steps in sorted({chosen} if once else {*run.config.evaluation.step_counts, chosen}):
         made, distance = run.reconstruct(test, steps=steps).images, None
         if features is not None and real is not None:
             some = made if steps == chosen else made[:OTHER_COUNTS]
-            distance = compare(real, _features(run, features, some), protocol=features.protocol)
+            looked = look(features, some, run.world, spatial=steps == chosen)
+            distance = compare(real, looked.rows, protocol=features.protocol)
+            seen_as = looked if steps == chosen else seen_as
         rows[steps] = Reconstruction(
             steps=steps,
             **qualities(run.kind, test, made),
             distance=distance,
         )
         arrays[f"reconstructions_{steps}"] = made[:SHOWN]
-    return rows.pop(chosen), tuple(rows.values())
+    return rows.pop(chosen), tuple(rows.values()), seen_as
 
 
-def _generation(run: Run, made: Tensor, features: FeatureNetwork | None, real: Tensor | None) -> Distance | None:
-    """Distance of samples to held-out pictures."""
-    if features is None or real is None:
-        return None
+def _generation(
+    run: Run, made: Tensor, network: FeatureNetwork | None, real: Tensor | None, known: Reference | None
+) -> tuple[Distance | None, tuple[Measure, ...]]:
+    """Distance of samples to held-out pictures, and to a reference."""
+    if network is None or real is None:
+        return None, ()
     turns = "; classes in turn" if run.base is not None and run.base.classes else ""
     if run.data.factors is not None:
         turns = f"; of the {' and '.join(run.data.factors.names)} of each held-out picture"
-    protocol = f"{features.protocol}; {making(run).line}{turns}"
-    return compare(real, _features(run, features, made), protocol=protocol)
-
-
-def _features(run: Run, network: FeatureNetwork, images: Tensor) -> Tensor:
-    """Features of uint8 ``images``, of which each process computes its part."""
-    (found,) = run.world.by_rows(len(images), lambda first, last: [network(images[first:last])])
-    return found
+    looked, how = look(network, made, run.world, spatial=True), f"{making(run).line}{turns}"
+    found = compare(real, looked.rows, protocol=f"{network.protocol}; {how}")
+    return found, against(run, known, network, looked, "samples", how)
 
 
 def _of_samples(run: Run, labels: Tensor) -> Tensor | None:

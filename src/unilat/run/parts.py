@@ -11,6 +11,7 @@ from unilat.signals import Pictures, split
 from unilat.signals.factors import strata
 from unilat.signals.memory import InMemory
 from unilat.signals.source import open_source
+from unilat.signals.split import apart
 from unilat.signals.stream import Part, Streamed
 
 BUDGETS = {None: None, True: 0, False: sys.maxsize}
@@ -43,18 +44,25 @@ def split_pictures(config: RunConfig, pictures: Pictures | Streamed) -> tuple[Te
     """Indices ``(train, calibration, test)``: a function of the configuration's seed; at most an eighth calibrates.
 
     Calibration pictures are whole groups too: a near-duplicate in training would make them cheaper than held-out ones.
+    Where classes are combinations of factors they are chosen as the held-out ones are, a share of each factor's values:
+    by chance, characters of few faces stood among the held-out alone, and those had 1.1 % more to tell (LOG.md).
     """
     train, test = split(pictures, fraction=config.data.held_out, at_most=config.data.held_out_at_most, seed=config.seed)
     groups = pictures.groups[train]
+    room = min(config.data.calibration, len(train) // 8)
+    if pictures.factors is not None and room:
+        chosen = torch.zeros(len(train), dtype=torch.bool)
+        labels = strata(pictures.labels[train], pictures.factors)
+        chosen[apart(groups, labels, room / len(train), room, seeded(config.seed, "calibration"))] = True
+        return train[~chosen], train[chosen], test
     names = groups.unique()
     order = torch.randperm(len(names), generator=seeded(config.seed, "calibration"))
     rank = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order)))[torch.searchsorted(names, groups)]
-    room = min(config.data.calibration, len(train) // 8)
     sizes = torch.bincount(rank, minlength=len(names)).cumsum(0)
     chosen = sizes[rank] <= room
-    for labels in strata(pictures.labels[train], pictures.factors).T:
-        left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
-        chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
+    labels = pictures.labels[train]
+    left = torch.bincount(labels[~chosen], minlength=int(labels.max()) + 1)
+    chosen &= ~torch.isin(groups, groups[left[labels] == 0])  # no class may lose all its pictures
     return train[~chosen], train[chosen], test
 
 

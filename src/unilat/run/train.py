@@ -31,7 +31,7 @@ from unilat.report import page
 from unilat.results import Results
 from unilat.run import again, start
 from unilat.run.claim import origin, owned, ready, refuse_other
-from unilat.run.evaluate import evaluate, features_of, measured
+from unilat.run.evaluate import chosen, evaluate
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
@@ -39,11 +39,13 @@ from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictu
 from unilat.run.phases import phase
 from unilat.run.rate import latent_nats
 from unilat.run.records import Note, OnStep, ignore
+from unilat.run.reference import network_of
 from unilat.run.seal import forget_gone, grown, remark, sealed
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.factors import untrained
+from unilat.signals.pictures import distinct
 from unilat.signals.stream import Streamed
 from unilat.training import checkpoint
 from unilat.training.capture import captures
@@ -86,7 +88,7 @@ def train(
     configuration.check(config)
     if len(config.autoencoder.encoder.patch) != 2:
         raise UserError("this configuration is for video, and only pictures are read so far: take another `preset`")
-    features_of(config, features)  # a mistake in its name is told now, not after the training
+    network_of(config, features, None)  # a mistake in its name is told now, not after the training
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file: choose another `out`")
     place = pick_device(device)
@@ -265,10 +267,13 @@ def _stage1(
         if config.stage1.unit_scale:
             model.start_at_unit_scale(sample[:256])
     else:
+
+        def held_out() -> Tensor:
+            test = rows_of(pictures, indices[2], indices[2])
+            return test[chosen(distinct(test), config.evaluation.pictures)]
+
         at = {"device": pick_device(how.device), "tell": how.tell, "rank": how.world.rank}
-        own = start.begin(
-            model, config, files, sample, lambda: measured(config, rows_of(pictures, indices[2], indices[2])), **at
-        )
+        own = start.begin(model, config, files, sample, held_out, **at)
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     if model.encoder.scale is not None and not again.begun(files, "stage1"):
         stage.trim(model.eval(), target=aim)  # so that training begins near the wanted bits

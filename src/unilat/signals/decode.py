@@ -72,7 +72,7 @@ def printable(text: str, longest: int = 120) -> str:
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; never blocks on a pipe or device. Raises :class:`Unreadable`."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         if error.errno == errno.ENOENT and path.is_symlink():
             raise Unreadable("dangling link") from None
@@ -175,7 +175,9 @@ def upright_size(picture: Image.Image, data: bytes) -> Size:
     """(height, width) of an opened picture as :func:`decode` turns it, its pixels unread where that is possible."""
     if picture.format == "PNG" and any(mark in data for mark in PNG_MARKS):
         picture.load()  # what tells the orientation may stand behind the pixels
-    turned = picture.format != "TIFF" and turn(picture) in ACROSS  # Pillow tells a TIFF's size upright
+    elif picture.format in ("PNG", "TIFF"):  # a TIFF's size is told upright; of a PNG all is read to find nothing
+        return picture.height, picture.width
+    turned = turn(picture) in ACROSS
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 

@@ -6,17 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from unilat.files import BINARY
+
 
 class Descriptor:
-    """A file opened for reading by place (``os.pread``), closed when nothing holds it any more. Raises OSError."""
+    """A file opened for reading by place, closed when nothing holds it any more. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self.number = -1
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | BINARY)
 
     def read(self, size: int, offset: int) -> bytes:
         """At most ``size`` bytes from ``offset``; fewer where the file ends."""
-        return os.pread(self.number, size, offset)
+        if hasattr(os, "pread"):
+            return os.pread(self.number, size, offset)
+        os.lseek(self.number, offset, os.SEEK_SET)  # Windows
+        return os.read(self.number, size)
 
     def __del__(self) -> None:
         if self.number >= 0:

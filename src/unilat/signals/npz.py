@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -68,6 +69,19 @@ class Archive:
         with self._one_line(), zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
+    def parts(self, name: str, rows: int) -> Iterator[np.ndarray]:
+        """One of :attr:`arrays` in its order, ``rows`` of its first axis at a time; no more is ever in memory."""
+        stored = self.arrays[name]
+        with self._one_line(), zipfile.ZipFile(self._path) as archive, archive.open(f"{name}.npy") as file:
+            _, fortran, _ = _read_header(file)
+            if fortran or stored.dtype.hasobject or not stored.shape:
+                raise ValueError(f"{printable(name, 30)} is no array of numbers in rows")
+            each = int(np.prod(stored.shape[1:], dtype=object)) * stored.dtype.itemsize
+            for first in range(0, stored.shape[0], rows):
+                count = min(rows, stored.shape[0] - first)
+                data = file.read(count * each)
+                yield np.frombuffer(bytearray(data), stored.dtype).reshape(count, *stored.shape[1:])
+
     def shown(self, names: list[str] | None = None) -> str:
         """``images uint8 [5, 8, 8], labels int64 [5]``: names, types and shapes of the first six."""
         names = list(self.arrays) if names is None else names
@@ -94,14 +108,17 @@ class _OneLine:
 def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> Stored:
     """ValueError where a header asks for more bytes than the archive holds; objects are no such thing until read."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read: Callable = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(file)
+        shape, _, dtype = _read_header(file)
     if not dtype.hasobject and int(np.prod(shape, dtype=object)) * dtype.itemsize > entry.file_size:
         raise ValueError("an array's header asks for more bytes than are there")
     return Stored(shape, dtype, entry.file_size, min(entry.compress_size, size))
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first axis runs fastest, and type; the file stands at the numbers then."""
+    version = np.lib.format.read_magic(file)
+    read: Callable = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
 
 
 def read_npz(path: Path, source: str) -> dict[str, np.ndarray]:

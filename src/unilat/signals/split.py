@@ -44,7 +44,8 @@ def split(
             )
         return (~copies).nonzero().flatten(), official
     test = torch.zeros(count, dtype=torch.bool)
-    test[_held_out_groups(pictures, fraction, at_most, seed)] = True
+    labels = strata(pictures.labels, pictures.factors)
+    test[apart(pictures.groups, labels, fraction, at_most, seeded("split", seed))] = True
     if not bool(test.any()):
         raise UserError(
             f"{pictures.source}: {count} picture(s) leave nothing to hold out: one class needs at least 2 that differ;"
@@ -63,16 +64,15 @@ def _members(groups: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([torch.zeros(1).long(), torch.bincount(rank).cumsum(0)]), rank.argsort(stable=True)
 
 
-def _held_out_groups(pictures: "Pictures | Streamed", fraction: float, at_most: int, seed: int) -> list[int]:
-    """Indices of the pictures whose groups are held out."""
-    count = len(pictures)
-    starts, members = _members(pictures.groups)
-    labels = strata(pictures.labels, pictures.factors)
+def apart(groups: Tensor, labels: Tensor, fraction: float, at_most: int, generator: torch.Generator) -> list[int]:
+    """Rows whose groups ``[N]`` are set apart, by the rule of :func:`split`; ``labels [N, F]``: their strata."""
+    count = len(groups)
+    starts, members = _members(groups)
     left = dict(enumerate(torch.bincount(labels.flatten()).tolist()))
     share = {label: max(1, round(fraction * number)) for label, number in left.items()}
     room = max(1, min(at_most, round(fraction * count)))
     taken: list[int] = []
-    for position in torch.randperm(len(starts) - 1, generator=seeded("split", seed)).numpy():
+    for position in torch.randperm(len(starts) - 1, generator=generator).numpy():
         group = members[starts[position] : starts[position + 1]].tolist()
         needed = Counter(labels[group].flatten().tolist())
         if len(group) > room or any(share[k] < n or left[k] <= n for k, n in needed.items()):

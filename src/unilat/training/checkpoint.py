@@ -28,7 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from unilat.files import read_bytes
+from unilat.files import BINARY, read_bytes
 from unilat.types import UserError
 
 FORMAT = 1
@@ -252,7 +252,7 @@ def _pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _write(path: Path, content: bytes) -> dict[str, int | str]:
     """Write and sync one new file; returns what the manifest says of it."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
     try:
         rest = memoryview(content)
         while rest:

@@ -40,7 +40,7 @@ from unilat.training.plan import Batch, Losses, Schedule, Stage
 from unilat.training.records import Fitted, Progress, Step
 from unilat.training.saving import CLOCK, Saver
 from unilat.training.state import State
-from unilat.training.stopping import Signals
+from unilat.training.stopping import ASKED, Signals
 
 Told = dict[str, float]
 Warn = checkpoint.Warn
@@ -198,7 +198,7 @@ def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Cap
                 journal.write({**count, "seconds": round(state.seconds, 3), **told})
             shown = world.rank == 0 and not refused
             if shown and progress and progress(_record(state, told, pace)) is False:  # as a signal would
-                signals.number = signals.number or int(signal.SIGUSR1)
+                signals.number = signals.number or ASKED
             due, caught = caught >= CLOCK, caught % CLOCK
             if world.size == 1:  # several must save and stop at the same step
                 due, caught = run.saver.by_clock(), signals.number

@@ -84,7 +84,11 @@ def _read(file: BinaryIO, tensor: Tensor, offset: int) -> int:
     """Where the next one begins."""
     left = _bytes(tensor)
     while len(left):
-        done = os.preadv(file.fileno(), [left], offset)
+        if hasattr(os, "preadv"):
+            done = os.preadv(file.fileno(), [left], offset)
+        else:  # macOS before 11
+            part = os.pread(file.fileno(), len(left), offset)
+            left[: len(part)], done = part, len(part)
         if not done:
             raise EOFError("a batch is shorter than its worker said")
         left, offset = left[done:], offset + done

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from unilat.files import Place, durable, read_bytes
+from unilat.files import BINARY, Place, durable, read_bytes
 from unilat.types import UserError
 
 LONGEST = 2**36
@@ -35,11 +35,11 @@ class Journal:
         if self.log is None:
             return
         path = self.log.path
-        own = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not through a link, nor into a pipe
+        plain = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # not through a link, nor into a pipe
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _rewind(self.log, stage, step)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | own, 0o666)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | plain | BINARY, 0o666)
         except OSError as error:
             raise self._trouble(error) from error
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+ASKED = int(getattr(signal, "SIGUSR1", 10))
+"""The signal that asks a run to stop and to go on later: SIGUSR1, or its usual number on a system without (Windows)."""
+
 
 class Signals:
     """SIGTERM, SIGINT and SIGUSR1 wait for the end of the step; a second one ends the process at once.
@@ -26,7 +29,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        caught = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        caught = [signal.SIGTERM, signal.SIGINT, *([ASKED] if hasattr(signal, "SIGUSR1") else [])]
         old = {}
         if threading.current_thread() is threading.main_thread():
             old = {number: signal.signal(number, self._note) for number in caught}
