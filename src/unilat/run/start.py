@@ -29,6 +29,7 @@ from unilat.run.folder import RunFolder
 from unilat.run.records import Note, OnStep
 from unilat.run.trained import Run, finished, read_config
 from unilat.signals import kind_of
+from unilat.signals.pictures import distinct
 from unilat.types import UserError
 
 FREE = ("bias", "price", "kl_weight", "decoder_loss", "perceptual", "tune")
@@ -119,12 +120,13 @@ def begin(
     device: torch.device,
     tell: OnStep,
     rank: int,
+    chosen: Callable[[Tensor, int], Tensor],
 ) -> dict[str, str]:
     """Give a new ``model`` the weights that it starts from, on ``device``; what is to be kept of them beside the run's.
 
-    ``x``: pictures in [-1, 1] that tell the latents' scale. ``held_out()``: uint8 pictures on which the model's own
-    decoder is measured, by the first process. Training that has begun goes on from its checkpoint, also where the
-    folder is gone.
+    ``x``: pictures in [-1, 1] that tell the latents' scale. ``held_out()``: uint8 pictures, on some of which the
+    model's own decoder is measured by the first process: those that the run will be, ``chosen`` of the different ones.
+    Training that has begun goes on from its checkpoint, also where the folder is gone.
     """
     there = Path(config.stage1.start or "")
     if again.begun(files, "stage1") and not there.exists():
@@ -132,7 +134,10 @@ def begin(
         return {}
     tell(Note(f"starting from {there}"))
     found = fill(model.to(device), config, x[:1024].to(device))
-    return {} if found is None or not found.config.whole or rank > 0 else own_quality(found, held_out(), device)
+    if found is None or not found.config.whole or rank > 0:
+        return {}
+    images = held_out()
+    return own_quality(found, images[chosen(distinct(images), config.evaluation.pictures)], device)
 
 
 def colours(config: RunConfig, converted: Mapping[str, int]) -> list[str]:

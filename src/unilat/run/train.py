@@ -45,7 +45,6 @@ from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.factors import untrained
-from unilat.signals.pictures import distinct
 from unilat.signals.stream import Streamed
 from unilat.training import checkpoint
 from unilat.training.capture import captures
@@ -267,13 +266,9 @@ def _stage1(
         if config.stage1.unit_scale:
             model.start_at_unit_scale(sample[:256])
     else:
-
-        def held_out() -> Tensor:
-            test = rows_of(pictures, indices[2], indices[2])
-            return test[chosen(distinct(test), config.evaluation.pictures)]
-
-        at = {"device": pick_device(how.device), "tell": how.tell, "rank": how.world.rank}
-        own = start.begin(model, config, files, sample, held_out, **at)
+        test = functools.partial(rows_of, pictures, indices[2], indices[2])
+        at = {"device": pick_device(how.device), "tell": how.tell, "rank": how.world.rank, "chosen": chosen}
+        own = start.begin(model, config, files, sample, test, **at)
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
     if model.encoder.scale is not None and not again.begun(files, "stage1"):
         stage.trim(model.eval(), target=aim)  # so that training begins near the wanted bits
