@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unilat.run import claim
-from unilat.run.stages import owned
+from unilat.run.claim import owned
 from unilat.run.trained import read_config
 from unilat.training.plan import Stage
 from unilat.types import UserError

@@ -10,8 +10,8 @@ import mutants
 
 HERE = Path(__file__).resolve().parent
 ALL = mutants.mutants()
-ROOMS = {"maths": 215, "nets": 179, "models": 130, "training": 110, "run": 233, "recipe": 41, "signals": 188}
-ROOMS |= {"metrics": 90, "studies": 237, "report": 157, "interop": 11, "cli": 44}
+ROOMS = {"maths": 215, "nets": 182, "models": 130, "training": 110, "run": 233, "recipe": 41, "signals": 188}
+ROOMS |= {"metrics": 90, "studies": 237, "report": 157, "interop": 8, "cli": 44}
 """Where numbers are made, and how many mutants stand there at the least."""
 
 

@@ -199,6 +199,23 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """Of a run that took over an encoder and holds its bits by a scale: what they cost."""
+
+    what: str
+    """Whose encoder it is, and ``tune``, what learned: ``all``, or with the encoder kept ``decoder`` or ``none``."""
+    tune: str
+    decoder: str
+    """``ours``, ``own`` as it was, or ``tuned``."""
+    scale: float
+    """What latents of unit variance are multiplied by before the fixed noise."""
+    noise: float
+    """Standard deviation of the noise over that of a latent as it was taken over, ``σ(λ₀) / (α(λ₀) scale)``."""
+    clean: Number | None = None
+    """PSNR of the model's own decoder on latents without noise, of the same pictures; None where it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Every number of an evaluation."""
 
@@ -224,6 +241,8 @@ class Results:
     """Of a run measured on its own held-out pictures; None for other pictures, and in files of before."""
     factors: tuple[Classifier, ...] = ()
     """In place of :attr:`classifier` where classes are combinations of factors: one a factor."""
+    start: Start | None = None
+    """Of a run that took over an encoder whose bits a scale holds; its file has no such entry otherwise."""
     against: tuple[Measure, ...] = ()
     """Of samples and reconstructions against reference statistics, where any were given."""
 
@@ -239,7 +258,8 @@ class Results:
 
     def to_json(self) -> dict[str, object]:
         """The tree that ``metrics.json`` holds, NaN as null; :meth:`from_json` reads it back."""
-        return {"format": FORMAT, **_plain(dataclasses.asdict(self))}
+        tree = _plain(dataclasses.asdict(self))
+        return {"format": FORMAT, **{name: value for name, value in tree.items() if name != "start" or value}}
 
     @classmethod
     def from_json(cls, tree: object, name: str = "results", run: str | Path = "RUN") -> "Results":
@@ -255,7 +275,9 @@ class Results:
         before = "format" not in tree
         try:
             inner = _of_before(tree) if before else {key: value for key, value in tree.items() if key != "format"}
-            inner = {"making": None, "outcome": None, "factors": (), "against": ()} | _with_shares(inner)
+            inner = (
+                {"start": None} | {"making": None, "outcome": None, "factors": (), "against": ()} | _with_shares(inner)
+            )
             if isinstance(judge := inner.get("classifier"), dict):
                 inner["classifier"] = {"of": "class"} | judge
             if isinstance(costs := inner.get("costs"), dict):

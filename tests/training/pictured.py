@@ -66,6 +66,8 @@ class Known(nn.Module):
     A fifth of that where the picture is dark: such pictures are there to be noticed.
     """
 
+    scale: Tensor | None = None
+
     def __init__(self, gain: float = 1.0):
         super().__init__()
         self.head = nn.Linear(1, 1)

@@ -12,6 +12,7 @@ from tyro.conf import DisallowNone, Positional, arg
 
 from unilat.cli.advice import Advise
 from unilat.cli.handing import Export
+from unilat.cli.starting import KeepDecoder, Start, Tune
 from unilat.cli.statistics import Stats
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
 
@@ -83,6 +84,9 @@ class Train:
     """Complete configuration to start from. By default the one named like DATA, or else `small`."""
     config: Annotated[DisallowNone[Path | None], arg(metavar="FILE")] = None
     """Start from this configuration (the config.json of a run) instead of a preset."""
+    start: Start = None
+    tune: Tune = None
+    keep_decoder: KeepDecoder = False
     out: Annotated[DisallowNone[Path | None], arg(metavar="RUN")] = None
     """Run folder to write or to go on with. By default runs/ and the name of DATA."""
     seed: int = 0

@@ -19,6 +19,7 @@ from tyro.conf import arg
 
 from unilat.cli.commands import Train
 from unilat.cli.helptext import MARKERS, help_text
+from unilat.cli.starting import taken_over
 from unilat.fields import Size, as_size, spelled
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig, check, to_json
@@ -181,6 +182,8 @@ def _start(options: Train) -> RunConfig:
         default = options.data if options.data in presets.PRESETS else "small"
         config = presets.get(options.preset or default, size=options.size)
     config = replace(config, data=replace(config.data, source=located(options.data)))
+    named = options.config is not None or options.preset is not None
+    config = taken_over(config, options.start, options.tune, options.keep_decoder, named=named, size=options.size)
     if options.bias is not None:
         config = replace(config, autoencoder=replace(config.autoencoder, bias=options.bias))
     if options.target_bpp is not None and options.loss_factor is not None:

@@ -14,6 +14,8 @@ SHORT = {
     "loss_factor": "--loss-factor",
     "micro_batch": "--micro-batch",
     "save_every": "--save-every",
+    "stage1.start": "--from",
+    "autoencoder.tune": "--tune",
 }
 """Fields that an option of `unilat train` sets by a shorter name."""
 
@@ -33,10 +35,25 @@ _SAME = (
     "pixels",
     "preset",
 )
-_SAME += ("fit", "push", "rows", "samples", "seeds", "size", "steps", "teacher_steps", "to", "truth", "workers")
+_SAME += (
+    "fit",
+    "push",
+    "rows",
+    "samples",
+    "seeds",
+    "size",
+    "steps",
+    "teacher_steps",
+    "to",
+    "truth",
+    "tune",
+    "keep_decoder",
+    "workers",
+)
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",
+    "start": "--from",
     "label": "--class",
     "compile='on'": "--compile",
     "compile='off'": "--no-compile",

@@ -9,6 +9,7 @@ from typing import Any
 from unilat.cli.naming import options_named
 from unilat.recipe.build import Description, PartCost
 from unilat.report.comparison import Cell, Column, Comparison
+from unilat.report.text import start_line
 from unilat.results import Costs, Measure, Number, Results
 from unilat.run.folder import RunFolder
 from unilat.studies.bench import Timing, Way
@@ -46,6 +47,8 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
     text = align(rows)
     if results.making:
         text += f"\nmade with {results.making.line}"
+    if results.start:
+        text += f"\n{start_line(results.start, pictures.psnr)}"
     if results.against:
         text += f"\n\nagainst the reference\n{align([(_against(one), one.name) for one in results.against])}"
     costs = _costs(results.costs)
@@ -62,13 +65,15 @@ def metrics_table(results: Results, folder: Path | None = None, kind: str = "hel
 
 def description_table(description: Description) -> str:
     """What ``--dry-run`` tells: shapes and the latent's capacity, then parameters, FLOPs and memory of every part."""
-    columns = [one.name for one in dataclasses.fields(PartCost)]
+    kept = [name for name, part in description.parts.items() if not part.trained]
+    columns = [one.name for one in dataclasses.fields(PartCost) if one.name != "trained"]
     rows: list[Sequence[str]] = [("part", *(name.replace("_", " ").replace("mib", "MiB") for name in columns))]
     for name, part in description.parts.items():
         rows.append((name, *(_amount(column, getattr(part, column)) for column in columns)))
     picture, latent = ("×".join(map(str, shape)) for shape in (description.picture, description.latent))
     capacity = f"{description.capacity_bpp:.3g} bits per pixel"
-    return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{align(rows)}"
+    told = f"\n\nkept as it is, and not trained: {', '.join(kept)}" if kept else ""
+    return f"picture {picture}, latent {latent}, capacity {capacity}\n\n{align(rows)}{told}"
 
 
 def oracle_table(found: Suite) -> str:

@@ -12,89 +12,25 @@
 The encoder's noise is the prior's lowest noise, so R is an upper bound in nats on what z_0 carries of x.
 """
 
-import math
-from dataclasses import dataclass, field
-from typing import Literal
+import contextlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from unilat.fields import FieldError, check_fields
 from unilat.maths.levels import rate_table, truncated_logistic, weighted_table
 from unilat.maths.noise import diffuse, expand
 from unilat.maths.rate import RateTerms
 from unilat.maths.seeds import Draws
+from unilat.models.networks import AutoencoderConfig, decoder_of, encoder_of
 from unilat.models.placing import Placing
 from unilat.models.posterior import Posterior
 from unilat.models.price import Charge, price
-from unilat.models.price import Kind as PriceKind
-from unilat.models.reconstruction import Kind as ReconstructionKind
 from unilat.models.reconstruction import reconstruction
-from unilat.nets.decoder import Decoder, readers
-from unilat.nets.denoiser import Denoiser
-from unilat.nets.encoder import Encoder, EncoderConfig
+from unilat.nets.decoder import readers
+from unilat.nets.foreign import ForeignDecoder, ForeignEncoder
 from unilat.nets.gaussian import denoiser_of
-from unilat.nets.uvit import UViT, UViTConfig
-from unilat.nets.vit import ViT, ViTConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """What stage 1 is made of."""
-
-    latent_channels: int = 8
-    """Channels of the latent."""
-    lambda_0: float = 5.0
-    """Log-SNR of the encoder's fixed noise, the prior's lowest (UL: 5)."""
-    lambda_min: float = -10.0
-    """Log-SNR of the prior's and the decoder's highest noise."""
-    lambda_max: float = 10.0
-    """Log-SNR of the decoder's lowest noise."""
-    bias: float = 0.0
-    """b of the decoder's weight sigmoid(b − λ): below it the decoder is asked for all, above it for less and less."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder."""
-    price: PriceKind = "diffusion"
-    """What a latent is charged: its rate under the diffusion prior (UL), a normal prior's KL (as a VAE), or with the
-    prior's gradient stopped a small KL (UL Table 6 A)."""
-    kl_weight: float = 1e-3
-    """Weight of the small KL of ``price`` stopped."""
-    learned_variance: bool = False
-    """Whether the encoder learns a variance beside the fixed noise (UL eq. 5)."""
-    random_end: tuple[float, float] | None = None
-    """Single-stage training (UL App. B): location and scale of the logistic that draws each latent's lowest noise."""
-    decoder_loss: ReconstructionKind = "diffusion"
-    """What trains the decoder: the diffusion loss (UL), or a squared error in one call (as a VAE)."""
-    perceptual: float = 0.0
-    """Weight of a perceptual distance beside the squared error."""
-    decoder_start: Literal["latent", "data"] = "latent"
-    """The Gaussian whose exact denoiser the untrained decoder is: one drawn from the latent, or the data's (EDM)."""
-    covariance_up_to: int = 0
-    """Most numbers a latent may have for the prior to build on their whole covariance; 0 never. It helps a prior that
-    sees few latents, and hinders one that settles (LOG.md)."""
-    prior: ViTConfig = field(default_factory=ViTConfig)
-    """The diffusion prior, trained with the encoder."""
-    decoder: UViTConfig = field(default_factory=UViTConfig)
-    """The diffusion decoder."""
-
-    def check(self, name: str) -> None:
-        """Raise :class:`~unilat.fields.FieldError` for what cannot be built; ``name`` is the field it stands under."""
-        check_fields(
-            self, name, least={"latent_channels": 1, "covariance_up_to": 0}, positive=("kl_weight",), finite=("bias",)
-        )
-        self.encoder.check(f"{name}.encoder")
-        self.decoder.check(f"{name}.decoder")
-        self.prior.check(f"{name}.prior")
-        if not 0 <= self.perceptual < math.inf:
-            raise FieldError(f"{name}.perceptual must be 0 or a positive number, not {self.perceptual}")
-        if self.perceptual and self.decoder_loss != "mse":
-            raise FieldError(f"{name}.perceptual stands beside a squared error: add {name}.decoder_loss mse")
-        end = self.random_end
-        if end is not None and not (math.isfinite(end[0]) and 0 < end[1] < math.inf):
-            raise FieldError(f"{name}.random_end is a log-SNR and a positive scale, 0 1 for example, not {end}")
-        if not -math.inf < self.lambda_min < self.lambda_0 <= self.lambda_max < math.inf:
-            levels = f"{self.lambda_min}, {self.lambda_0}, {self.lambda_max}"
-            raise FieldError(f"lambda_min < lambda_0 <= lambda_max must hold, not {levels}")
+from unilat.nets.vit import ViT
 
 
 @dataclass(frozen=True)
@@ -138,22 +74,19 @@ class Autoencoder(nn.Module):
         self.price = price(config.price, config.kl_weight)
         self.charge = charge or self.price.charge
         self.decoding = reconstruction(config.decoder_loss, config.perceptual)
-        self.encoder = Encoder(config.encoder, channels, config.latent_channels, config.learned_variance)
+        self.encoder = encoder_of(config, channels)
         shape = (config.latent_channels, *grid) if grid and config.price != "normal" else ()
         self.prior = denoiser_of(ViT(config.prior, config.latent_channels, axes), axes, shape, config.covariance_up_to)
         if config.price == "normal":  # untrained it is the exact denoiser of N(0, I), and stays it
             self.prior.requires_grad_(False)
-        heard = config.latent_channels + (config.random_end is not None)
-        if config.decoder_start == "latent":
-            self.decoder = Decoder(config.decoder, config.encoder, channels, heard, mean, std)
-        else:
-            self.decoder = Denoiser(UViT(config.decoder, channels, heard), axes, mean, std)
+        self.decoder = decoder_of(config, channels, mean, std)
         self.rate_levels = Placing(rate_table(config.lambda_min, config.lambda_0))
         self.decoder_levels = Placing(weighted_table(config.bias, config.lambda_min, config.lambda_max))
 
     def posterior(self, x: Tensor) -> Posterior:
         """``q(z | x)``: a point, or with ``learned_variance`` a normal distribution."""
-        return Posterior(*self.encoder.posterior(x))
+        with torch.no_grad() if self.config.frozen else contextlib.nullcontext():
+            return Posterior(*self.encoder.posterior(x))
 
     def encode(self, x: Tensor) -> Tensor:
         """The clean latent ``z = E(x)``, ``[B, latent_channels, *coarse grid]``; the mean of a learned posterior."""
@@ -169,7 +102,12 @@ class Autoencoder(nn.Module):
         return self.price.rate(self, z, levels, draws.normal(z))
 
     def condition(self, z_0: Tensor, lambda_end: Tensor | None = None) -> Tensor:
-        """What the decoder hears: z_0, and where its noise varies one more channel that tells its log-SNR / 10."""
+        """What the decoder hears: z_0, and where its noise varies one more channel that tells its log-SNR / 10.
+
+        Of an encoder with a scale of its own the latent without it.
+        """
+        if self.encoder.scale is not None:
+            z_0 = z_0 / self.encoder.scale
         if self.config.random_end is None:
             return z_0
         level = expand(self._ends(z_0, lambda_end) / 10, z_0)
@@ -198,12 +136,23 @@ class Autoencoder(nn.Module):
         rate = self.rate(z if share == 1.0 else torch.lerp(z.detach(), z, share), draws)
         rate = rate.less(posterior.entropy(self.config.lambda_0))
         charge = self.charge(self, x, z, rate if end is None else rate.up_to(end))
+        if self.config.tune == "none":
+            return Stage1Losses(rate, charge, torch.zeros_like(charge))
         decoder, lambda_t = self.decoding.loss(self, x, self.condition(z_0, end), draws)
         return Stage1Losses(rate, charge, decoder, lambda_t)
 
     @torch.no_grad()
     def start_at_unit_scale(self, x: Tensor) -> None:
-        """Rescale the encoder's last layer so that each latent channel has mean 0 and variance 1 on ``x``."""
+        """Rescale the encoder's last layer so that each latent channel has mean 0 and variance 1 on ``x``.
+
+        What follows somebody else's encoder does the same, and its own decoder is told.
+        """
+        if isinstance(self.encoder, ForeignEncoder):
+            self.encoder.standardise(x)
+            if isinstance(self.decoder, ForeignDecoder):
+                self.decoder.mean.copy_(self.encoder.mean)
+                self.decoder.std.copy_(self.encoder.std)
+            return
         z = self.encode(x)
         axes = [0, *range(2, z.dim())]
         mean, std = z.mean(axes), z.std(axes).clamp_min(1e-6)
@@ -222,8 +171,9 @@ class Autoencoder(nn.Module):
         """
         self.encoder.rescale(scale)
         self.prior.rescale(scale)
-        for layer in readers(self.decoder):
-            layer.weight[:, : self.config.latent_channels].div_(scale)
+        if self.encoder.scale is None:
+            for layer in readers(self.decoder):
+                layer.weight[:, : self.config.latent_channels].div_(scale)
 
     @torch.no_grad()
     def decode(self, z_0: Tensor, x_1: Tensor, steps: int, span: tuple[float, float] = (-6.0, 3.0)) -> Tensor:

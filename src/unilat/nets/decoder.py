@@ -139,9 +139,9 @@ def hear(denoiser: nn.Module, cond: Tensor | Condition | None) -> Tensor | Heard
     return denoiser.hear(cond) if isinstance(denoiser, Decoder) and isinstance(cond, Tensor) else cond
 
 
-def readers(decoder: Decoder | Denoiser) -> list[Convolution]:
+def readers(decoder: nn.Module) -> list[Convolution]:
     """The layers that read the latent: what must change when its scale does."""
-    net = decoder.net
+    net = decoder.net if isinstance(decoder, Decoder | Denoiser) else None
     assert isinstance(net, UViT)
     stems = [decoder.drawing.stem] if isinstance(decoder, Decoder) else []
     return [*stems, *(layer for layer in net.latents if isinstance(layer, Convolution))]

@@ -72,9 +72,19 @@ class Encoder(nn.Module):
     """
 
     precision: torch.dtype = torch.float32
+    scale: Tensor | None
+    """What the latents are multiplied by where the weights are kept as they are; None where these do it."""
 
-    def __init__(self, config: EncoderConfig, channels: int, latent_channels: int, learned_variance: bool = False):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        channels: int,
+        latent_channels: int,
+        learned_variance: bool = False,
+        kept: bool = False,
+    ):
         super().__init__()
+        self.register_buffer("scale", torch.ones(()) if kept else None)
         kernel = 1 if config.kind == "vit" else 3
         config, depth = config.built()
         self.config = config
@@ -101,6 +111,8 @@ class Encoder(nn.Module):
     def posterior(self, x_BCX: Tensor) -> tuple[Tensor, Tensor | None]:
         """``(mean, log-variance or None)`` of z, both ``[B, latent_channels, *coarse grid]``."""
         h_BCX = call(self.features, self.precision, x_BCX)
+        if self.scale is not None:
+            return self.head(h_BCX) * self.scale, None
         return self.head(h_BCX), None if self.spread is None else self.spread(h_BCX).clamp(*LOG_VARIANCES)
 
     def features(self, x_BCX: Tensor) -> Tensor:
@@ -115,6 +127,9 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def rescale(self, scale: float) -> None:
         """Multiply the latents, and the spread around them, by ``scale``."""
+        if self.scale is not None:
+            self.scale.mul_(scale)
+            return
         assert self.head.bias is not None
         self.head.weight.mul_(scale)
         self.head.bias.mul_(scale)

@@ -26,11 +26,13 @@ class PartCost:
     memory_mib: float
     """In training: activations of a batch; weights, gradients, two moments and the average."""
     example_flops: int
-    """Of training on one example: three forward passes, of the tokens that training sees."""
+    """Of training on one example: three forward passes, of the tokens that training sees, or at most one."""
     step_flops: int
     """Of the matrix products of one step of Muon, whatever the batch (``nets/inner.py``); 0 with AdamW."""
     muon_flops: int
     """Of those of all steps, which ``training_flops`` counts."""
+    trained: bool = True
+    """Whether it learns; one that is kept as it is costs a forward pass where training asks it, and its weights."""
 
     def training(self, examples: int, batch: int) -> int:
         """FLOPs of training on ``examples`` in steps of ``batch``."""
@@ -48,7 +50,7 @@ class Description:
     capacity_bpp: float
     """Most bits per pixel that the latent can carry."""
     parts: dict[str, PartCost]
-    """``encoder``, ``prior``, ``decoder``, ``base``: those that are trained."""
+    """``encoder``, ``prior``, ``decoder``, ``base``: those that a run has."""
 
     def to_json(self) -> dict[str, object]:
         """As ``--dry-run --json`` prints it."""
@@ -118,6 +120,9 @@ def _part(config: RunConfig, name: str, whole: Cost, trained: Cost) -> PartCost:
     one, two = config.stage1, config.stage2
     stage = two if name == "base" else one
     settled = one.settle if name == "prior" else 0
+    ae = config.autoencoder
+    if (name == "encoder" and ae.frozen) or (name == "decoder" and ae.tune == "none"):
+        return _kept(whole, (stage.samples if name == "encoder" else 0) if one.autoencoder is None else 0)
     each, step = 3 * trained.forward_flops, trained.step_flops * (stage.optimizer == "muon")
     muon = step * (-(-stage.samples // stage.batch) + -(-settled // one.settle_batch))
     return PartCost(
@@ -128,4 +133,19 @@ def _part(config: RunConfig, name: str, whole: Cost, trained: Cost) -> PartCost:
         example_flops=each,
         step_flops=step,
         muon_flops=muon,
+    )
+
+
+def _kept(whole: Cost, examples: int) -> PartCost:
+    """What a network costs that is kept as it is and asked ``examples`` times in training."""
+    each = whole.forward_flops if examples else 0
+    return PartCost(
+        parameters=whole.parameters,
+        forward_flops=whole.forward_flops,
+        training_flops=each * examples,
+        memory_mib=4 * whole.parameters / 2**20,
+        example_flops=each,
+        step_flops=0,
+        muon_flops=0,
+        trained=False,
     )

@@ -98,10 +98,11 @@ def check(config: RunConfig) -> None:
     if len(config.autoencoder.decoder.patch) != len(config.autoencoder.encoder.patch):
         raise FieldError("autoencoder.decoder.patch and autoencoder.encoder.patch must have as many axes")
     _check_grid(config)
+    _check_start(config)
     ae, wanted, reach = config.autoencoder, config.stage1.target_bpp, capacity(config)
     if wanted is None:
         return
-    if wanted > reach:
+    if wanted > reach and not _scaled(config):
         grid = "×".join(map(str, latent_grid(config)))
         need = -(-wanted * ae.latent_channels // reach)
         raise FieldError(
@@ -113,6 +114,29 @@ def check(config: RunConfig) -> None:
         raise FieldError(
             f"a KL term to N(0, I) stands at {floor:.3g} bits per pixel for an empty latent with the noise of "
             f"λ₀ = {ae.lambda_0:g}: ask for more than that, or add autoencoder.learned_variance"
+        )
+
+
+def _scaled(config: RunConfig) -> bool:
+    """Whether the latents have a scale beside the encoder's weights: more of it, and they carry more than at 1."""
+    return config.autoencoder.foreign is not None or config.autoencoder.frozen
+
+
+def _check_start(config: RunConfig) -> None:
+    """What is taken over must come from somewhere, once, and see pictures of its own channels."""
+    ae, one = config.autoencoder, config.stage1
+    if one.start is not None and one.autoencoder is not None:
+        raise FieldError(f"stage1.start trains from {one.start} and stage1.autoencoder takes a run as it is: give one")
+    if _scaled(config) and one.start is None and one.autoencoder is None:
+        raise FieldError("an encoder is taken over, and nobody says whose: give stage1.start its folder")
+    if ae.frozen and one.target_bpp is None:
+        raise FieldError(
+            "no loss factor moves the bits of an encoder that is kept as it is: give target_bpp, which its scale holds"
+        )
+    if ae.foreign is not None and config.data.channels != ae.foreign.channels:
+        raise FieldError(
+            f"this {ae.foreign.kind} takes pictures of {ae.foreign.channels} channels, and data.channels is "
+            f"{config.data.channels}: leave it out"
         )
 
 
@@ -158,6 +182,8 @@ def aim(config: RunConfig) -> float | None:
     wanted = config.stage1.target_bpp
     if wanted is None or not config.stage1.settle or config.autoencoder.price == "normal":
         return wanted
+    if _scaled(config):
+        return wanted / SETTLED
     return min(wanted / SETTLED, (wanted + capacity(config)) / 2)
 
 

@@ -59,6 +59,8 @@ class Stage1Config:
 
     autoencoder: str | None = None
     """Run folder whose autoencoder is taken as it is; stage 1 is then not trained."""
+    start: str | None = None
+    """Folder whose weights stage 1 starts from: a run's, or an autoencoder that diffusers saved."""
     target_bpp: float | None = 0.3
     """Wanted bits per pixel of the latent; the loss factor is moved until the rate holds there."""
     loss_factor: float | None = None

@@ -49,7 +49,7 @@ def predicted(config: RunConfig, channels: int | None = None, room: float = ROOM
     found = {}
     for stage, (names, batch, samples) in stages.items():
         work = sum(parts[name].training(samples, batch) for name in names)
-        trained = sum(parts[name].parameters for name in names)
+        trained = sum(parts[name].parameters for name in names if parts[name].trained)
         fixed = STATE * trained / GIB + (WORKSPACES if "encoder" in names else 0.0)
         each = KEPT * sum(_kept(config, name, parts[name]) for name in names) / GIB
         micro = batch

@@ -96,8 +96,8 @@ def with_grid(config: RunConfig, grid: Grid) -> RunConfig:
             f"does is {spelled((near[0], near[1], grid[2]))}"
         )
     ae = config.autoencoder
-    encoder = _folding(ae.encoder, (size[0] // sides[0], size[1] // sides[1]))
-    prior, vit = (_tokens(net, before, sides, name) for net, name in ((ae.prior, "prior"), (config.base.vit, "base")))
+    encoder = folding(ae.encoder, (size[0] // sides[0], size[1] // sides[1]))
+    prior, vit = (fitting(net, before, sides, name) for net, name in ((ae.prior, "prior"), (config.base.vit, "base")))
     autoencoder = replace(ae, encoder=encoder, prior=prior, latent_channels=grid[2])
     return replace(config, autoencoder=autoencoder, base=replace(config.base, vit=vit))
 
@@ -106,7 +106,7 @@ def _divisors(number: int) -> list[int]:
     return [side for side in range(1, number + 1) if number % side == 0]
 
 
-def _folding(encoder: EncoderConfig, cell: tuple[int, int]) -> EncoderConfig:
+def folding(encoder: EncoderConfig, cell: tuple[int, int]) -> EncoderConfig:
     """``encoder`` with cells of so many pixels."""
     for drop in range(len(encoder.channels)):
         strides = encoder.strides[drop:]
@@ -120,7 +120,7 @@ def _folding(encoder: EncoderConfig, cell: tuple[int, int]) -> EncoderConfig:
     raise AssertionError
 
 
-def _tokens(vit: ViTConfig, before: tuple[int, ...], grid: tuple[int, int], name: str) -> ViTConfig:
+def fitting(vit: ViTConfig, before: tuple[int, ...], grid: tuple[int, int], name: str) -> ViTConfig:
     """``vit`` with the smallest patch that leaves no more tokens on ``grid`` than there were."""
     step = 2 ** (len(vit.channels) - 1)
     fits = [patch for patch in range(1, min(grid) + 1) if all(side % (patch * step) == 0 for side in grid)]

@@ -2,7 +2,7 @@
 
 from unilat.report import figures
 from unilat.report.folder import Contents
-from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty
+from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty, start_line
 from unilat.results import Classifier, Number, Results
 
 
@@ -79,7 +79,7 @@ def head(run: Contents) -> str:
     known = wanted is not None and measured is not None and wanted > 0
     gauge = figures.gauge(wanted, measured, stderr, "bits per pixel") if known else ""  # pyright: ignore[reportArgumentType]
     top = f'<p class="eyebrow">{" · ".join(about)}</p><h1>{headline(run)}</h1>'
-    return f"{top}{_outcome(run)}{lead(run)}{gauge}{_tiles(run)}{_notes(run)}"
+    return f"{top}{_outcome(run)}{lead(run)}{_start(run)}{gauge}{_tiles(run)}{_notes(run)}"
 
 
 def _outcome(run: Contents) -> str:
@@ -88,6 +88,15 @@ def _outcome(run: Contents) -> str:
     if found is None or not found.reason:
         return ""
     return f'<p class="lead" role="note"><strong>{esc(found.verdict.capitalize())}: </strong>{esc(found.reason)}.</p>'
+
+
+def _start(run: Contents) -> str:
+    """What the bits cost of an encoder that was taken over."""
+    found = run.results
+    if found is None or found.start is None:
+        return ""
+    line = start_line(found.start, found.reconstruction.psnr)
+    return f'<p class="lead">{esc(line[0].upper() + line[1:])}.</p>'
 
 
 def _tiles(run: Contents) -> str:

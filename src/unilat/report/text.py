@@ -4,6 +4,8 @@ import html
 import math
 from collections.abc import Mapping
 
+from unilat.results import Number, Start
+
 
 def esc(value: object) -> str:
     """Any value as text that HTML cannot mistake for markup, also inside quoted attributes."""
@@ -128,3 +130,13 @@ def memory(mebibytes: float | None) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """``1 picture``, ``1,200 pictures``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def start_line(start: Start, reached: Number) -> str:
+    """What the bits cost of an encoder that was taken over, in a sentence; ``reached`` is the run's own PSNR."""
+    kept = "kept" if start.tune != "all" else "tuned"
+    said = f"encoder {kept} ({start.what}): these bits leave noise of {start.noise:.1%} of a latent's deviation"
+    if start.clean is None:
+        return said
+    lost = start.clean.value - reached.value
+    return f"{said}, and cost {lost:.2f} dB: {start.clean.value:.2f} dB by its own decoder without noise"

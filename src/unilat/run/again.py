@@ -14,11 +14,12 @@ from unilat.types import UserError
 
 def placed(config: RunConfig) -> RunConfig:
     """``config`` with its pictures and its other run named so that they are found from every folder."""
-    other = config.stage1.autoencoder
+    one = config.stage1
+    other, start = (None if path is None else str(Path(path).absolute()) for path in (one.autoencoder, one.start))
     return replace(
         config,
         data=replace(config.data, source=located(config.data.source)),
-        stage1=replace(config.stage1, autoencoder=None if other is None else str(Path(other).absolute())),
+        stage1=replace(one, autoencoder=other, start=start),
     )
 
 
@@ -47,7 +48,8 @@ def refuse_other(folder: Path, found: RunConfig, config: RunConfig) -> None:
     if fields == ["stage1.samples"] and config.stage1.samples > same.stage1.samples:
         raise FieldError(
             f"{folder}: stage 1 has ended, and its prior, latents and base model rest on it: train stage1.samples "
-            f"{config.stage1.samples} in a folder of its own, `out` {folder}-{config.stage1.samples}"
+            f"{config.stage1.samples} in a folder of its own, `out` {folder}-{config.stage1.samples}, from nothing or "
+            f"from these weights, `start` {folder}"
         )
     if all(field.startswith(("base.", "stage2.")) for field in fields):
         parts = " and ".join(str(path) for path in (files.stage("stage2"), files.base) if path.exists())
@@ -61,11 +63,13 @@ def _accepted(found: RunConfig, config: RunConfig, files: RunFolder) -> RunConfi
     same = replace(found, evaluation=config.evaluation, data=data)
     if _same_path(found.stage1.autoencoder, config.stage1.autoencoder):
         same = replace(same, stage1=replace(same.stage1, autoencoder=config.stage1.autoencoder))
-    if not files.base.exists() and not _begun(files, "stage2"):
+    if config.autoencoder.foreign is not None and None not in (found.stage1.start, config.stage1.start):
+        same = replace(same, stage1=replace(same.stage1, start=config.stage1.start))  # its weights are compared
+    if not files.base.exists() and not begun(files, "stage2"):
         same = replace(same, base=config.base, stage2=config.stage2)
     elif config.stage2.samples > found.stage2.samples:
         same = replace(same, stage2=replace(same.stage2, samples=config.stage2.samples))
-    on_stage1 = files.autoencoder.exists() or _begun(files, "prior")
+    on_stage1 = files.autoencoder.exists() or begun(files, "prior")
     if config.stage1.samples > found.stage1.samples and not on_stage1:
         same = replace(same, stage1=replace(same.stage1, samples=config.stage1.samples))
     return same
@@ -88,7 +92,7 @@ def has_base(config: RunConfig, files: RunFolder) -> bool:
     seen = read_safetensors(files.base)[1].get("samples", "")
     if not seen.isdecimal() or int(seen) >= config.stage2.samples:
         return True
-    if not _begun(files, "stage2"):
+    if not begun(files, "stage2"):
         raise FieldError(
             f"{files.base} has seen {int(seen):,} samples, and its checkpoints are gone, so there is nothing to go on "
             f"from: delete it to train stage2.samples {config.stage2.samples} from the start"
@@ -96,7 +100,7 @@ def has_base(config: RunConfig, files: RunFolder) -> bool:
     return False
 
 
-def _begun(files: RunFolder, stage: str) -> bool:
+def begun(files: RunFolder, stage: str) -> bool:
     """Whether a checkpoint of the stage lies there."""
     return any(files.stage(stage).glob("step-*"))
 

@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from unilat.fields import as_size
+from unilat.models.networks import Tune
 from unilat.models.price import Charge
 from unilat.recipe import config as configuration
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig
 from unilat.run import train as job
 from unilat.run.records import Listener, OnStep, Stopped
+from unilat.run.start import started
 from unilat.run.trained import Run, load
 from unilat.signals import located
 from unilat.training.fast import Choices
@@ -35,6 +38,9 @@ def train(
     bias: float | None = None,
     size: int | None = None,
     preset: str | None = None,
+    start: str | Path | None = None,
+    tune: Tune | None = None,
+    keep_decoder: bool = False,
     seed: int | None = None,
     on_step: OnStep | None = None,
     device: str = "auto",
@@ -52,6 +58,9 @@ def train(
     configuration is a keyword, sections and names joined by two underscores: ``stage1__samples=1000``,
     ``base__vit__channels=(128, 256)``; they have the last word.
 
+    ``start``: a run folder, or one that diffusers saved, whose weights stage 1 starts from; ``tune``, ``all``,
+    ``decoder`` or ``none``: what of them learns; ``keep_decoder``: the model's own in place of ours (docs/from.md).
+
     ``out``: the run folder, gone on with where it is one already. Without it the run lies in a temporary folder, which
     goes with the returned run. ``on_step`` is called with each :class:`~unilat.training.records.Step` and
     :class:`~unilat.run.records.Note`; where it returns False the run is saved and :class:`~unilat.run.records.Stopped`
@@ -61,9 +70,9 @@ def train(
 
     Raises :class:`UserError` in one line for whatever a user can mend, a misspelt field among it.
     """
-    config = configured(
-        data, target_bpp=target_bpp, loss_factor=loss_factor, bias=bias, size=size, preset=preset, seed=seed, **fields
-    )
+    named = {"target_bpp": target_bpp, "loss_factor": loss_factor, "bias": bias, "size": size, "preset": preset}
+    taken = {"start": start, "tune": tune, "keep_decoder": keep_decoder, "seed": seed}
+    config = configured(data, **named, **taken, **fields)
     folder = Path(tempfile.mkdtemp(prefix="unilat-")) if out is None else Path(out)
     listener = Listener(on_step, folder)
     try:
@@ -97,6 +106,9 @@ def configured(
     bias: float | None = None,
     size: int | None = None,
     preset: str | None = None,
+    start: str | Path | None = None,
+    tune: Tune | None = None,
+    keep_decoder: bool = False,
     seed: int | None = None,
     **fields: Any,
 ) -> RunConfig:
@@ -111,6 +123,11 @@ def configured(
         name = located(str(data))
         config = presets.get(preset or (str(data) if str(data) in presets.PRESETS else "small"), size=size)
         config = replace(config, data=replace(config.data, source=name))
+    if start is not None:
+        named = isinstance(data, RunConfig) or preset is not None
+        config = started(config, start, tune, keep_decoder, named=named, size=None if size is None else as_size(size))
+    elif tune is not None or keep_decoder:
+        raise UserError(f"`{'tune' if tune else 'keep_decoder'}` says what is done with `start`: give it")
     if target_bpp is not None:
         if not (math.isfinite(target_bpp) and target_bpp > 0):
             raise UserError(f"target_bpp is a positive number of bits per pixel, 0.2 for example, not {target_bpp}")
@@ -153,6 +170,9 @@ _SHORT = (
     "bias",
     "size",
     "preset",
+    "start",
+    "tune",
+    "keep_decoder",
     "seed",
     "out",
     "on_step",

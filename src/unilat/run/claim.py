@@ -6,6 +6,7 @@ come out as the seal names them. What is there and is not as it was written is r
 
 import dataclasses
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from unilat.files import json_bytes
@@ -13,6 +14,7 @@ from unilat.recipe.config import RunConfig
 from unilat.run import seal
 from unilat.run.facts import Facts
 from unilat.run.folder import RunFolder
+from unilat.training.plan import Saved, Stage
 from unilat.types import UserError
 
 
@@ -55,5 +57,26 @@ def refuse_other(path: Path, facts: Facts) -> None:
 def origin(config: RunConfig, pictures: str) -> str:
     """What tells a run's checkpoints from another's: SHA-256 over that of its pictures, its networks and its aim."""
     aim = [config.stage1.target_bpp, config.stage1.loss_factor]
-    parts = [pictures, dataclasses.asdict(config.autoencoder), dataclasses.asdict(config.base), aim]
+    networks = dataclasses.asdict(config.autoencoder)
+    for name, value in {"foreign": None, "tune": "all"}.items():  # which runs of before December 2026 do not know
+        if networks[name] == value:
+            del networks[name]
+    parts = [pictures, networks, dataclasses.asdict(config.base), aim]
     return hashlib.sha256(json_bytes(parts)).hexdigest()
+
+
+def owned(stage: Stage, origin: str) -> Stage:
+    """``stage`` whose checkpoints name their ``origin``: those of another one are refused with a :class:`UserError`.
+
+    Those of before November 2026 name none, and are taken.
+    """
+
+    def load_state(state: Saved) -> None:
+        if state.get("origin", origin) != origin:
+            raise UserError(
+                f"the checkpoints of {stage.name} are another run's, of other pictures, networks or bits: bring this "
+                "run's back, or delete that folder"
+            )
+        stage.load_state({name: value for name, value in state.items() if name != "origin"})
+
+    return replace(stage, state=lambda: {**stage.state(), "origin": origin}, load_state=load_state)

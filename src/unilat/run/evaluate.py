@@ -1,6 +1,7 @@
 """What a finished run is worth: bits on held-out pictures, reconstructions, samples, and what each cost."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +33,7 @@ from unilat.run.records import Unkept
 from unilat.run.reference import against, look, network_of
 from unilat.run.seal import check, sealed
 from unilat.run.seen import seen
+from unilat.run.start import price
 from unilat.run.trained import Run, Source
 from unilat.signals import Pictures
 from unilat.signals.pictures import distinct
@@ -104,9 +106,9 @@ def evaluate(
         costs=_costs(run, begun),
         making=making(run),
         outcome=_outcome(run, test, bits, base_bits, reconstruction) if source is None else None,
+        start=price(run) if source is None else None,
     )
-    if run.world.rank == 0:
-        _keep(run, found, arrays, own=source is None)
+    _keep(run, found, arrays, own=source is None)
     return found
 
 
@@ -154,6 +156,8 @@ def _lost(run: Run) -> str:
 
 def _keep(run: Run, found: Results, arrays: dict[str, Tensor], own: bool) -> None:
     """Write what belongs into the run folder; what was measured with a base model that is gone stays there."""
+    if run.world.rank > 0:
+        return
     files, lost = RunFolder(run.folder), _lost(run)
     try:
         if own and run.distilled:
@@ -176,8 +180,9 @@ def _knows_base(path: Path) -> bool:
 
 
 def _outcome(run: Run, test: Tensor, bits: Bits, base_bits: Number | None, reached: Reconstruction) -> Outcome:
-    """Whether the run has come to what was wanted."""
-    grey, capacity = grey_psnr(test), configuration.capacity(run.config)
+    """Whether the run has come to what was wanted; the pictures of an autoencoder that is kept are not its doing."""
+    grey = -math.inf if run.config.autoencoder.tune == "none" else grey_psnr(test)
+    capacity = configuration.capacity(run.config)
     return judged(bits, base_bits, reached.psnr, grey, capacity, run.header)
 
 

@@ -42,9 +42,10 @@ class AutoencoderStage:
     """Stage 1 on uint8 pictures ``[N, C, H, W]``; the controller holds the rate at the wanted bits per pixel.
 
     ``calibration`` are training pictures set aside: on them the rate of the averaged weights is measured, and the
-    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled. With ``flip``
-    training sees each picture or its mirror image, and with a part that cuts at random another cut in each epoch;
-    whatever is measured is of the pictures as they are.
+    controller aims so that *this* rate is the wanted one, or ``aim`` until the prior has settled. No loss factor moves
+    the bits of an encoder that is kept: the controller's integral moves the scale of its latents in its place. With
+    ``flip`` training sees each picture or its mirror image, and with a part that cuts at random another cut in each
+    epoch; whatever is measured is of the pictures as they are.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class AutoencoderStage:
         self.kind, self.count = kind_of(pictures.shape), len(pictures)
         self.dimensions = math.prod(self.kind.shape)
         self.cut = pictures if isinstance(pictures, Part) and pictures.random else None
-        self.controller = RateController(self.aim, config.control, config.loss_factor)
+        self.frozen = model.config.frozen
+        control = replace(config.control, proportional=0.0, start=1.0) if self.frozen else config.control
+        self.controller = RateController(self.aim, control, config.loss_factor)
         self.eval_every = max(1, config.calibrate_every // config.batch)
         self.samples, self.stuck = 0, 0
         self._factor: Tensor | None = None
@@ -100,7 +103,7 @@ class AutoencoderStage:
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
         x = self.kind.to_unit(batch[0])
         terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, rate_share=share)
-        total = terms.total(self.controller.factor if self._factor is None else self._factor) / self.dimensions
+        total = terms.total(self.loss_factor if self._factor is None else self._factor) / self.dimensions
         told = {"bpp": terms.rate.nats().detach() / (LN2 * self.kind.units), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":
             told["prior_levels"] = self.model.rate_levels.observe(
@@ -110,13 +113,18 @@ class AutoencoderStage:
                 told["decoder_levels"] = self.model.decoder_levels.observe(terms.decoder_lambda, terms.decoder)
         return total, told
 
+    @property
+    def loss_factor(self) -> float:
+        """c_lf now; where the encoder is kept, prior and decoder learn apart, and it weighs nothing against nothing."""
+        return 1.0 if self.frozen else self.controller.factor
+
     @contextlib.contextmanager
     def hold(self, device: torch.device) -> Iterator[Callable[[], object]]:
         """The loss factor and the tables of levels, in tensors that stay where they are."""
         self._factor = factor = torch.zeros((), device=device)
         with held(device, self.model.rate_levels, self.model.decoder_levels):
             try:
-                yield lambda: factor.fill_(self.controller.factor)
+                yield lambda: factor.fill_(self.loss_factor)
             finally:
                 self._factor = None
 
@@ -140,17 +148,22 @@ class AutoencoderStage:
         if samples // self.config.follow_every > self.samples // self.config.follow_every:
             self.follow(samples)
         self.samples = samples
-        used = self.controller.factor
-        self.controller.update(metrics["bpp"], self.config.batch)
+        used, before = self.loss_factor, self.controller.factor
+        after = self.controller.update(metrics["bpp"], self.config.batch)
+        if self.frozen:
+            self.model.rescale(after / before)
         self.stuck = self.stuck + self.config.batch if self.controller.at_limit() else 0
         if self.stuck > 20_000:
-            few = metrics["bpp"] < (self.aim or 0)
+            few, foreign = metrics["bpp"] < (self.aim or 0), self.model.config.foreign is not None
+            channels = "autoencoder.latent_channels"
             raise FieldError(
                 f"{self.config.target_bpp:g} bits per pixel are out of this latent's reach: the rate stands at "
-                f"{metrics['bpp']:.3g} with the loss factor at its limit {used:.3g}; ask for "
-                + ("fewer bits, or more autoencoder.latent_channels" if few else "more bits")
+                f"{metrics['bpp']:.3g} with the {'scale' if self.frozen else 'loss factor'} at its limit "
+                f"{after if self.frozen else used:.3g}; ask for "
+                + ("more bits" if not few else "fewer bits" if foreign else "fewer bits, or more " + channels)
             )
-        return {"loss_factor": used, "target": self.aim or math.nan}
+        told = {"loss_factor": used, "target": self.aim or math.nan}
+        return told | {"scale": after} if self.frozen else told
 
     @torch.no_grad()
     def follow(self, samples: int) -> None:
@@ -210,15 +223,16 @@ class AutoencoderStage:
         nats = [model.rate(z, draws).less(entropy).nats().mean() for _ in range(levels)]
         return float(torch.stack(nats).mean()) / (LN2 * self.kind.units)
 
-    def trim(self, model: Autoencoder, reach: float = REACH) -> dict[str, float]:
+    def trim(self, model: Autoencoder, reach: float = REACH, target: float | None = None) -> dict[str, float]:
         """After the last step: rescale the latents so that the calibration pictures carry the wanted bits.
 
         Bisection on ln scale within ``reach``, the same noise each time; where that ends at ``reach``, once more from
         there on, up to :data:`FARTHEST`. The controller leaves little to do: it cannot follow the last of the learning
         rate's fall, or the first of a short run; where the prior was settled, the bits that this saved come back as
-        less noise. Returns the rate before and after, and the scale. Of a normal price nothing moves.
+        less noise. Returns the rate before and after, and the scale. Of a normal price nothing moves. ``target``: other
+        bits than the wanted ones.
         """
-        target = self.config.target_bpp
+        target = self.config.target_bpp if target is None else target
         if target is None or not len(self.calibration):
             return {}
         before = after = self.calibration_rate(model, 8, 0)
@@ -343,23 +357,6 @@ def prior_stage(
         state=lambda: dict(origin),
         load_state=load_state,
     )
-
-
-def owned(stage: Stage, origin: str) -> Stage:
-    """``stage`` whose checkpoints name their ``origin``: those of another one are refused with a :class:`UserError`.
-
-    Those of before November 2026 name none, and are taken.
-    """
-
-    def load_state(state: Saved) -> None:
-        if state.get("origin", origin) != origin:
-            raise UserError(
-                f"the checkpoints of {stage.name} are another run's, of other pictures, networks or bits: bring this "
-                "run's back, or delete that folder"
-            )
-        stage.load_state({name: value for name, value in state.items() if name != "origin"})
-
-    return replace(stage, state=lambda: {**stage.state(), "origin": origin}, load_state=load_state)
 
 
 def settling(config: Stage1Config) -> Schedule:

@@ -29,9 +29,9 @@ from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
 from unilat.report import page
 from unilat.results import Results
-from unilat.run import again
-from unilat.run.claim import origin, ready, refuse_other
-from unilat.run.evaluate import evaluate
+from unilat.run import again, start
+from unilat.run.claim import origin, owned, ready, refuse_other
+from unilat.run.evaluate import chosen, evaluate
 from unilat.run.facts import Facts
 from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
@@ -41,7 +41,7 @@ from unilat.run.rate import latent_nats
 from unilat.run.records import Note, OnStep, ignore
 from unilat.run.reference import network_of
 from unilat.run.seal import forget_gone, grown, remark, sealed
-from unilat.run.stages import AutoencoderStage, base_stage, owned, schedule, settling
+from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.factors import untrained
@@ -128,7 +128,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         pictures = read_pictures(config.data, config.data.channels, streamed)
         if isinstance(pictures, Streamed) and not pictures.resident:
             tell(Note(f"{len(pictures):,} pictures do not fit into memory: read as they are needed"))
-        for note in pictures.notes:
+        for note in (*pictures.notes, *start.colours(config, pictures.converted)):
             tell(Note(note))
         indices = split_pictures(config, pictures)
         _remember(folder, pictures, indices, how)
@@ -247,7 +247,7 @@ def _stage1(
     how: _How,
     charge: Charge | None,
 ) -> None:
-    path = RunFolder(folder).autoencoder
+    path = (files := RunFolder(folder)).autoencoder
     if path.is_file():
         return
     reads = isinstance(pictures, Streamed) and not pictures.resident
@@ -260,11 +260,18 @@ def _stage1(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key(config.seed, "stage1"))
         model = build_autoencoder(config, images.shape[1], mean, std, charge)
-    if config.stage1.unit_scale:
-        model.start_at_unit_scale(sample[:256])
-    aim = configuration.aim(config)
+    aim, own = configuration.aim(config), dict[str, str]()
     calibration = rows_of(pictures, indices[1], indices[1])
+    if config.stage1.start is None:
+        if config.stage1.unit_scale:
+            model.start_at_unit_scale(sample[:256])
+    else:
+        test = functools.partial(rows_of, pictures, indices[2], indices[2])
+        at = {"device": pick_device(how.device), "tell": how.tell, "rank": how.world.rank, "chosen": chosen}
+        own = start.begin(model, config, files, sample, test, **at)
     stage = AutoencoderStage(model, images, calibration, config.stage1, aim, config.data.flip)
+    if model.encoder.scale is not None and not again.begun(files, "stage1"):
+        stage.trim(model.eval(), target=aim)  # so that training begins near the wanted bits
     counted = describe(config, images.shape[1]).parts
     seen, each = config.stage1.samples, config.stage1.batch
     flops = sum(counted[part].training(seen, each) for part in ("encoder", "prior", "decoder") if part in counted)
@@ -275,7 +282,7 @@ def _stage1(
         _fit(stage.settled(), settling(config.stage1), folder, config.seed, how, flops)
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
-    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed}
+    header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed, **own}
     if how.world.rank == 0:
         write_safetensors(path, model.state_dict(), header, sealed)
 
@@ -380,7 +387,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     if config.autoencoder.learned_variance and latents.moments is None:
         how.tell(Note("these latents were encoded by an earlier unilat: one draw a picture for all of stage 2"))
     stage = base_stage(model, latents.z, latents.labels, config.stage2.levels, latents.moments)
-    counted = describe(config, 3, len(data.classes), data.table).parts
+    counted = describe(config, data.channels, len(data.classes), data.table).parts
     flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)
     header = {"encoder_sha256": latents.encoder_sha256, "samples": str(samples)}

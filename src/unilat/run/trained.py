@@ -68,7 +68,7 @@ class Run:
         configuration.check(self.config)
         seal.check(files.autoencoder, files.base)
         self.data = facts.read(files.data)
-        tensors, self.header = read_safetensors(_finished(files.autoencoder, "stage 1"))
+        tensors, self.header = read_safetensors(finished(files.autoencoder, "stage 1"))
         build = functools.partial(build_autoencoder, self.config, self.data.channels)
         self.autoencoder = _filled(build, tensors, files.autoencoder)
         self.autoencoder.eval().requires_grad_(False).to(self.device)
@@ -361,7 +361,8 @@ def _filled(build: Callable[[], Model], tensors: dict[str, Tensor], path: Path) 
         ) from None
 
 
-def _finished(path: Path, stage: str) -> Path:
+def finished(path: Path, stage: str) -> Path:
+    """``path``, which ``stage`` ends with writing; raises :class:`UserError` where it has not."""
     if not path.is_file():
         raise UserError(f"{path.parent}: {stage} is not finished (no {path.name}): go on with `unilat train`")
     return path

@@ -20,6 +20,7 @@ from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.decoder import Decoder
 from unilat.nets.denoiser import Denoiser
 from unilat.nets.encoder import Encoder
+from unilat.nets.foreign import ForeignDecoder
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.nets.layers import ResidualBlock, Stack, Transformer, TransformerBlock
 from unilat.nets.products import onednn_is_faster
@@ -241,7 +242,7 @@ def same_twice(choices: Choices, device: torch.device) -> Iterator[None]:
 def set_parts(model: nn.Module, precision: torch.dtype, checkpointing: bool, channels_last: bool = False) -> None:
     """Give every part of ``model`` that has them these three; the one place from which precision is changed."""
     for part in model.modules():
-        if isinstance(part, Encoder | Denoiser | GaussianDenoiser | ClassGaussian | Decoder):
+        if isinstance(part, Encoder | Denoiser | GaussianDenoiser | ClassGaussian | Decoder | ForeignDecoder):
             part.precision = precision
         if isinstance(part, Stack | Transformer | Decoder):
             part.checkpointing = checkpointing

@@ -1,0 +1,451 @@
+"""Runs that start from somebody's weights: what is kept, what learns, where the bits go, what is refused."""
+
+import html
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import unilat
+from unilat.cli import main
+from unilat.files import read_json, read_safetensors
+from unilat.nets.foreign import ForeignEncoder
+from unilat.nets.pretrained import WEIGHTS
+from unilat.recipe import presets
+from unilat.recipe.config import RunConfig, to_json
+from unilat.report.text import start_line
+from unilat.run import start
+from unilat.run.begin import configured
+from unilat.run.trained import Run, read_config
+from unilat.types import UserError
+
+pytest.importorskip("diffusers")
+
+SHORT: dict[str, Any] = {
+    "stage1__samples": 64,
+    "stage1__batch": 16,
+    "stage1__warmup": 16,
+    "stage1__ema_halflife": 8,
+    "stage2__samples": 0,
+    "data__calibration": 8,
+    "evaluation__pictures": 8,
+    "evaluation__step_counts": (1,),
+}
+
+
+def save(path: Path, kind: str = "AutoencoderKL", **changed: Any) -> Path:
+    """An untrained model of diffusers' for grey pictures that it halves once, saved; its latents lie off the origin."""
+    import diffusers
+
+    torch.manual_seed(3)
+    widths: dict[str, Any] = {"in_channels": 1, "out_channels": 1, "latent_channels": 3}
+    if kind == "AutoencoderKL":
+        widths |= {"block_out_channels": (8, 16), "norm_num_groups": 4}
+        widths |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    elif kind == "AutoencoderTiny":
+        widths |= {"encoder_block_out_channels": (8, 8), "decoder_block_out_channels": (8, 8)}
+        widths |= {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+    else:
+        del widths["out_channels"]
+        widths |= {"encoder_block_out_channels": (8, 16), "decoder_block_out_channels": (8, 16)}
+        widths |= {"encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1), "latent_channels": 8}
+        widths |= {"encoder_qkv_multiscales": ((), ()), "decoder_qkv_multiscales": ((), ()), "attention_head_dim": 8}
+    model = getattr(diffusers, kind)(**(widths | changed))
+    if kind == "AutoencoderKL":
+        with torch.no_grad():
+            model.quant_conv.weight.mul_(3.0)
+            model.quant_conv.bias.add_(2.0)
+    model.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 grey pictures of 16 × 16, boxes of any brightness."""
+    random, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "boxes.npz"
+    pictures = random.integers(0, 40, (80, 16, 16, 1), dtype=np.uint8)
+    for picture in pictures:
+        row, column, height, width = random.integers(2, 9, 4)
+        picture[row : row + height, column : column + width] = random.integers(120, 256)
+    np.savez(path, images=pictures)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("models") / "vae")
+
+
+Maker = Callable[..., Run]
+
+
+@pytest.fixture(scope="module")
+def made(data: Path, vae: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Runs by what is said of them, each trained once."""
+    folder, known = tmp_path_factory.mktemp("runs"), dict[str, Run]()
+
+    def make(name: str, **said: Any) -> Run:
+        if name not in known:
+            given = {"preset": "tiny", "target_bpp": 0.5, "start": vae, **SHORT} | said
+            known[name] = unilat.train(data, out=folder / name, **given)
+        return known[name]
+
+    return make
+
+
+def own(vae: Path, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Diffusers' own latents of uint8 pictures, and its pictures of these latents."""
+    from diffusers import AutoencoderKL
+
+    model = AutoencoderKL.from_pretrained(vae)
+    with torch.no_grad():
+        z = model.encode(images.float() / 127.5 - 1).latent_dist.mean
+        return z, model.decode(z).sample
+
+
+def images_of(data: Path) -> Tensor:
+    return torch.from_numpy(np.load(data)["images"]).permute(0, 3, 1, 2)
+
+
+def weights(vae: Path, run: Run, half: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The folder's weights of one half and the run's, by the folder's names."""
+    there = load_file(vae / WEIGHTS) if vae.is_dir() else {}
+    here = {k.removeprefix("net."): v for k, v in getattr(run.autoencoder, half).state_dict().items() if "net." in k}
+    return {name: there[name] for name in here}, here
+
+
+def test_an_encoder_that_is_kept_is_theirs_to_the_last_bit(made: Maker, data: Path, vae: Path) -> None:
+    """z = s (E − m) / d of diffusers' own mode E. Kills: weights that moved or were averaged with others, a posterior
+    that is drawn from, a standard deviation or a mean of all channels, a scale that only one of z and prior has."""
+    run, images = made("decoder"), images_of(data)
+    theirs, ours = weights(vae, run, "encoder")
+    assert ours and all(torch.equal(theirs[name], ours[name]) for name in ours)
+    z, _ = own(vae, images)
+    encoder = run.autoencoder.encoder
+    assert encoder.scale is not None and float(encoder.scale) != 1.0
+    found = run.latents(images)
+    torch.testing.assert_close(found, encoder.scale * (z - encoder.mean) / encoder.std, rtol=1e-4, atol=1e-4)
+    unit = found / encoder.scale
+    assert float(unit.mean((0, 2, 3)).abs().max()) < 0.2
+    assert unit.std((0, 2, 3)) == pytest.approx([1.0] * 3, rel=0.2)
+    assert float(run.autoencoder.prior.std) == pytest.approx(float(encoder.scale), rel=1e-4)
+
+
+def test_its_own_decoder_makes_of_clean_latents_what_diffusers_makes(made: Maker, data: Path, vae: Path) -> None:
+    """Kills: a decoder that hears scaled latents, one that is told of another mean, the noise's α left in."""
+    run, images = made("none", tune="none", target_bpp=1.0), images_of(data)[:6]
+    for half in ("encoder", "decoder"):
+        theirs, ours = weights(vae, run, half)
+        assert ours and all(torch.equal(theirs[name], ours[name]) for name in ours)
+    _, pictures = own(vae, images)
+    alpha = (1 + np.exp(-run.config.autoencoder.lambda_0)) ** -0.5
+    clean = run.autoencoder.decode(alpha * run.latents(images), torch.zeros(6, 1, 16, 16), 1)
+    torch.testing.assert_close(clean, pictures, rtol=1e-3, atol=1e-4)
+    assert run.decoder_steps == 1 and run.config.autoencoder.decoder_loss == "mse"
+
+
+def test_the_wanted_bits_are_held_by_the_scale(made: Maker) -> None:
+    """Pictures set aside carry the wanted bits, more of them at a larger scale. Kills: a scale that nobody moves, or
+    the wrong way; a loss factor that steers nothing."""
+    few, more = made("decoder"), made("none", tune="none", target_bpp=1.0)
+    for run, wanted in ((few, 0.5), (more, 1.0)):
+        assert float(run.header["calibration_bpp"]) == pytest.approx(wanted, rel=0.02)
+        rows = [json.loads(line) for line in run.files.log.read_text().splitlines()]
+        assert {row["loss_factor"] for row in rows if row["stage"] == "stage1"} == {1.0}
+    assert few.autoencoder.encoder.scale is not None and more.autoencoder.encoder.scale is not None
+    assert more.autoencoder.encoder.scale > 1.3 * few.autoencoder.encoder.scale
+
+
+def test_what_the_bits_cost_is_told(made: Maker, data: Path, vae: Path) -> None:
+    """Noise σ₀ / (α₀ s) of a latent's deviation, and decibels below the own decoder without noise, on the pictures
+    that the run is measured on. Kills: α or the scale left out, training pictures, a loss with its sign turned."""
+    run = made("none", tune="none", target_bpp=1.0)
+    told = run.results.start
+    assert told is not None and told.clean is not None
+    scale, lambda_0 = float(run.autoencoder.encoder.scale or 0), run.config.autoencoder.lambda_0
+    assert told.noise == pytest.approx(np.exp(-lambda_0 / 2) / scale) and told.scale == pytest.approx(scale)
+    images = images_of(data)
+    shown = images[[int((images == one).flatten(1).all(1).nonzero()[0]) for one in run_pictures(run)]]
+    _, pictures = own(vae, shown)
+    errors = ((pictures.clamp(-1, 1) * 127.5 + 127.5).round() - shown.float()).square().mean((1, 2, 3))
+    decibels = 10 * torch.log10(255**2 / errors)
+    assert told.clean.value == pytest.approx(float(decibels.mean()), abs=0.02) and told.clean.n == len(shown) == 8
+    reached = run.results.reconstruction.psnr
+    line = start_line(told, reached)
+    assert f"noise of {told.noise:.1%}" in line and f"cost {told.clean.value - reached.value:.2f} dB" in line
+    assert (told.tune, told.decoder) == ("none", "own") and str(vae) in told.what
+    assert line[1:] in html.unescape(run.files.report.read_text())
+    assert unilat.load(run.folder).results == run.results
+
+
+def run_pictures(run: Run) -> Tensor:
+    """The held-out pictures that a run was measured on."""
+    from unilat.run.evaluate import chosen, held_out
+    from unilat.signals.pictures import distinct
+
+    images = held_out(run)[0]
+    return images[chosen(distinct(images), run.config.evaluation.pictures)]
+
+
+def test_all_may_be_tuned(made: Maker, vae: Path) -> None:
+    """Kills: an encoder that is kept where it should learn; a loss factor that stands still where it can steer."""
+    run = made("all", tune="all", stage1__samples=32)
+    theirs, ours = weights(vae, run, "encoder")
+    assert not any(torch.equal(theirs[n], ours[n]) for n in ours if n.endswith("conv.weight"))
+    rows = [json.loads(line) for line in run.files.log.read_text().splitlines()]
+    assert len({row["loss_factor"] for row in rows if row["stage"] == "stage1"}) > 1
+    assert float(run.header["calibration_bpp"]) == pytest.approx(0.5, rel=0.02)
+    assert run.results.start is not None and "encoder tuned" in start_line(run.results.start, run.results.bits.measured)
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderTiny", "AutoencoderDC"])
+@torch.no_grad()
+def test_the_two_models_without_a_posterior(kind: str, data: Path, tmp_path: Path) -> None:
+    """Kills: a reader of ``latent_dist``, a half that lacks what the other half had."""
+    import diffusers
+
+    folder, x = save(tmp_path / "model", kind), images_of(data)[:8].float() / 127.5 - 1
+    config = configured(data, preset="tiny", start=folder, tune="none")
+    model = unilat.run.train.build_autoencoder(config, 1).eval()
+    start.fill(model, config, x)
+    theirs = getattr(diffusers, kind).from_pretrained(folder)
+    z = theirs.encode(x)[0]
+    encoder = model.encoder
+    assert isinstance(encoder, ForeignEncoder)
+    torch.testing.assert_close(model.encode(x) * encoder.std + encoder.mean, z, rtol=1e-4, atol=1e-4)
+    alpha = (1 + np.exp(-config.autoencoder.lambda_0)) ** -0.5
+    made = model.decode(alpha * model.encode(x), torch.zeros_like(x), 1)
+    torch.testing.assert_close(made, theirs.decode(z).sample, rtol=1e-3, atol=1e-3)
+
+
+def test_the_folder_may_vanish_and_a_tuned_decoder_moves(data: Path, vae: Path, tmp_path: Path) -> None:
+    """Before stage 1 has ended its checkpoint is enough, and after it the run alone. Kills: a run that needs the folder
+    again, a second start from other weights than the first; a decoder that is kept where it should learn."""
+    gone, out, seen = shutil.copytree(vae, tmp_path / "vae"), tmp_path / "run", list[str]()
+    given = {"preset": "tiny", "target_bpp": 0.5, "out": out, "keep_decoder": True, **SHORT}
+
+    def stop(record: Any) -> bool:
+        return getattr(record, "step", 0) != 3
+
+    with pytest.raises(unilat.Stopped):
+        unilat.train(data, start=gone, on_step=stop, **given)
+    shutil.rmtree(gone)
+    run = unilat.train(read_config(out), out=out, on_step=lambda record: seen.append(str(record)))
+    assert any("is gone: what this run took over lies in its checkpoints" in line for line in seen)
+    theirs, ours = weights(vae, run, "encoder")
+    assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+    theirs, ours = weights(vae, run, "decoder")
+    assert ours and not any(torch.equal(theirs[n], ours[n]) for n in ours if n.endswith("weight"))
+    assert run.results.start is not None and (run.results.start.decoder, run.results.start.clean) == ("tuned", None)
+    assert len(run.reconstruct(data)) == 80
+    with pytest.raises(UserError, match="is not there, and nothing is fetched"):
+        unilat.train(data, start=gone, **given)
+
+
+def test_a_second_stage_and_another_start_rest_on_the_run(made: Maker, data: Path, tmp_path: Path) -> None:
+    """By ``none`` a run's autoencoder is taken as it is and stage 2 is trained; by ``all`` and ``decoder`` its weights
+    are where stage 1 begins. Kills: networks begun anew, a scale that is lost or counted twice on the way."""
+    run, images = made("decoder"), images_of(data)
+    short = {**SHORT, "stage2__samples": 32, "stage2__batch": 16}
+    second = unilat.train(data, start=run.folder, tune="none", out=tmp_path / "second", evaluation__samples=4, **short)
+    assert second.base is not None and second.encoder_sha256 == run.encoder_sha256
+    config = start.started(configured(data), run.folder, "decoder")
+    for tune in ("decoder", "all"):
+        model = replace(config, autoencoder=replace(config.autoencoder, tune=tune))
+        built = unilat.run.train.build_autoencoder(model, 1)
+        assert start.fill(built, model, torch.zeros(1)) is None
+        with torch.no_grad():
+            torch.testing.assert_close(built.eval().encode(images.float() / 127.5 - 1), run.latents(images))
+
+
+def test_a_run_of_ours_keeps_its_latents_whether_or_not_its_encoder_is_kept(
+    tiny_run: Path, tiny_source: Path, tmp_path: Path
+) -> None:
+    """The scale moves between the encoder's weights and beside them, and encoder, prior and decoder all agree on it.
+
+    Kills: a decoder that hears latents at another scale than before, a scale that is forgotten or counted twice.
+    """
+    short = {**SHORT, "evaluation__samples": 4}
+    kept = unilat.train(tiny_source, start=tiny_run, tune="decoder", target_bpp=0.8, out=tmp_path / "kept", **short)
+    first, tuned = unilat.load(tiny_run), kept.autoencoder.encoder
+    before, after = first.autoencoder.encoder.state_dict(), tuned.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before) and set(after) - set(before) == {"scale"}
+    assert float(kept.header["calibration_bpp"]) == pytest.approx(0.8, rel=0.02)
+    freed = start.started(configured(tiny_source), kept.folder, "all")
+    model = unilat.run.train.build_autoencoder(freed, 1).eval()
+    start.fill(model, freed, torch.zeros(1))
+    assert model.encoder.scale is None
+    x = torch.linspace(-1, 1, 4 * 256).view(4, 1, 16, 16)
+    with torch.no_grad():
+        z = kept.autoencoder.encode(x)
+        torch.testing.assert_close(model.encode(x), z, rtol=1e-4, atol=1e-5)
+        noise, level = torch.randn_like(x), torch.tensor([-2.0, 0.0, 1.0, 4.0])
+        heard = (
+            model.decoder(noise, level, model.condition(z)),
+            kept.autoencoder.decoder(noise, level, kept.autoencoder.condition(z)),
+        )
+        torch.testing.assert_close(*heard, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.prior(z, level, None), kept.autoencoder.prior(z, level, None))
+
+
+def test_a_run_is_gone_on_with_at_other_bits(tiny_run: Path, tiny_source: Path, tmp_path: Path) -> None:
+    """Kills: a start that is not the run's weights, and a longer schedule that needs the same bits."""
+    config = configured(tiny_source, start=tiny_run, target_bpp=0.6, stage1__samples=512, stage2__samples=0)
+    first = read_config(tiny_run)
+    assert config.autoencoder == first.autoencoder and config.stage1.start == str(tiny_run)
+    assert (config.stage1.samples, config.stage1.target_bpp, config.data.channels) == (512, 0.6, 1)
+    model = unilat.run.train.build_autoencoder(config, 1)
+    start.fill(model, config, torch.zeros(1))
+    tensors, _ = read_safetensors(tiny_run / "autoencoder.safetensors")
+    assert all(torch.equal(one, model.state_dict()[name]) for name, one in tensors.items())
+
+
+def test_what_follows_from_the_model_is_derived(vae: Path, data: Path) -> None:
+    """Kills: channels, grid or tokens of the preset on the latents of another; a decoder that is not the one asked."""
+    config = configured(data, preset="small", size=32, start=vae)
+    ae = config.autoencoder
+    assert (ae.latent_channels, ae.encoder.factor, config.data.channels) == (3, (2, 2), 1)
+    before = presets.get("small", size=32)
+    assert ae.prior.tokens((16, 16)) <= before.autoencoder.prior.tokens((8, 8)) and ae.prior.patch == 4
+    assert ae.foreign is not None and (ae.tune, ae.foreign.decoder, ae.decoder_loss) == ("decoder", "ours", "diffusion")
+    kept = configured(data, preset="small", size=32, start=vae, tune="none").autoencoder
+    assert kept.foreign is not None and (kept.tune, kept.foreign.decoder, kept.decoder_loss) == ("none", "own", "mse")
+
+
+def test_kept_networks_cost_no_training(vae: Path, data: Path) -> None:
+    """A forward pass where training asks one, and none where not. Kills: three passes, FLOPs of Muon, a decoder that is
+    not asked counted once."""
+    plain = {"preset": "tiny", "start": vae}
+    kept = unilat.describe(configured(data, **plain, tune="none")).parts
+    tuned = unilat.describe(configured(data, **plain, tune="all", keep_decoder=True)).parts
+    samples = configured(data, **plain).stage1.samples
+    assert not kept["encoder"].trained and kept["encoder"].training_flops == samples * kept["encoder"].forward_flops
+    assert not kept["decoder"].trained and kept["decoder"].training_flops == 0 and kept["decoder"].forward_flops > 0
+    assert tuned["encoder"].trained and tuned["encoder"].training_flops >= 3 * samples * tuned["encoder"].forward_flops
+    assert kept["prior"].trained and kept["prior"] == tuned["prior"]
+    names = load_file(vae / WEIGHTS)
+    assert kept["encoder"].parameters + kept["decoder"].parameters == sum(one.numel() for one in names.values())
+
+
+def _spoilt(vae: Path, to: Path, **config: Any) -> Path:
+    """The folder again, with entries of config.json changed."""
+    shutil.copytree(vae, to)
+    (to / "config.json").write_text(json.dumps(json.loads((vae / "config.json").read_text()) | config))
+    return to
+
+
+def _no_model(vae: Path, to: Path) -> Path:
+    return _spoilt(vae, to, _class_name="UNet2DModel")
+
+
+def _missing(vae: Path, to: Path) -> Path:
+    tensors = load_file(vae / WEIGHTS)
+    tensors.pop("quant_conv.weight")
+    save_file(tensors, _spoilt(vae, to) / WEIGHTS)
+    return to
+
+
+def _pickled(vae: Path, to: Path) -> Path:
+    (_spoilt(vae, to) / WEIGHTS).unlink()
+    (to / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps({}))
+    return to
+
+
+def _half_trained(vae: Path, to: Path) -> Path:
+    to.mkdir()
+    (to / "config.json").write_text(to_json(presets.get("tiny")))
+    return to
+
+
+BAD: list[tuple[Callable[[Path, Path], Path], list[str], str]] = [
+    (_no_model, [], "names the class 'UNet2DModel'; read are AutoencoderKL"),
+    (_missing, [], "1 weights missing, the first is quant_conv.weight"),
+    (_pickled, [], "is a pickle, which can run code, and is not read"),
+    (_half_trained, [], "stage 1 is not finished (no autoencoder.safetensors): go on with `unilat train`"),
+    (lambda vae, to: vae, ["--data.channels", "3"], "takes pictures of 1 channels, and --data.channels is 3"),
+    (
+        lambda vae, to: vae,
+        ["--size", "17"],
+        "shrinks pictures 2 times, which does not divide 17 pixels: take --size 16 or",
+    ),
+    (lambda vae, to: vae, ["--autoencoder.latent-channels", "5"], "have 3 channels, not 5"),
+    (lambda vae, to: vae, ["--autoencoder.encoder.patch", "4", "4"], "shrinks pictures 2 times, and"),
+    (lambda vae, to: vae, ["--loss-factor", "2"], "no loss factor moves the bits of an encoder that is kept"),
+    (lambda vae, to: vae, ["--tune", "none", "--autoencoder.decoder-loss", "diffusion"], "is called once"),
+    (lambda vae, to: vae, ["--autoencoder.price", "normal"], "leave --autoencoder.price diffusion"),
+    (lambda vae, to: vae, ["--stage1.autoencoder", "elsewhere"], "give one"),
+    (lambda vae, to: to, [], "is not there, and nothing is fetched"),
+    (lambda vae, to: vae.parent, [], "is no run folder and none that diffusers saved"),
+]
+
+
+@pytest.mark.parametrize(("make", "words", "told"), BAD, ids=[told[:30] for _, _, told in BAD])
+def test_bad_input_is_one_line(
+    make: Callable[[Path, Path], Path],
+    words: list[str],
+    told: str,
+    data: Path,
+    vae: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Kills: tracebacks, a line without a way out, a run that begins all the same."""
+    folder = make(vae, tmp_path / "model")
+    line = ["train", str(data), "--preset", "tiny", "--from", str(folder), "--out", str(tmp_path / "run"), *words]
+    assert main(line) == 2
+    (said,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error: ")]
+    assert told in said and not (tmp_path / "run").exists(), said
+
+
+def test_a_model_for_colours_reads_grey_pictures_as_colour_and_says_so(data: Path, tmp_path: Path) -> None:
+    """Kills: grey pictures that are made colour in silence."""
+    folder, said = save(tmp_path / "model", in_channels=3, out_channels=3), list[str]()
+    with pytest.raises(unilat.Stopped):
+        unilat.train(
+            data, preset="tiny", target_bpp=0.5, start=folder, out=tmp_path / "run",
+            on_step=lambda record: said.append(getattr(record, "text", "")) or not hasattr(record, "step"), **SHORT,
+        )  # fmt: skip
+    assert "80 pictures: grey to colour, for the model takes 3 channels" in said
+    assert read_json(tmp_path / "run" / "data.json")["channels"] == 3
+
+
+def test_a_configuration_that_contradicts_the_folder(
+    data: Path, vae: Path, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kills: one of the two models taken in silence; networks of a run that are not those asked, unnamed."""
+    other = save(tmp_path / "other", latent_channels=4)
+    config: RunConfig = configured(data, preset="tiny", start=other)
+    (tmp_path / "config.json").write_text(to_json(config))
+    asked = {"--from": str(vae), "--config": str(tmp_path / "config.json")}
+    assert main(["train", str(data), *[word for pair in asked.items() for word in pair]]) == 2
+    assert f"starts from {other}, and --from from {vae}: give one" in capsys.readouterr().err
+    with pytest.raises(UserError, match="of another AutoencoderKL than"):
+        configured(replace(config, stage1=replace(config.stage1, start=None)), start=vae)
+    with pytest.raises(UserError, match=r"autoencoder.latent_channels: 4 and 8.*leave these fields out"):
+        configured(data, preset="small", start=tiny_run)
+    with pytest.raises(UserError, match="whose decoder is kept anyway"):
+        configured(data, start=tiny_run, keep_decoder=True)
+    with pytest.raises(UserError, match="says what is done with `start`"):
+        configured(data, tune="none")
+    assert main(["train", str(data), "--keep-decoder"]) == 2
+    assert "--keep-decoder says what is done with --from" in capsys.readouterr().err
+
+
+def test_the_weights_may_not_change_before_they_are_taken(data: Path, vae: Path, tmp_path: Path) -> None:
+    """Kills: other weights under the name of those that the configuration knows."""
+    folder = shutil.copytree(vae, tmp_path / "vae")
+    config = configured(data, preset="tiny", target_bpp=0.5, start=folder, **SHORT)
+    tensors = load_file(folder / WEIGHTS)
+    tensors["conv_norm_out.bias" if "conv_norm_out.bias" in tensors else "quant_conv.bias"] += 1
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(UserError, match="is no longer the AutoencoderKL that this run was begun with"):
+        unilat.train(config, out=tmp_path / "run")
