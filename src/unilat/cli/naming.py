@@ -18,7 +18,8 @@ SHORT = {
 """Fields that an option of `unilat train` sets by a shorter name."""
 
 _SAME = ("base", "channels", "features", "flops", "grid", "guidance", "limit", "out", "pictures", "pixels", "preset")
-_SAME += ("samples", "seeds", "size", "steps", "teacher_steps", "truth", "workers")
+_SAME += ("host", "port")
+_SAME += ("samples", "seeds", "size", "steps", "teacher_steps", "track", "truth", "workers")
 ARGUMENTS = {
     **{name: "--" + name.replace("_", "-") for name in _SAME},
     "count": "-n",
