@@ -8,7 +8,7 @@ An ``AutoencoderKL`` of diffusers' own class is trained on small pictures with l
 error, a perceptual distance where its weights are there, 1e-6 KL), saved and audited. *Before* is what its users do:
 a diffusion model on its latents as they are (their noise is that of λ₀ = 10, a hundredth of a latent's deviation) and
 its own decoder. *After* holds the bits that the audit found, or a share of them, by the scale of the same latents
-above the noise of λ₀ = 5, with our diffusion decoder, its own one tuned, or its own as it is. """
+above the noise of λ₀ = 5, with our diffusion decoder, its own one tuned, or its own as it is."""
 
 import argparse
 import dataclasses

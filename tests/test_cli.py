@@ -65,7 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     """A run that every folder holds, and a training that notes its configuration."""
     fake = FakeRun()
 
-    def train(config: Any, out: Path, on_step: Any, choices: Any, features: Any) -> FakeRun:
+    def train(config: Any, out: Path, on_step: Any, choices: Any, features: Any, track: Any) -> FakeRun:
         fake.asked = {"config": config, "folder": out, "choices": choices}
         on_step(Note("reading glyphs"))
         for step in (1, 2):

@@ -140,6 +140,16 @@ def test_an_encoder_that_is_kept_is_theirs_to_the_last_bit(made: Maker, data: Pa
     assert float(run.autoencoder.prior.std) == pytest.approx(float(encoder.scale), rel=1e-4)
 
 
+def test_a_started_run_hands_over_its_latents_alone(made: Maker, tmp_path: Path) -> None:
+    """Kills: somebody else's networks written as if they were ours, a refusal of latents too."""
+    run = made("decoder")
+    for to in ("diffusers", "onnx", "comfyui"):
+        with pytest.raises(UserError, match="started from an AutoencoderKL, which is not written again"):
+            unilat.export(run, to, out=tmp_path / to)
+        assert not (tmp_path / to).exists()
+    assert (unilat.export(run, "latents", out=tmp_path / "latents").out / "README.md").is_file()
+
+
 def test_its_own_decoder_makes_of_clean_latents_what_diffusers_makes(made: Maker, data: Path, vae: Path) -> None:
     """Kills: a decoder that hears scaled latents, one that is told of another mean, the noise's α left in."""
     run, images = made("none", tune="none", target_bpp=1.0), images_of(data)[:6]

@@ -87,12 +87,12 @@ def sweep(folder: Path) -> None:
     """
     for part in folder.rglob(".*.part"):
         process = part.name.split(".")[-2]
-        if not (process.isdecimal() and int(process) != os.getpid() and _alive(int(process))):
+        if not (process.isdecimal() and int(process) != os.getpid() and alive(int(process))):
             with contextlib.suppress(OSError):
                 part.unlink()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
     """Whether a process of this number runs here; where asking would end it, nobody asks."""
     if os.name != "posix":
         return False

@@ -15,6 +15,7 @@ from unilat.cli.handing import Export
 from unilat.cli.starting import KeepDecoder, Start, Tune
 from unilat.cli.statistics import Stats
 from unilat.cli.studies import Audit, Bench, Compare, Distill, Doctor, Sweep, Verify
+from unilat.cli.watching import Ui, Watch
 
 RunFolder = Positional[Annotated[Path, arg(metavar="RUN", help="Run folder that `unilat train` wrote.")]]
 DataSource = Positional[Annotated[str, arg(metavar="DATA")]]
@@ -115,6 +116,9 @@ class Train:
     """Examples computed at a time; what a step learns stays the same. By default all, on a GPU what fits."""
     save_every: Annotated[str, arg(metavar="OFTEN")] = ""
     """How often training is saved: a number of steps, or 300s, 5m, 1h. By default every 500 steps."""
+    track: Annotated[tuple[str, ...], arg(metavar="NAME ...")] = ()
+    """Keep the curves, pictures made meanwhile and the configuration in tensorboard, trackio or wandb, or several of
+    them, all offline; the run is the same with them and without. They come with pip install 'unilat[track]'."""
     shard: bool = False
     """Under torchrun: weights, moments and averages shared out, for networks that do not fit on one GPU."""
     json: Json = False
@@ -367,6 +371,8 @@ class Report:
 
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
+    "watch": Watch,
+    "ui": Ui,
     "sweep": Sweep,
     "sample": Sample,
     "reconstruct": Reconstruct,

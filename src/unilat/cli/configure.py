@@ -116,7 +116,7 @@ class ConfiguredTrain:
                     output.say("counted for colour, unread; --data.channels 1 counts for grey")
                 output.result({"config": dataclasses.asdict(self.settings), "parts": described.to_json()}, text)
                 return
-            named = {"choices": choices, "features": self.options.features}
+            named = {"choices": choices, "features": self.options.features, "track": self.options.track}
             try:
                 with TrainingProgress(output.console) as progress:
                     run = unilat.train(self.settings, out=self.folder, on_step=progress, **named)

@@ -28,11 +28,13 @@ _SAME = (
     "format",
     "grid",
     "guidance",
+    "host",
     "licence",
     "limit",
     "out",
     "pictures",
     "pixels",
+    "port",
     "preset",
 )
 _SAME += (
@@ -45,6 +47,7 @@ _SAME += (
     "steps",
     "teacher_steps",
     "to",
+    "track",
     "truth",
     "tune",
     "keep_decoder",

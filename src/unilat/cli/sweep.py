@@ -73,6 +73,8 @@ def parse_sweep(words: Sequence[str]) -> ConfiguredSweep:
     """Read the words after ``unilat sweep``; mistakes end in SystemExit or :class:`UserError`."""
     own, rest = _split(words)
     runs = parse_train(rest)
+    if runs.options.track:
+        raise UserError("--track is an option of `unilat train`: leave it out, a sweep has a page of its own")
     options = tyro.cli(Sweep, prog="unilat sweep", args=[runs.options.data, *own], config=MARKERS)
     return ConfiguredSweep(options=options, runs=runs)
 

@@ -80,6 +80,11 @@ def export(
     if to == "onnx":
         to_onnx.check_packages()
     run = run if isinstance(run, Run) else load(run)
+    if to != "latents" and (foreign := run.config.autoencoder.foreign) is not None:
+        raise UserError(
+            f"{run.folder} started from an {foreign.kind}, which is not written again: hand that folder over, and what "
+            "was trained on it as `to` latents"
+        )
     try:
         with whole_folder(out) as folder:
             found = _written(run, to, folder, data, format, licence, say)

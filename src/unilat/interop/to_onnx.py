@@ -131,6 +131,7 @@ def write(run: Run, space: Space, folder: Path) -> float | None:
     picture, latent = (run.data.channels, *run.config.data.size), run.latent_shape
     x, z = torch.rand(2, *picture) * 2 - 1, torch.randn(2, *latent)
     noise = {} if hears_no_noise(run) else {"noise": torch.randn(2, *picture)}
+    assert isinstance(run.autoencoder.encoder, Encoder)
     encoder = _Encoder(run.autoencoder.encoder, run.config.autoencoder.lambda_0)
     graphs: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
         ("encoder", encoder, {"x": x}, ["mean", "std"]),

@@ -57,12 +57,6 @@ def write(path: Path, table: Comparison, runs: Sequence[Contents]) -> Path:
 def page(table: Comparison, runs: Sequence[Contents]) -> str:
     """The whole page as text."""
     names = table.names
-    tables = _architectures(table) + "".join(_table(table, group, title, words) for group, title, words in TABLES)
-    charts = "".join(
-        f'<section id="{key}"><h2>{esc(title)}</h2>{overlays.chart(key, table.charts[key], runs, names)}</section>'
-        for key, title in NAMES.items()
-    )
-    shown = f'<section id="pictures"><h2>The same pictures</h2>{overlays.pictures(runs, names)}</section>'
     links = {"architectures": "Architectures"} if table.glance else {}
     links |= {"bits": "Bits", "quality": "Quality", "cost": "Costs", "differences": "Differences", **NAMES}
     links |= {"pictures": "Pictures", "protocol": "Protocol"}
@@ -73,9 +67,21 @@ def page(table: Comparison, runs: Sequence[Contents]) -> str:
         '<meta name="color-scheme" content="light dark">'
         f"<title>{esc(len(names))} {TITLE}</title><style>{CSS}{css()}</style></head><body>"
         f'<header class="top">{_head(table)}<nav aria-label="Contents">{nav}</nav></header>'
-        f"<main>{tables}{_differences(table, names)}{charts}{shown}{_protocols(table)}</main><footer></footer>"
+        f"<main>{inner(table, runs)}</main><footer></footer>"
         "</body></html>\n"
     )
+
+
+def inner(table: Comparison, runs: Sequence[Contents]) -> str:
+    """Tables, differences, curves, pictures and protocols: what stands between the head and the foot of the page."""
+    names = table.names
+    tables = _architectures(table) + "".join(_table(table, group, title, words) for group, title, words in TABLES)
+    charts = "".join(
+        f'<section id="{key}"><h2>{esc(title)}</h2>{overlays.chart(key, table.charts[key], runs, names)}</section>'
+        for key, title in NAMES.items()
+    )
+    shown = f'<section id="pictures"><h2>The same pictures</h2>{overlays.pictures(runs, names)}</section>'
+    return f"{tables}{_differences(table, names)}{charts}{shown}{_protocols(table)}"
 
 
 def css() -> str:

@@ -19,8 +19,9 @@ from unilat.recipe import config as configuration
 from unilat.recipe import presets
 from unilat.recipe.config import RunConfig
 from unilat.run import train as job
-from unilat.run.records import Listener, OnStep, Stopped
+from unilat.run.records import Listener, Note, OnStep, Stopped
 from unilat.run.start import started
+from unilat.run.tracking import Track, closed, tracked
 from unilat.run.trained import Run, load
 from unilat.signals import located
 from unilat.training.fast import Choices
@@ -47,6 +48,7 @@ def train(
     charge: Charge | None = None,
     choices: Choices | None = None,
     features: str | Path | None = None,
+    track: Track = (),
     **fields: Any,
 ) -> Run:
     """Train latents of ``target_bpp`` bits per pixel on pictures, then a diffusion model on them; the finished run.
@@ -67,16 +69,21 @@ def train(
     is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit as if nothing had stopped
     it. ``charge`` is what stage 1 minimises in place of the rate (``models/price.py``); ``choices`` are the machine's
     (``training/fast.py``). ``features``: the network behind the distances where it is a TorchScript file of your own.
+    ``track``: ``"tensorboard"``, ``"trackio"``, ``"wandb"``, a function of your own that gets every record of
+    ``run/records.py``, pictures among them, or several of these; what it answers does not matter, and the run is the
+    same without it.
 
     Raises :class:`UserError` in one line for whatever a user can mend, a misspelt field among it.
     """
     named = {"target_bpp": target_bpp, "loss_factor": loss_factor, "bias": bias, "size": size, "preset": preset}
     taken = {"start": start, "tune": tune, "keep_decoder": keep_decoder, "seed": seed}
     config = configured(data, **named, **taken, **fields)
+    trackers = tracked(track, lambda line: on_step(Note(line)) if on_step else None)
     folder = Path(tempfile.mkdtemp(prefix="unilat-")) if out is None else Path(out)
-    listener = Listener(on_step, folder)
+    listener = Listener(on_step, folder, trackers)
     try:
-        job.train(config, folder, listener, device, charge, choices, features)
+        with closed(trackers):
+            job.train(config, folder, listener, device, charge, choices, features, shows=bool(trackers))
         run = load(folder, device)
     except SystemExit:
         if listener.stopped_at is None:  # a signal
@@ -180,6 +187,7 @@ _SHORT = (
     "charge",
     "choices",
     "features",
+    "track",
 )
 
 

@@ -237,9 +237,9 @@ def chosen(rows: Tensor, wanted: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:wanted]]
 
 
-def bound(run: Run, under: str = "under the run's prior") -> str:
-    """The protocol of bits: what they bound, and at how many noise levels they were measured."""
-    levels = run.config.evaluation.rate_levels
+def bound(run: Run, under: str = "under the run's prior", levels: int | None = None) -> str:
+    """The protocol of bits: what they bound, and at how many noise levels they were measured, by default the run's."""
+    levels = run.config.evaluation.rate_levels if levels is None else levels
     if run.config.autoencoder.price == "normal" and under == "under the run's prior":
         return "upper bound on what a latent tells of its picture, its KL divergence to N(0, I) in closed form"
     return f"upper bound on what a latent tells of its picture, {under}, {levels} noise levels a picture"

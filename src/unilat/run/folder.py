@@ -49,6 +49,8 @@ class RunFolder:
     """The report."""
     verified = _Inside("verify.json")
     """What `unilat verify` found."""
+    track = _Inside("track")
+    """Folder of what trackers write."""
     refits = _Inside("verify")
     """Folder of the priors that `unilat verify` refits."""
     seal = _Inside("seal.json")

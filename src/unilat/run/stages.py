@@ -206,10 +206,14 @@ class AutoencoderStage:
         """Bits per pixel of the averaged weights on the calibration pictures."""
         if not len(self.calibration) or step * self.config.batch < 4 * self.config.ema_halflife:
             return {}  # the average still remembers the start
-        self._averaged.to(next(iter(ema.values())).device).load_state_dict(ema)
-        measured = self.calibration_rate(self._averaged, 2, step)
+        measured = self.calibration_rate(self.averaged(ema), 2, step)
         self.controller.calibrate(measured)
         return {"calibration_bpp": measured}
+
+    def averaged(self, ema: dict[str, Tensor]) -> Autoencoder:
+        """The one model of averaged weights, with these in it, on their device."""
+        self._averaged.to(next(iter(ema.values())).device).load_state_dict(ema)
+        return self._averaged
 
     @torch.no_grad()
     def calibration_rate(self, model: Autoencoder, levels: int, seed: int) -> float:

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,16 +32,17 @@ from unilat.run import again, start
 from unilat.run.claim import origin, owned, ready, refuse_other
 from unilat.run.evaluate import chosen, evaluate
 from unilat.run.facts import Facts
-from unilat.run.facts import read as read_facts
 from unilat.run.folder import RunFolder
 from unilat.run.parts import names_of, part, read_pictures, rows_of, split_pictures
 from unilat.run.phases import phase
 from unilat.run.rate import latent_nats
-from unilat.run.records import Note, OnStep, ignore
+from unilat.run.records import Begun, Note, Tell, ignore
 from unilat.run.reference import network_of
 from unilat.run.seal import forget_gone, grown, remark, sealed
+from unilat.run.showing import shown_reconstructions, shown_samples
 from unilat.run.stages import AutoencoderStage, base_stage, schedule, settling
 from unilat.run.trained import Run, load, read_config
+from unilat.run.unreadable import unreadable_told
 from unilat.signals import Pictures, kind_of, located
 from unilat.signals.factors import untrained
 from unilat.signals.stream import Streamed
@@ -69,16 +69,17 @@ SAMPLED = 2**26
 def train(
     config: RunConfig,
     folder: Path,
-    progress: OnStep = ignore,
+    progress: Tell = ignore,
     device: str = "auto",
     charge: Charge | None = None,
     choices: Choices | None = None,
     features: str | Path | None = None,
+    shows: bool = False,
 ) -> Results | None:
     """Run the main job in ``folder`` and return its results, also in ``metrics.json``; None from torchrun's others.
 
-    ``progress`` gets the record of each step, and notes of what is done between the stages. ``charge`` is
-    what stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
+    ``progress`` gets every record (``run/records.py``), with ``shows`` also pictures. ``charge`` is what
+    stage 1 minimises in place of the rate (``models/price.py``); give the same when you go on. ``choices`` are the
     machine's (``training/fast.py``). ``features``: as :func:`~unilat.run.evaluate.evaluate` takes it. Raises
     :class:`UserError` for anything a user can mend, among it a folder that holds a run of another configuration, and
     training that has diverged, whose results are kept with that mark.
@@ -100,7 +101,8 @@ def train(
             if unsealed := remark(folder):
                 progress(Note(unsealed))
         world.meet()  # the others begin when the folder is claimed
-        how = _How(progress if world.rank == 0 else ignore, device, chosen, world, features=features)
+        how = _How(progress if world.rank == 0 else ignore, device, chosen, world, features=features, shows=shows)
+        how.tell(Begun(config=config, folder=folder))
         return _train(config, folder, how, charge)
 
 
@@ -108,7 +110,7 @@ def train(
 class _How:
     """What every stage needs besides what it is about."""
 
-    tell: OnStep
+    tell: Tell
     device: str
     choices: Choices
     world: World = ALONE
@@ -116,6 +118,8 @@ class _How:
     """What the run's checkpoints are of."""
     features: str | Path | None = None
     """Network behind the distances, in place of the configuration's."""
+    shows: bool = False
+    """Whether pictures are told while networks train."""
 
 
 def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) -> Results | None:
@@ -136,7 +140,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
         if world.rank == 0:
             standing = again.standing(read_config(folder), config, files)
             write_json(files.config, configuration.to_dict(standing), sealed)
-    with _unreadable_told(folder, pictures, tell, world.rank):
+    with unreadable_told(folder, pictures, tell, world.rank):
         with same_twice(how.choices, pick_device(device)):
             with _phase(folder, "stage 1"):
                 if config.stage1.autoencoder is None:
@@ -150,7 +154,7 @@ def _train(config: RunConfig, folder: Path, how: _How, charge: Charge | None) ->
                 with _phase(folder, "encode"):
                     latents = _latents(run, pictures, indices[0], tell)
                 with _phase(folder, "stage 2"):
-                    _stage2(config, folder, latents, run.data, how)
+                    _stage2(config, folder, latents, run, how)
                 if world.rank == 0:
                     write_json(files.config, configuration.to_dict(config), sealed)
             world.meet()
@@ -184,23 +188,6 @@ def _claim(config: RunConfig, folder: Path, machine: Manifest, choices: Choices)
         checkpoint.sweep(files.stage(name))
     if not files.manifest.is_file():
         write_json(files.manifest, dataclasses.asdict(machine) | dataclasses.asdict(choices), sealed)
-
-
-@contextlib.contextmanager
-def _unreadable_told(folder: Path, pictures: Pictures | Streamed, tell: OnStep, rank: int) -> Iterator[None]:
-    """However the run ends: pictures that could not be read meanwhile are counted, told and named in ``data.json``."""
-    try:
-        yield
-    finally:
-        lost = dict(pictures.lost) if isinstance(pictures, Streamed) and rank == 0 else {}
-        if lost:
-            first = "; ".join(f"{name}: {reason}" for name, reason in list(lost.items())[:5])
-            more = "; …" if len(lost) > 5 else ""
-            count = f"{len(lost)} of {len(pictures)} pictures could not be read"
-            tell(Note(f"{count}, others took their place: {first}{more}"))
-            known = read_facts(RunFolder(folder).data)
-            found = replace(known, unreadable={**known.unreadable, **lost})
-            write_json(RunFolder(folder).data, found.to_json(), sealed)
 
 
 def _remember(folder: Path, pictures: Pictures | Streamed, indices: tuple[Tensor, Tensor, Tensor], how: "_How") -> None:
@@ -276,6 +263,7 @@ def _stage1(
     seen, each = config.stage1.samples, config.stage1.batch
     flops = sum(counted[part].training(seen, each) for part in ("encoder", "prior", "decoder") if part in counted)
     named = replace(stage.stage(), names=lambda some: names_of(pictures, indices[0][some]))
+    named = shown_reconstructions(named, stage, config, how.tell) if how.shows else named
     samples = _fit(named, schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
         flops = counted["prior"].training(config.stage1.settle, config.stage1.settle_batch)
@@ -339,7 +327,7 @@ def _micro_batch(stage: str, folder: Path, how: _How, search: bool) -> MicroBatc
     return MicroBatch(asked or kept.get(stage, 0), search and not asked, found)
 
 
-def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: OnStep) -> LatentShards:
+def _latents(run: Run, pictures: Pictures | Streamed, train_indices: Tensor, tell: Tell) -> LatentShards:
     """Training pictures' latents: those in the folder, another run's where they are the same, the rest made now."""
     seal = Seal(
         encoder_sha256=run.encoder_sha256,
@@ -376,8 +364,8 @@ def _spread(latents: LatentSet | LatentShards) -> tuple[Tensor, Tensor]:
     return latents.z[rows], latents.labels[rows]
 
 
-def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, data: Facts, how: _How) -> None:
-    path = RunFolder(folder).base
+def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, run: Run, how: _How) -> None:
+    path, data = RunFolder(folder).base, run.data
     if again.has_base(config, RunFolder(folder)):
         return
     with torch.random.fork_rng(devices=[]):
@@ -387,6 +375,7 @@ def _stage2(config: RunConfig, folder: Path, latents: LatentSet | LatentShards, 
     if config.autoencoder.learned_variance and latents.moments is None:
         how.tell(Note("these latents were encoded by an earlier unilat: one draw a picture for all of stage 2"))
     stage = base_stage(model, latents.z, latents.labels, config.stage2.levels, latents.moments)
+    stage = shown_samples(stage, run, config, how.tell) if how.shows else stage
     counted = describe(config, data.channels, len(data.classes), data.table).parts
     flops = counted["base"].training_flops if "base" in counted else 0.0
     samples = _fit(stage, schedule(config.stage2), folder, config.seed, how, flops)

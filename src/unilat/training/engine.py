@@ -190,15 +190,18 @@ def _loop(run: "_Run", batches: Iterator[Batch], journal: Journal, captured: Cap
             state.seconds += took
             pace = took if state.step <= begun + 2 else 0.95 * pace + 0.05 * took  # the first step warms up
             count = {"stage": state.stage.name, "step": state.step, "samples": state.samples}
+            logged = calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0
             if refused:
                 journal.write({**count, "seconds": round(state.seconds, 3), "skipped": refused})
                 if state.guard.given_up:
                     raise _Lost(refused)
-            elif calibrated or state.step in (1, schedule.steps) or state.step % schedule.log_every == 0:
+            elif logged:
                 journal.write({**count, "seconds": round(state.seconds, 3), **told})
             shown = world.rank == 0 and not refused
-            if shown and progress and progress(_record(state, told, pace)) is False:  # as a signal would
+            if shown and progress and progress(_record(state, told, pace, logged)) is False:  # as a signal would
                 signals.number = signals.number or ASKED
+            if not refused:
+                _show(state, world)
             due, caught = caught >= CLOCK, caught % CLOCK
             if world.size == 1:  # several must save and stop at the same step
                 due, caught = run.saver.by_clock(), signals.number
@@ -233,7 +236,19 @@ def _refused(run: "_Run", found: Refused) -> str:
     return why
 
 
-def _record(state: State, told: Told, pace: float) -> Step:
+def _show(state: State, world: World) -> None:
+    """Let whoever looks on see the averaged model, where a look is due; what is trained stays as it is."""
+    stage = state.stage
+    if stage.show is None or not stage.show_every:
+        return
+    if state.step % stage.show_every == 0 or state.step == state.schedule.steps:
+        with torch.no_grad():
+            average = state.average()  # where the state is shared out all processes gather it
+            if world.rank == 0:
+                stage.show(average, state.step, state.samples)
+
+
+def _record(state: State, told: Told, pace: float, logged: bool) -> Step:
     """The record of the step just made; ``pace``: seconds a step."""
     steps = state.schedule.steps
     return Step(
@@ -246,6 +261,7 @@ def _record(state: State, told: Told, pace: float) -> Step:
         samples_per_second=state.schedule.batch / pace,
         seconds_left=(steps - state.step) * pace,
         seconds=state.seconds,
+        logged=logged,
     )
 
 

@@ -79,6 +79,11 @@ class Stage:
     """Why its steps cannot be captured; nothing: they can."""
     blocks: Tensor | None = None
     """Number of the block that each example is read in, int64 ``[count]``: an epoch's order keeps blocks together."""
+    show: Callable[[dict[str, Tensor], int, int], object] | None = None
+    """``(averaged tensors, step, samples seen)``, called on process 0 without gradients after each ``show_every`` steps
+    and the last one: for whoever looks on. It draws from generators of its own and moves nothing."""
+    show_every: int = 0
+    """Steps between two such looks."""
     names: Callable[[Tensor], Sequence[str] | None] | None = None
     """What the examples ``[n]`` are called where they come from; None: they have numbers alone."""
 

@@ -28,6 +28,8 @@ class Step:
     """Until the stage is done, at that speed."""
     seconds: float
     """Spent in the stage's loop so far, over all parts of the run."""
+    logged: bool = False
+    """Whether ``log.jsonl`` has a line of it too: trackers keep these alone."""
 
 
 Progress = Callable[[Step], object]
