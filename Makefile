@@ -11,7 +11,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts docs wheel bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts docs wheel bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures bench-ecosystem clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-before: $(STAMP)  ## `make run` beside itself before the fast path: time a
 
 bench-architectures: $(STAMP)  ## The same bits through convolutions, a ViT and a UViT (half an hour; goes on where it stopped)
 	$(BIN)/python benchmarks/architectures.py $(ARGS)
+
+bench-ecosystem: $(STAMP)  ## What loads where, FID beside others', the page, --from (hours; ARGS=--quick: minutes)
+	$(BIN)/python benchmarks/ecosystem.py $(ARGS)
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py $(ARGS)

@@ -57,27 +57,23 @@ def train(
 
     ``data``: a folder, a file or a name, as for the command line; or a whole configuration. ``preset``: the
     configuration to start from, by default the one named like ``data``, or else ``small``. Every field of the
-    configuration is a keyword, sections and names joined by two underscores: ``stage1__samples=1000``,
-    ``base__vit__channels=(128, 256)``; they have the last word.
-
-    ``start``: a run folder, or one that diffusers saved, whose weights stage 1 starts from; ``tune``, ``all``,
-    ``decoder`` or ``none``: what of them learns; ``keep_decoder``: the model's own in place of ours (docs/from.md).
+    configuration is a keyword, sections and names joined by two underscores: ``base__vit__channels=(128, 256)``; they
+    have the last word. ``start``: a run folder, or one that diffusers saved, whose weights stage 1 starts from;
+    ``tune``, ``all``, ``decoder`` or ``none``: what of them learns; ``keep_decoder``: the model's own (docs/from.md).
 
     ``out``: the run folder, gone on with where it is one already. Without it the run lies in a temporary folder, which
     goes with the returned run. ``on_step`` is called with each :class:`~unilat.training.records.Step` and
     :class:`~unilat.run.records.Note`; where it returns False the run is saved and :class:`~unilat.run.records.Stopped`
-    is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit as if nothing had stopped
-    it. ``charge`` is what stage 1 minimises in place of the rate (``models/price.py``); ``choices`` are the machine's
-    (``training/fast.py``). ``features``: the network behind the distances where it is a TorchScript file of your own.
-    ``track``: ``"tensorboard"``, ``"trackio"``, ``"wandb"``, a function of your own that gets every record of
-    ``run/records.py``, pictures among them, or several of these; what it answers does not matter, and the run is the
-    same without it.
+    is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit. ``charge`` is what stage 1
+    minimises in place of the rate (``models/price.py``); ``choices`` are the machine's (``training/fast.py``).
+    ``features``: the network behind the distances where it is a TorchScript file. ``track``: ``"tensorboard"``,
+    ``"trackio"``, ``"wandb"``, a function that gets every record of ``run/records.py``, or several of these.
 
     Raises :class:`UserError` in one line for whatever a user can mend, a misspelt field among it.
     """
     named = {"target_bpp": target_bpp, "loss_factor": loss_factor, "bias": bias, "size": size, "preset": preset}
-    taken = {"start": start, "tune": tune, "keep_decoder": keep_decoder, "seed": seed}
-    config = configured(data, **named, **taken, **fields)
+    named |= {"start": start, "tune": tune, "keep_decoder": keep_decoder, "seed": seed}
+    config = configured(data, **named, **fields)
     trackers = tracked(track, lambda line: on_step(Note(line)) if on_step else None)
     folder = Path(tempfile.mkdtemp(prefix="unilat-")) if out is None else Path(out)
     listener = Listener(on_step, folder, trackers)
