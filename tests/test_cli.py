@@ -84,7 +84,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
         return fake
 
     stand_ins = {"train": train, "describe": describe, "load": load}
-    stand_ins["evaluate"] = lambda run, source, say, features: run.evaluate(source)
+    stand_ins["evaluate"] = lambda run, source, say, features, reference: run.evaluate(source)
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(unilat, name, stand_in, raising=False)
     return fake

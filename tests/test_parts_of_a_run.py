@@ -183,7 +183,7 @@ def test_what_a_stage_costs_decides_whether_it_is_compiled(
     config = replace(config, stage1=replace(config.stage1, settle=95, settle_batch=30))
     stage1(config, tmp_path, pictures)
     latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
-    job._stage2(config, tmp_path, latents, DATA, how())
+    job._stage2(config, tmp_path, latents, SimpleNamespace(data=DATA), how())
     steps = math.ceil(config.stage1.samples / config.stage1.batch)
     both = 321 * (config.stage1.samples + 7 * steps)
     assert [call[0][1] for call in asked] == [both, 20 * (95 + 7 * 4), 4000]
@@ -199,7 +199,7 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
         50, 3, 4, 4, generator=generator
     )
     latents = LatentSet(z, torch.zeros(50), torch.arange(50) % 3, 4.0, "e" * 64, 256)
-    job._stage2(config, tmp_path, latents, DATA, how())
+    job._stage2(config, tmp_path, latents, SimpleNamespace(data=DATA), how())
     (call,) = fits
     rows = call.stage.batch(torch.arange(50))
     assert call.stage.name == "stage2" and torch.equal(rows[0], z) and torch.equal(rows[1], latents.labels)
@@ -213,13 +213,13 @@ def test_the_base_model_is_given_latents_labels_and_their_scale(fits: list[Any],
     tensors, header = read_safetensors(tmp_path / "base.safetensors")
     assert all(torch.equal(tensor, call.average[name]) for name, tensor in tensors.items())
     assert header["encoder_sha256"] == "e" * 64 and header["samples"] == str(config.stage2.samples + 5)
-    job._stage2(replace(config, seed=4), tmp_path / "other", latents, DATA, how())
+    job._stage2(replace(config, seed=4), tmp_path / "other", latents, SimpleNamespace(data=DATA), how())
     assert any(not torch.equal(tensor, fits[1].now[name]) for name, tensor in call.now.items())
     with torch.random.fork_rng():
         torch.manual_seed(key(3, "stage2"))
         fresh = job.build_base(config, ["a", "b", "c"]).state_dict()
     assert all(torch.equal(call.now[name], tensor) for name, tensor in fresh.items() if ".net." in name)
-    job._stage2(config, tmp_path, latents, DATA, how())
+    job._stage2(config, tmp_path, latents, SimpleNamespace(data=DATA), how())
     assert len(fits) == 2, "what is finished is not trained again"
 
 
@@ -330,6 +330,6 @@ def test_the_base_model_starts_from_latents_evenly_spread(
     monkeypatch.setattr(Base, "begin", lambda self, z, labels: begun.append((z, labels)))
     monkeypatch.setattr(job, "SAMPLED", 5 * 48)
     latents = LatentSet(torch.randn(9, 3, 4, 4), torch.zeros(9), torch.arange(9) % 3, 4.0, "e" * 64, 256)
-    job._stage2(planted_config(), tmp_path, latents, DATA, how())
+    job._stage2(planted_config(), tmp_path, latents, SimpleNamespace(data=DATA), how())
     ((z, labels),) = begun
     assert torch.equal(z, latents.z[::2]) and torch.equal(labels, latents.labels[::2])

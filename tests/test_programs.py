@@ -117,10 +117,11 @@ def test_names_of_networks_are_no_programs() -> None:
 def test_every_field_that_may_be_a_path_is_known() -> None:
     """Texts of a configuration that are no choice of words: each is read as data or refused as a program.
 
-    ``data.source`` is read as pictures; ``stage1.autoencoder`` as a run folder, JSON and safetensors, whose own
-    configuration is not followed; ``evaluation.features`` is a name. Kills: a fourth that nobody thought of.
+    ``data.source`` is read as pictures; ``stage1.autoencoder`` and ``stage1.start`` as a folder of a run or a model,
+    JSON and safetensors, whose own configuration is not followed; ``evaluation.features`` is a name. Kills: a fifth
+    that nobody thought of.
     """
-    assert sorted(_texts(RunConfig, "")) == ["data.source", "evaluation.features", "stage1.autoencoder"]
+    assert sorted(_texts(RunConfig, "")) == ["data.source", "evaluation.features", "stage1.autoencoder", "stage1.start"]
 
 
 def _texts(kind: type, place: str) -> list[str]:

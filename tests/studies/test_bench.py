@@ -17,6 +17,7 @@ from unilat.recipe import presets
 from unilat.recipe.build import describe
 from unilat.recipe.config import RunConfig, latent_grid
 from unilat.run import evaluate as measuring
+from unilat.run import reference as referring
 from unilat.run.stages import schedule, settling
 from unilat.studies import bench as study
 from unilat.studies import phases, timing
@@ -298,7 +299,7 @@ def test_calls_of_an_evaluation_are_those_it_makes(
         net.register_forward_hook(lambda net, given, output, name=name: seen.update({name: seen[name] + len(given[0])}))
     judge, learnt = Judge(), list[int]()
     learn = measuring.train_classifier
-    monkeypatch.setattr(measuring, "feature_network", lambda spec, device: judge)
+    monkeypatch.setattr(referring, "feature_network", lambda spec, device: judge)
     monkeypatch.setattr(
         measuring,
         "train_classifier",

@@ -66,10 +66,8 @@ def train(
     :class:`~unilat.run.records.Note`; where it returns False the run is saved and :class:`~unilat.run.records.Stopped`
     is raised: the same call again with ``out=stopped.folder`` goes on, to the same last bit. ``charge`` is what stage 1
     minimises in place of the rate (``models/price.py``); ``choices`` are the machine's (``training/fast.py``).
-    ``features``: the network behind the distances where it is a TorchScript file. ``track``: ``"tensorboard"``,
-    ``"trackio"``, ``"wandb"``, a function that gets every record of ``run/records.py``, or several of these.
-
-    Raises :class:`UserError` in one line for whatever a user can mend, a misspelt field among it.
+    ``features``: a TorchScript file behind the distances. ``track``: ``"tensorboard"``, ``"trackio"``, ``"wandb"``, a
+    function that gets every record (``run/records.py``), or several. Raises :class:`UserError` for a user's mistakes.
     """
     named = {"target_bpp": target_bpp, "loss_factor": loss_factor, "bias": bias, "size": size, "preset": preset}
     named |= {"start": start, "tune": tune, "keep_decoder": keep_decoder, "seed": seed}

@@ -208,8 +208,8 @@ def own_quality(found: Pretrained, images: Tensor, device: torch.device) -> dict
 
 def price(run: Run) -> Start | None:
     """What the bits of a run cost whose encoder has a scale of its own; None for all others."""
-    ae, scale = run.config.autoencoder, run.autoencoder.encoder.scale
-    if scale is None:
+    ae = run.config.autoencoder
+    if not (ae.frozen or ae.foreign) or (scale := run.autoencoder.encoder.scale) is None:
         return None
     source = run.config.stage1.start or run.config.stage1.autoencoder or ""
     decoder = ae.foreign.decoder if ae.foreign else "ours"
