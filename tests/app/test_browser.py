@@ -151,7 +151,8 @@ def test_training(window: Browser, two: Page, tiny_source: Path) -> None:
     said = window.text("#command")
     assert f"unilat train {tiny_source} --bpp 0.35 --size 16 --seed 0" in said and "page-1" in said
     assert window.run("return document.querySelector('#order button.do').disabled")
-    window.wait("return document.getElementById('watched').textContent.includes('is being trained')", "a step", 120)
+    going = "document.getElementById('watched').textContent.includes('is being trained')"
+    window.wait(f"return {going} && document.querySelectorAll('#watched .stage').length", "a step", 120)
     window.click("#stop")
     window.wait("return !document.querySelector('#order button.do').disabled", "the stop", 120)
     window.wait("return document.getElementById('watched').textContent.includes('is not being trained')", "its word")
