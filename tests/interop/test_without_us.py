@@ -159,6 +159,10 @@ def test_nothing_runs_unless_it_is_trusted(folder: Path, tmp_path: Path):
     assert index["base"][0] == "modeling_unilat_base" and (folder / "base" / "modeling_unilat_base.py").is_file()
     text = (folder / "pipeline.py").read_text(encoding="utf-8")
     assert text.count("(DiffusionPipeline)") == 1  # diffusers wants exactly one
+    from diffusers import DiffusionPipeline
+
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(folder)
 
 
 @pytest.mark.slow
