@@ -44,7 +44,7 @@ def test_without_kept_latents_training_pictures_are_encoded(tmp_path: Path, monk
     train = run.split(pictures())[0]
     z = run.latents(pictures().images[train])
     expected = space(z.mean((0, 2, 3)), z.transpose(0, 1).flatten(1).std(1), 4.0)
-    assert space_of(run).latents_mean == pytest.approx(expected.latents_mean)
+    assert space_of(run).latents_mean == pytest.approx(expected.latents_mean, abs=1e-6)  # a mean near zero
     assert space_of(run).latents_std == pytest.approx(expected.latents_std)
     monkeypatch.setattr(spaces, "MOST", 5)
     some = run.latents(pictures().images[train[torch.linspace(0, len(train) - 1, 5).long()]])
