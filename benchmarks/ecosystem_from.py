@@ -70,9 +70,9 @@ class Scale:
 
 
 FULL = Scale(
-    data="emoji", channels=3, at_most=20_000, widths=(32, 64, 64), steps=6_000, audited=60_000, shares=(1.0, 0.5),
-    samples=16_000, settle=32_000, budgets=(1_500, 6_000, 24_000), pictures=160,
-    networks=("efficientnet-lite0", "alexnet-st"),
+    data="emoji", channels=3, at_most=20_000, widths=(16, 32, 32), steps=2_000, audited=32_000, shares=(1.0, 0.5),
+    samples=8_000, settle=16_000, budgets=(1_000, 4_000, 16_000), pictures=160,
+    networks=("efficientnet-lite0@96", "alexnet-st"),
 )  # fmt: skip
 REHEARSAL = dataclasses.replace(
     FULL, at_most=400, widths=(8, 16, 16), steps=12, audited=640, shares=(1.0,), samples=96, settle=64, budgets=(64,),
