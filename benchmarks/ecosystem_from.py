@@ -33,7 +33,7 @@ from unilat.signals import load, to_unit
 from unilat.training.order import batch_indices
 
 WORK = ROOT / "runs" / "bench-ecosystem-from"
-KL_WEIGHT = 1e-6
+KL_WEIGHT, BATCH = 1e-6, 16
 FINE = 10.0
 """λ₀ of the latents as they are: as little noise as makes no difference to a picture."""
 WAYS = {
@@ -54,7 +54,7 @@ class Scale:
     widths: tuple[int, ...]
     """Channels of the model's levels; each but the last halves the picture."""
     steps: int
-    """Of 32 pictures, of the model's own training."""
+    """Of 16 pictures, of the model's own training."""
     audited: int
     """Latents that the audit's prior sees."""
     shares: tuple[float, ...]
@@ -215,7 +215,7 @@ def _train(model: Any, train: Tensor, distance: Any, study: Study) -> None:
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * min(1.0, (step + 1) / 100, 2.0 * (1.0 - step / steps))
-        x = to_unit(train[batch_indices(len(train), 32, study.seed, step)])
+        x = to_unit(train[batch_indices(len(train), BATCH, study.seed, step)])
         posterior = model.encode(x).latent_dist
         made = model.decode(posterior.sample(generator)).sample
         loss = (made - x).abs().flatten(1).sum(1) + KL_WEIGHT * posterior.kl()
