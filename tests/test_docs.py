@@ -92,6 +92,16 @@ def test_every_measured_claim_has_its_file():
     assert {one[3] for one in rows if one} == known
 
 
+def test_the_log_has_dated_entries_with_a_text_newest_first():
+    """Kills: what a merge by union leaves, headings twice or without their text, an old entry above a new one."""
+    text = (ROOT / "LOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (\d{4}-\d\d-\d\d): (.+)$", text, flags=re.MULTILINE)
+    dates = [date for date, _ in headings]
+    assert dates == sorted(dates, reverse=True)
+    assert len(set(headings)) == len(headings)
+    assert not re.findall(r"^## .*\n+(?=## |\Z)", text, flags=re.MULTILINE)
+
+
 def test_contributing_has_a_map_of_all_rooms():
     """Every room that the map names is there, and every room that is there stands on it. Kills: a map of the house that
     was."""
