@@ -17,6 +17,7 @@ from torch import Tensor
 import unilat
 from started import SHORT, boxes, save
 from unilat.files import read_safetensors
+from unilat.interop.export import MARK
 from unilat.nets.foreign import ForeignEncoder
 from unilat.nets.pretrained import WEIGHTS
 from unilat.recipe import presets
@@ -94,14 +95,38 @@ def test_an_encoder_that_is_kept_is_theirs_to_the_last_bit(made: Maker, data: Pa
     assert float(run.autoencoder.prior.std) == pytest.approx(float(encoder.scale), rel=1e-4)
 
 
-def test_a_started_run_hands_over_its_latents_alone(made: Maker, tmp_path: Path) -> None:
-    """Kills: somebody else's networks written as if they were ours, a refusal of latents too."""
+def test_a_run_with_our_decoder_hands_over_its_latents_alone(made: Maker, tmp_path: Path) -> None:
+    """Kills: half of somebody else's networks written as if they were ours, a refusal of latents too."""
     run = made("decoder")
     for to in ("diffusers", "onnx", "comfyui"):
-        with pytest.raises(UserError, match="started from an AutoencoderKL, which is not written again"):
+        with pytest.raises(UserError, match=f"AutoencoderKL, which is not written `to` {to}: hand that folder over"):
             unilat.export(run, to, out=tmp_path / to)
         assert not (tmp_path / to).exists()
     assert (unilat.export(run, "latents", out=tmp_path / "latents").out / "README.md").is_file()
+
+
+def test_a_tuned_model_is_handed_over_in_its_own_class(made: Maker, data: Path, vae: Path, tmp_path: Path) -> None:
+    """Diffusers alone reads it, in the place of the model it was: encoder and configuration are that model's, and its
+    decoder is the run's. Kills: the decoder as it was before, the run's scale in it, a half left at random, a base
+    model's pipeline beside it, other words than its class's."""
+    run, images = made("tuned", keep_decoder=True), images_of(data)[:6]
+    found = unilat.export(run, "diffusers", out=tmp_path / "out")
+    assert found.files == ("README.md", "vae/config.json", f"vae/{WEIGHTS}", MARK)
+    before, after = (json.loads((one / "config.json").read_text()) for one in (vae, tmp_path / "out" / "vae"))
+    assert {**before, "_name_or_path": 0} == {**after, "_name_or_path": 0}
+    z, pictures = own(tmp_path / "out" / "vae", images)
+    torch.testing.assert_close(z, own(vae, images)[0], rtol=0, atol=0)
+    alpha = (1 + np.exp(-run.config.autoencoder.lambda_0)) ** -0.5
+    clean = run.autoencoder.decode(alpha * run.latents(images), torch.zeros(6, 1, 16, 16), 1)
+    torch.testing.assert_close(clean, pictures, rtol=1e-3, atol=1e-4)
+    assert float((pictures - own(vae, images)[1]).abs().max()) > 1e-2
+    text, start = (found.out / "README.md").read_text(), run.results.start
+    assert 'AutoencoderKL.from_pretrained("FOLDER/vae")' in text and "trust_remote_code" not in text
+    assert start is not None and f"with noise of {start.noise:.2%} of their standard deviation" in text
+    with pytest.raises(UserError, match="not written `to` onnx: `to` diffusers writes it again, as it was tuned"):
+        unilat.export(run, "onnx", out=tmp_path / "onnx")
+    plain = unilat.export(made("none", tune="none", target_bpp=1.0), "diffusers", out=tmp_path / "plain")
+    assert "takes that model's place" in plain.notes[0] and len(plain.notes) == 1
 
 
 def test_its_own_decoder_makes_of_clean_latents_what_diffusers_makes(made: Maker, data: Path, vae: Path) -> None:

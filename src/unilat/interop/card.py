@@ -23,8 +23,10 @@ def check_licence(licence: str) -> None:
         raise UserError(f"`licence` is a short name such as apache-2.0, cc-by-4.0 or {UNKNOWN}, not {licence[:40]!r}")
 
 
-def card(run: Run, space: Space, licence: str, library: str, load: str, notes: tuple[str, ...]) -> str:
-    """The whole text. ``library``: who reads the files; ``load``: how, as Markdown; ``notes``: sentences of its own."""
+def card(run: Run, space: Space | None, licence: str, library: str, load: str, notes: tuple[str, ...]) -> str:
+    """The whole text. ``space``: of the run's latents, None where the folder makes others. ``library``: who reads the
+    files; ``load``: how, as Markdown; ``notes``: sentences of its own.
+    """
     name, results = plain(run.folder.resolve().name), _results(run)
     head = ["---", f"license: {json.dumps(licence)}", f"library_name: {library}", "tags:", "- unilat", "- diffusion"]
     told = [
@@ -100,15 +102,20 @@ def _slack(run: Run) -> str:
     return f"{value:.3g}" + (f" ± {error:.2g}" if isinstance(error, int | float) else "")
 
 
-def _made_of(run: Run, space: Space) -> list[str]:
+def _made_of(run: Run, space: Space | None) -> list[str]:
     data, shape = run.data, "×".join(map(str, run.latent_shape))
     channels = "grey" if data.channels == 1 else "colour"
     height, width = run.config.data.size
     lines = [
         f"data: {plain(Path(data.source).name)}, {data.train:,} {channels} pictures trained on, of {height}×{width} "
         f"pixels, {data.test:,} held out",
-        f"latents of {shape}, noise at log-SNR {run.config.autoencoder.lambda_0:g} (standard deviation "
-        f"{space.noise_std:.3g}), scaling_factor {space.scaling_factor:.4g}, shift_factor {space.shift_factor:.4g}",
+        f"latents of {shape}"
+        + (
+            f", noise at log-SNR {run.config.autoencoder.lambda_0:g} (standard deviation {space.noise_std:.3g}), "
+            f"scaling_factor {space.scaling_factor:.4g}, shift_factor {space.shift_factor:.4g}"
+            if space
+            else ""
+        ),
     ]
     if data.classes:
         shown = ", ".join(plain(name) for name in data.classes[:20]) + (" …" if len(data.classes) > 20 else "")

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from unilat.files import read_json, whole_folder, write_json
 from unilat.interop import card, hub, to_comfyui, to_diffusers, to_latents, to_onnx
 from unilat.interop.space import space_of
+from unilat.nets.foreign import ForeignConfig
 from unilat.run.folder import RunFolder
 from unilat.run.trained import Run, Source, load
 from unilat.types import UserError
@@ -80,11 +81,8 @@ def export(
     if to == "onnx":
         to_onnx.check_packages()
     run = run if isinstance(run, Run) else load(run)
-    if to != "latents" and (foreign := run.config.autoencoder.foreign) is not None:
-        raise UserError(
-            f"{run.folder} started from an {foreign.kind}, which is not written again: hand that folder over, and what "
-            "was trained on it as `to` latents"
-        )
+    if (foreign := run.config.autoencoder.foreign) is not None:
+        _check_foreign(run, foreign, to)
     try:
         with whole_folder(out) as folder:
             found = _written(run, to, folder, data, format, licence, say)
@@ -97,14 +95,29 @@ def export(
     return Exported(out=out, to=to, files=(*files, MARK), notes=found[0], difference=found[1], pushed=place)
 
 
+def _check_foreign(run: Run, foreign: ForeignConfig, to: Target) -> None:
+    """Raise :class:`UserError` for what is not written of a run that started from somebody's autoencoder."""
+    if to == "latents" or (to == "diffusers" and foreign.decoder == "own"):
+        return
+    way = (
+        "`to` diffusers writes it again, as it was tuned"
+        if foreign.decoder == "own"
+        else "hand that folder over, and what was trained on it as `to` latents, or train with keep_decoder"
+    )
+    raise UserError(f"{run.folder} started from an {foreign.kind}, which is not written `to` {to}: {way}")
+
+
 def _written(
     run: Run, to: Target, folder: Path, data: Source | None, format: Format, licence: str, say: Say
 ) -> tuple[tuple[str, ...], float | None]:
     """Write the files of one format; notes, and the difference that onnxruntime makes."""
-    notes, difference = _notes(run, to), None
+    notes, difference, foreign = _notes(run, to), None, run.config.autoencoder.foreign
     if to == "latents":
         space, load_text, more = to_latents.write(run, folder, data, format, say)
         notes += more
+    elif foreign is not None:
+        space, load_text = None, to_diffusers.OWN_LOAD.replace("KIND", foreign.kind)
+        to_diffusers.write_own(run, foreign, folder / "vae")
     else:
         space = space_of(run)
         if to == "onnx":
@@ -125,6 +138,8 @@ def _written(
 
 
 def _notes(run: Run, to: Target) -> tuple[str, ...]:
+    if run.config.autoencoder.foreign is not None and to != "latents":
+        return to_diffusers.own_notes(run)
     if run.base is not None or to == "latents":
         return ()
     return ("The run has no base model (stage 2 was not trained), so this is its autoencoder alone.",)

@@ -19,9 +19,11 @@ from unilat.interop.bundle import bundle
 from unilat.interop.space import Space
 from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.denoiser import Denoiser
+from unilat.nets.foreign import ForeignConfig
 from unilat.nets.gaussian import GaussianDenoiser
 from unilat.run import classes
 from unilat.run.making import making
+from unilat.run.start import price
 from unilat.run.trained import Run
 from unilat.types import UserError
 
@@ -45,6 +47,19 @@ x = vae.decode(z).sample
 ```"""
 
 
+OWN_LOAD = """```py
+from diffusers import KIND
+
+vae = KIND.from_pretrained("FOLDER/vae")
+```"""
+OWN = (
+    "The folder vae is the model that the run started from, in its own class, with the weights that the run has: it "
+    "takes that model's place. Latents and their scale are that model's; the run's scale, noise, prior and base model "
+    "are not in it."
+)
+HEARD = "The run's decoder learned on latents with noise of {:.2%} of their standard deviation; here none is added."
+
+
 def write(run: Run, space: Space, folder: Path) -> None:
     """All files but the card; raises :class:`UserError` where diffusers has no words for the run."""
     _write_part(folder / "vae", "vae", vae_config(run, space), _vae_weights(run))
@@ -65,6 +80,20 @@ def load_text(run: Run) -> str:
     """How the folder is loaded, as Markdown."""
     alone = LOAD_ALONE.replace("SIZE", ", ".join(map(str, run.config.data.size)))
     return f"{LOAD}\n\nThe autoencoder alone:\n\n{alone}" if run.base is not None else alone
+
+
+def write_own(run: Run, foreign: ForeignConfig, folder: Path) -> None:
+    """The model that a run started from as its own class writes it, with the weights of the run."""
+    model, halves = foreign.build(), (run.autoencoder.encoder, run.autoencoder.decoder)
+    tensors = {name: tensor.cpu() for half in halves for name, tensor in half.state_dict().items()}
+    model.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+    model.save_pretrained(folder)
+
+
+def own_notes(run: Run) -> tuple[str, ...]:
+    """What to know of somebody else's model that is written again."""
+    found = price(run)
+    return (OWN,) if found is None or found.decoder != "tuned" else (OWN, HEARD.format(found.noise))
 
 
 def vae_config(run: Run, space: Space) -> dict[str, object]:
