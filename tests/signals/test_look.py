@@ -92,8 +92,9 @@ def test_labels_are_told_one_by_one(tmp_path, monkeypatch):
     monkeypatch.setattr(look_module.ImageDraw.ImageDraw, "text", lambda pen, at, text, **_: shown.append(text))
     look_module.contact_sheet(seen.pictures)
     assert "hue=0  28" in shown and "hue=1  14" in shown
-    part = look("glyphs", size=8, limit=12).json()
-    assert sum(part["labels"]["face"].values()) == 12 and part["combinations"]["count"] == 12
+    part = look(str(tmp_path / "a.npz"), size=8, limit=12).json()
+    assert part["labels"]["hue"] == {"hue=0": 9, "hue=1": 3}
+    assert part["combinations"] == {"count": 10, "possible": 50, "few": 10}
     write(tmp_path, "plain/a/1.png", (1, 2, 3))
     assert "labels" not in look(str(tmp_path / "plain"), size=8).json()
 
