@@ -92,6 +92,7 @@ def look(
     fit: Fit = "crop",
     out: Path | None = None,
     limit: int | None = None,
+    labels: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Look:
     """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named.
@@ -101,6 +102,7 @@ def look(
     files = source not in CATALOGUE and Path(source).suffix != ".npz"  # what random crops can be cut from
     read = held_out_fit(fit) if files else fit
     asked = {"size": size if size is None else as_size(size), "channels": channels, "fit": read, "limit": limit}
+    asked["labels"] = labels
     if files:
         found = open_source(source, memory_budget=MOST_BYTES, progress=progress, **asked)
         pictures = found.pictures if isinstance(found, InMemory) else found
