@@ -228,6 +228,7 @@ def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
     [
         ([], "make bench-defaults"),
         (["report"], "make bench-defaults ARGS=report"),
+        (["first", "report"], 'make bench-defaults ARGS="first report"'),
         (["--only", "grid,shares", "--jobs", "2"], 'make bench-defaults ARGS="--only grid,shares --jobs 2"'),
     ],
 )
