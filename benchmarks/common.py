@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -112,6 +113,12 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     from unilat.training.machine import manifest
 
     return {**dataclasses.asdict(manifest(device)), "load": list(os.getloadavg())}
+
+
+def make_command(name: str, words: Sequence[str]) -> str:
+    """How make is told to run `bench-NAME` with these words of the command line."""
+    said = shlex.join(words)
+    return f"make bench-{name}" + (f' ARGS="{said}"' if len(words) > 1 else f" ARGS={said}" if words else "")
 
 
 def write(

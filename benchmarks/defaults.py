@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import multiprocessing
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from common import ROOT, Rows, error, mean, row, write
+from common import ROOT, Rows, error, make_command, mean, row, write
 from defaults_cells import (
     PARTS,
     Measured,
@@ -353,8 +354,8 @@ def main() -> None:
             run(ROUNDS[part](), asked.jobs)
     if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-        command = f'make bench-defaults ARGS="--only {asked.only}"' if asked.only else None
-        print(write("defaults", protocol, rows(), command=command).with_suffix(".md").read_text("utf-8"))
+        path = write("defaults", protocol, rows(), command=make_command("defaults", sys.argv[1:]))
+        print(path.with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,28 @@ def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
         config.evaluation.features == "none" and config.evaluation.guidance == presets.get("small").evaluation.guidance
     )
     assert replace(config, seed=1).autoencoder == presets.get("small").autoencoder
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ([], "make bench-defaults"),
+        (["report"], "make bench-defaults ARGS=report"),
+        (["first", "report"], 'make bench-defaults ARGS="first report"'),
+        (["--only", "grid,shares", "--jobs", "2"], 'make bench-defaults ARGS="--only grid,shares --jobs 2"'),
+    ],
+)
+def test_the_result_names_the_command_that_made_it(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], command: str
+) -> None:
+    """Kills: one word left out, all of them where none was given, words that make does not hand on."""
+    common = sys.modules["common"]
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common, "machine", lambda *_: {"cpu": "one"})
+    monkeypatch.setattr(study, "CANDIDATES", dict(study.CANDIDATES))
+    monkeypatch.setattr(study, "run", lambda cells, jobs: None)
+    monkeypatch.setattr(study, "rows", lambda: [])
+    monkeypatch.setattr(sys, "argv", ["defaults.py", *words])
+    study.main()
+    assert json.loads((tmp_path / "results" / "defaults.json").read_text("utf-8"))["command"] == command
+    assert f"`{command}`" in (tmp_path / "results" / "defaults.md").read_text("utf-8")

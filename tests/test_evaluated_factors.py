@@ -66,6 +66,15 @@ def test_each_factor_has_a_judge(run: PlantedRun, monkeypatch: pytest.MonkeyPatc
     assert found.factors[0].real.n == len(real_of_hue)
 
 
+def test_a_label_of_one_value_has_no_judge(run: PlantedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hue in three shades. Kills: a classifier of one class, which is refused and ends the evaluation."""
+    one = Factors(("hue", "shade"), (("red",), ("dark", "middle", "light")), torch.tensor([[0, 2], [0, 0], [0, 1]]))
+    run.data = replace(run.data, factors=one)
+    Judge().instead(monkeypatch)
+    found, _ = measured(run, run.source)
+    assert [judge.of for judge in found.judged] == ["shade"]
+
+
 def test_factors_are_remembered(tmp_path: Path) -> None:
     """Kills: a run that forgets what its classes are made of, a file of other runs that changes."""
     facts = Facts(channels=3, classes=tuple(CLASSES), sha256="", source="planted", factors=FACTORS)

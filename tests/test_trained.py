@@ -279,13 +279,16 @@ def test_calls_and_sizes_of_a_run(run: Run) -> None:
 
 
 def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kills: another source in its own size or colours; a limit of the configuration that is not kept."""
+    """Kills: another source in its own size or colours; a limit or labels of the configuration that are not
+    kept."""
     asked: list[Any] = []
     monkeypatch.setattr(given, "load_pictures", recorded(lambda *_, **__: coloured(7), asked))
     monkeypatch.setattr(parts, "open_source", recorded(lambda *_, **__: InMemory(coloured(7)), asked))
+    run.config = replace(run.config, data=replace(run.config.data, labels=("a", "b")))
     assert run.pictures("elsewhere")[1].tolist() == [0, 1, 2, 0, 1, 2, 0]
-    read_pictures(DataConfig(source="here", size=24, at_most=11), 1, False)
-    assert asked[0] == (("elsewhere",), {"size": (16, 16), "channels": 3, "fit": "crop", "unlabelled": True})
+    read_pictures(DataConfig(source="here", size=24, at_most=11, labels=("c", "d")), 1, False)
+    wanted = {"size": (16, 16), "channels": 3, "fit": "crop", "labels": ("a", "b"), "unlabelled": True}
+    assert asked[0] == (("elsewhere",), wanted)
     assert asked[1] == (
         ("here",),
         {
@@ -293,6 +296,7 @@ def test_pictures_are_read_in_the_runs_size_and_channels(run: Run, monkeypatch: 
             "channels": 1,
             "fit": "crop",
             "limit": 11,
+            "labels": ("c", "d"),
             "memory_budget": sys.maxsize,
             "unreadable_share": 0.05,
         },

@@ -15,7 +15,7 @@ from unilat.signals.decode import FORMATS, MAX_BYTES, MAX_PIXELS, decode
 from unilat.signals.index import LOOKED_AT
 from unilat.signals.levels import dark_told, levels_told
 from unilat.signals.load import FOLDER_SIZE
-from unilat.signals.look import MOST_BYTES
+from unilat.signals.look import FEW, MOST_BYTES
 from unilat.signals.npz import LABEL_WORDS, PACKED_MOST, PICTURE_WORDS, UNPACKED_LEAST
 from unilat.signals.parts import HELD_OUT, TRAIN, folder_side, placed, word_side
 from unilat.signals.tables import IMAGE_COLUMNS, LABEL_COLUMNS
@@ -73,7 +73,7 @@ def test_limits_and_formats() -> None:
     assert f"Files over {MAX_BYTES >> 20} MiB, pictures over {MAX_PIXELS >> 20} megapixels" in FLAT
     assert f"more than {PACKED_MOST} times smaller, and has over {UNPACKED_LEAST >> 20} MiB" in FLAT
     assert f"By default {FOLDER_SIZE}, of arrays" in FLAT and f"{LOOKED_AT} are looked at" in FLAT
-    assert f"keeps at most {MOST_BYTES >> 30} GiB" in FLAT
+    assert f"keeps at most {MOST_BYTES >> 30} GiB" in FLAT and f"have fewer than {FEW} pictures" in FLAT
     assert set(re.findall(r"`--data\.fit ([\w-]+)`", PAGE)) == set(get_args(Fit))
 
 
@@ -94,7 +94,7 @@ def test_every_conversion_stands_in_the_page() -> None:
 
 def test_lines_about_few_levels() -> None:
     """Kills: a line of the page that the program does not say."""
-    lines = PAGE.split("```\n")[1].splitlines()
+    lines = PAGE.split("**Few levels.**")[1].split("```\n")[1].splitlines()
     assert lines == [*levels_told(np.array([15], np.uint8), 6, 4095), *dark_told(1, "any picture")]
 
 

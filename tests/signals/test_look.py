@@ -72,6 +72,33 @@ def test_every_count_of_a_look(tmp_path, monkeypatch):
     assert "skipped: 13 (7 not a picture, 5 empty file, 1 smaller than 16)" in shown
 
 
+def test_labels_are_told_one_by_one(tmp_path, monkeypatch):
+    """By hand: 25 shapes in 2 hues, of 50 pairs 27 occur, one of them 5 times and one 4 times. Kills: pairs listed as
+    classes, one label's counts for another's, values that have no picture left out or counted as pairs, pictures
+    counted for pairs."""
+    rows = [(0, 0)] * 5 + [(0, 1)] * 4 + [(shape, 0) for shape in range(1, 24)] + [(24, 1)] * 9 + [(3, 1)]
+    images = np.random.default_rng(4).integers(0, 256, (len(rows), 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array(rows), factors=np.array(["shape", "hue"]))
+    seen = look(str(tmp_path / "a.npz"), size=8)
+    lines, told = seen.lines(), seen.json()
+    assert lines[0].endswith("a.npz: 42 pictures of 8 x 8, grey, labels: 25 of shape and 2 of hue")
+    assert lines[1].startswith("shape: shape=0 9, shape=1 1, shape=2 1, shape=3 2, shape=4 1")
+    assert lines[1].endswith("shape=19 1, and 5 more") and lines[2] == "hue: hue=0 28, hue=1 14"
+    assert lines[3] == "combinations: 27 of 50 that are possible, 25 of them with fewer than 5 pictures"
+    assert not any(line.startswith("classes") for line in lines)
+    assert told["labels"]["hue"] == {"hue=0": 28, "hue=1": 14} and told["labels"]["shape"]["shape=24"] == 9
+    assert told["combinations"] == {"count": 27, "possible": 50, "few": 25} and len(told["class_counts"]) == 27
+    shown = []
+    monkeypatch.setattr(look_module.ImageDraw.ImageDraw, "text", lambda pen, at, text, **_: shown.append(text))
+    look_module.contact_sheet(seen.pictures)
+    assert "hue=0  28" in shown and "hue=1  14" in shown
+    part = look(str(tmp_path / "a.npz"), size=8, limit=12).json()
+    assert part["labels"]["hue"] == {"hue=0": 9, "hue=1": 3}
+    assert part["combinations"] == {"count": 10, "possible": 50, "few": 10}
+    write(tmp_path, "plain/a/1.png", (1, 2, 3))
+    assert "labels" not in look(str(tmp_path / "plain"), size=8).json()
+
+
 def test_a_limit_reaches_the_reader(tmp_path):
     """Kills: --at-most of `data look` that reads everything."""
     for number in range(9):

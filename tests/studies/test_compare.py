@@ -24,7 +24,8 @@ MEASURED = ("bits", "bits_off", "psnr", "ssim", "reconstruction_kernel", "genera
 
 DECODED = {"psnr", "ssim", *(f"reconstruction_{kind}" for kind in ("kernel", "frechet64", "precision", "recall"))}
 BEFORE = "it was measured before unilat kept what pictures were made with: evaluate it again"
-SAMPLED = {"classifier_samples", *(f"generation_{kind}" for kind in ("kernel", "frechet64", "precision", "recall"))}
+SAMPLED = {"classifier_samples", "classifier_over"}
+SAMPLED |= {f"generation_{kind}" for kind in ("kernel", "frechet64", "precision", "recall")}
 
 
 def change(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -92,8 +93,8 @@ def test_a_run_against_itself_shares_every_column(tmp_path: Path) -> None:
         ("metrics", "bits.measured.n", 900, {"bits", "bits_off"}),
         ("metrics", "generation.kernel.protocol", "another network", {"generation_kernel"}),
         ("metrics", "generation.kernel.n", 900, {"generation_kernel"}),
-        ("metrics", "classifier.samples.protocol", "a larger network", {"classifier_samples"}),
-        ("metrics", "classifier.real.n", 900, {"classifier_real"}),
+        ("metrics", "classifier.samples.protocol", "a larger network", {"classifier_samples", "classifier_over"}),
+        ("metrics", "classifier.real.n", 900, {"classifier_real", "classifier_over"}),
         ("metrics", "making.guidance", 3.0, SAMPLED),
         ("metrics", "making.base", "fast", SAMPLED),
         ("metrics", "making.base_steps", 4, SAMPLED),

@@ -1,5 +1,7 @@
 """Every cell of a comparison by hand: value, error, count and unit of each column of an invented run."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +10,13 @@ from typing import Any
 import pytest
 
 from report import sample_run
-from studies.test_compare import change, make
+from studies.test_compare import change, make, parsed
+from unilat.cli import main
 from unilat.report.folder import read
 from unilat.results import Costs
 from unilat.studies import protocols
 from unilat.studies.compare import compare
-from unilat.studies.protocols import CHARTS, QUANTITIES
+from unilat.studies.protocols import CHARTS, quantities
 
 BITS, PERCENT, MINUTES = "bits per pixel", "%", "min"
 CELLS: dict[str, tuple[float, float | None, int | None, str]] = {
@@ -32,6 +35,7 @@ CELLS: dict[str, tuple[float, float | None, int | None, str]] = {
     "generation_recall": (71.83, 1.3, 901, PERCENT),
     "classifier_samples": (87.11, 1.49, 512, PERCENT),
     "classifier_real": (94.12, 0.78, 613, PERCENT),
+    "classifier_over": (100 * 87.11 / 94.12, math.hypot(1.49, 87.11 / 94.12 * 0.78) / 0.9412, 512, PERCENT),
     "parameters_encoder": (412_336, None, None, ""),
     "parameters_prior": (812_004, None, None, ""),
     "parameters_decoder": (1_204_113, None, None, ""),
@@ -88,7 +92,7 @@ def test_calls_and_sampling_stand_in_the_protocols(tmp_path: Path) -> None:
         "decoder_temperature": 0.9,
     }
     run = read(make(tmp_path / "a", metrics={f"making.{name}": value for name, value in settings.items()}))
-    protocols = {one.key: number.protocol for one in QUANTITIES if (number := one.read(run)) is not None}
+    protocols = {one.key: number.protocol for one in quantities([run]) if (number := one.read(run)) is not None}
     for key in ("psnr", "reconstruction_kernel"):
         assert protocols[key]["decoder calls"] == "8" and protocols[key]["decoder range"] == "(-7.0, 2.0)", key
         assert protocols[key]["decoder temperature"] == "0.9" and "guidance" not in protocols[key], key
@@ -118,6 +122,74 @@ def test_charts_are_shared_where_their_numbers_are(tmp_path: Path, path: str, va
     table = compare([make(tmp_path / "a"), make(tmp_path / "b", config={path: value})])
     assert {key for key, chart in table.charts.items() if chart.groups == ((0,), (1,))} == apart
     assert set(table.charts) == set(CHARTS)
+
+
+def judge(of: str, samples: float, real: float) -> dict[str, Any]:
+    """A classifier's entry of metrics.json: 700 samples and 350 real ones, errors of a hundredth and a fiftieth."""
+    row = {"unit": "", "protocol": f"a network that names the {of}"}
+    made = row | {"value": samples, "stderr": samples / 100, "n": 700}
+    return {"of": of, "samples": made, "real": row | {"value": real, "stderr": real / 50, "n": 350}}
+
+
+def test_each_label_has_columns_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs of two labels and one of classes, in the table, on the page and in the terminal. Kills: one label's
+    share for another's, a label that is left out, a class told as a label, real ones over samples, an error of one
+    part alone."""
+    both = [[judge("character", 0.8, 0.64), judge("face", 0.6, 0.9)], [judge("character", 0.5, 0.4)]]
+    found = [{"classifier": None, "factors": factors} for factors in both]
+    runs = [make(tmp_path / str(index), metrics=metrics) for index, metrics in enumerate(found)]
+    runs.append(make(tmp_path / "classes"))
+    table = compare(runs, tmp_path / "page.html")
+    cells = {column.key: column.values for column in table.columns if column.key.startswith("classifier")}
+    assert len(cells) == 9, "three each of character, face and class"
+    told = {key: [None if cell is None else round(cell.value, 6) for cell in of] for key, of in cells.items()}
+    assert told["classifier_samples_character"] == [80, 50, None]
+    assert told["classifier_real_character"] == [64, 40, None]
+    assert told["classifier_over_character"] == [125, 125, None]
+    assert told["classifier_over_face"] == [66.666667, None, None] and told["classifier_real_face"] == [90, None, None]
+    assert told["classifier_samples"] == [None, None, 87.11]
+    over = cells["classifier_over_face"][0]
+    assert over is not None and over.n == 700
+    assert over.stderr == pytest.approx(200 / 3 * math.hypot(1 / 100, 1 / 50)), "errors of both, each relative"
+    titles = {column.key: column.title for column in table.columns}
+    assert titles["classifier_over_face"] == "new over real ones named rightly, face"
+    source, _ = parsed(tmp_path / "page.html")
+    rows = source.split('<section id="quality">')[1].split("<tbody>")[1].split("</tr>")
+    assert "66.7 ± 1.5" in rows[0] and "66.7 ± 1.5" not in rows[1] + rows[2]
+    assert "new pictures named rightly, character" in source
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "page.html")]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "new over real ones named rightly, character, %" in text and "66.67 ± 1.5" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "apart"),
+    [
+        ("samples.protocol", "a larger network", {"samples", "over"}),
+        ("real.protocol", "a larger network", {"real", "over"}),
+        ("samples.n", 701, {"samples", "over"}),
+        ("real.n", 351, {"real", "over"}),
+    ],
+)
+def test_a_label_named_by_another_protocol_stands_apart(tmp_path: Path, path: str, value: Any, apart: set[str]) -> None:
+    """Of two labels one was measured otherwise. Kills: a ratio that tells of one of its two parts alone."""
+    factors = [judge("character", 0.8, 0.64), judge("face", 0.6, 0.9)]
+    other = json.loads(json.dumps(factors))
+    change(other[1], path, value)
+    runs = [
+        make(tmp_path / name, metrics={"classifier": None, "factors": rows})
+        for name, rows in (("a", factors), ("b", other))
+    ]
+    table = compare(runs)
+    assert {key for one in table.apart for key in one.keys} == {f"classifier_{key}_face" for key in apart}
+
+
+def test_nothing_is_over_no_real_ones(tmp_path: Path) -> None:
+    """Kills: a division by nothing, and a ratio of 10⁹ where no real picture is named rightly."""
+    found = {"classifier": None, "factors": [judge("character", 0.8, 0.0)]}
+    runs = [make(tmp_path / name, metrics=found) for name in "ab"]
+    keys = {column.key for column in compare(runs).columns if column.key.startswith("classifier")}
+    assert keys == {"classifier_samples_character", "classifier_real_character"}
 
 
 def test_invented_numbers_are_told_apart() -> None:

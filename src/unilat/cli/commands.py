@@ -163,6 +163,8 @@ class DataLook:
     fit: Annotated[Literal["crop", "pad", "random-crop"], arg(metavar="FIT")] = "crop"
     """What is done to pictures of another shape. crop: the centre is cut out. pad: the whole is fitted, with bars.
     random-crop: training sees another part each epoch, the sheet the centre."""
+    labels: Annotated[tuple[str, ...], arg(metavar="NAMES")] = ()
+    """Labels of a picture, as --data.labels of `unilat train`: columns, keys of a shard's JSON, levels of folders."""
     out: Annotated[Path, arg(metavar="PNG")] = Path("sheet.png")
     """Where the contact sheet goes."""
     json: Json = False
@@ -175,7 +177,8 @@ class DataLook:
 
         with Output(self.json) as output:
             out = places.for_sheet(self.out, self.data)
-            seen = signals.look(self.data, size=self.size, fit=self.fit, out=out, progress=output.note)
+            asked = {"size": self.size, "fit": self.fit, "labels": self.labels}
+            seen = signals.look(self.data, **asked, out=out, progress=output.note)
             output.result(seen.json(), "\n".join(seen.lines()))
 
 

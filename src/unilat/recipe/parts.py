@@ -29,6 +29,9 @@ class DataConfig:
     """Mirror half of the pictures of stage 1 left and right, by chance; stage 2 sees latents of them as they are."""
     channels: int | None = None
     """1 for grey, 3 for colour; by default colour where any picture has some."""
+    labels: tuple[str, ...] = ()
+    """Labels of a picture, by the names of columns, of keys of a shard's JSON, or for the levels of folders, face and
+    character for Serif/A/1.png. Of several a class is a combination. By default the one label that is found."""
     at_most: int | None = None
     """Largest number of pictures read, evenly spread over the source; all by default."""
     held_out: float = 0.1
@@ -49,6 +52,8 @@ class DataConfig:
         check_fields(self, name, least=least, shares=("held_out", "unreadable_share"))
         if self.channels not in (None, 1, 3):
             raise FieldError(f"{name}.channels must be 1 (grey) or 3 (colour), not {self.channels}")
+        if isinstance(self.labels, str) or not all(self.labels) or len(set(self.labels)) < len(self.labels):
+            raise FieldError(f"{name}.labels must be names, no two of them alike, not {self.labels}")
         if self.flip and self.source in WRITTEN:
             raise FieldError(f"{name}.flip mirrors the letters of {self.source} into what are none: leave it out")
 

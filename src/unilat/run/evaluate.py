@@ -356,7 +356,7 @@ def _judged(
 ) -> tuple[Classifier, ...]:
     """The share of samples, and of ``real`` held-out pictures, whose class a classifier of the training ones names.
 
-    Where classes are combinations of factors, a classifier for each factor.
+    Where classes are combinations of factors, a classifier for each factor that has two values or more.
     """
     seen = run.config.evaluation.classifier_samples
     named = run.base is not None and run.base.classes > 1 and len(classes.trained(run.data)) > 1
@@ -373,6 +373,8 @@ def _judged(
     judged = []
     for name, values in zip(names, table.T, strict=True):
         seen_as, count = values[pictures.labels[train]], int(values.max()) + 1
+        if count < 2:
+            continue
         judge = train_classifier(images, seen_as, count, samples=seen, device=run.device)
         shares = judge.accuracy(sampled.images, values[sampled.labels]), judge.accuracy(real[0], values[real[1]])
         judged.append(Classifier(samples=shares[0], real=shares[1], of=name))

@@ -101,12 +101,21 @@ class PictureSet:
         return {"skipped": skipped, "converted": dict(self.converted)}
 
 
-def read(source: Any, *, size: Size, channels: int, classes: Sequence[str], fit: Fit = "crop") -> PictureSet:
+def read(
+    source: Any,
+    *,
+    size: Size,
+    channels: int,
+    classes: Sequence[str],
+    fit: Fit = "crop",
+    labels: tuple[str, ...] = (),
+) -> PictureSet:
     """Whatever holds pictures as a set in a run's shape and classes; UserError in one line where it is no such thing.
 
-    A path or name is read as for training, and classes are taken over by their names. In a list of paths the class is
-    the folder that a picture lies in, where the run has a class of that name. Arrays may be ``[H, W]``, ``[N, H, W]``,
-    ``[N, H, W, C]`` or ``[N, C, H, W]``, in a list each ``[H, W]``, ``[H, W, C]`` or ``[C, H, W]``.
+    A path or name is read as for training, by the same ``labels``, and classes are taken over by their names. In a list
+    of paths the class is the folder that a picture lies in, where the run has a class of that name. Arrays may be
+    ``[H, W]``, ``[N, H, W]``, ``[N, H, W, C]`` or ``[N, C, H, W]``, in a list each ``[H, W]``, ``[H, W, C]`` or
+    ``[C, H, W]``.
     """
     classes = tuple(classes)
     if isinstance(source, PictureSet):
@@ -116,7 +125,7 @@ def read(source: Any, *, size: Size, channels: int, classes: Sequence[str], fit:
     if isinstance(source, Tensor) and source.dtype == torch.uint8 and tuple(source.shape[1:]) == (channels, *size):
         return PictureSet(images=source, labels=unknown(len(source), classes), classes=classes)
     if isinstance(source, str | Path):
-        found = load_pictures(str(source), size=size, channels=channels, fit=fit, unlabelled=True)
+        found = load_pictures(str(source), size=size, channels=channels, fit=fit, labels=labels, unlabelled=True)
     elif isinstance(source, Tensor | np.ndarray):
         found = from_memory(_plain(_array(source)), "the array", size=size, channels=channels, fit=fit)
     elif isinstance(source, list | tuple) and source and all(isinstance(one, str | Path) for one in source):

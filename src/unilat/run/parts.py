@@ -25,6 +25,7 @@ def read_pictures(config: DataConfig, channels: int | None, streamed: bool | Non
     """
     budget = BUDGETS[None if config.fit == "random-crop" else streamed]
     asked = {"size": config.size, "channels": channels, "fit": config.fit, "limit": config.at_most}
+    asked["labels"] = config.labels
     share = config.unreadable_share
     source = open_source(config.source, memory_budget=budget, unreadable_share=share, **asked)
     return source.pictures if isinstance(source, InMemory) else source

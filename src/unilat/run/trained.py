@@ -147,8 +147,9 @@ class Run:
 
     def read(self, source: Source) -> PictureSet:
         """Pictures with their names, in this run's size, channels and classes; ``run/given.py`` says what it takes."""
-        data, channels = self.config.data, self.kind.channels
-        return read(source, size=data.size, channels=channels, classes=self.classes, fit=held_out_fit(data.fit))
+        data, fit = self.config.data, held_out_fit(self.config.data.fit)
+        kept = {"size": data.size, "channels": self.kind.channels, "labels": data.labels}
+        return read(source, **kept, classes=self.classes, fit=fit)
 
     def pictures(self, source: Source) -> tuple[Tensor, Tensor]:
         """Images and labels of :meth:`read`."""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.signals.decode import Decoded, Unreadable, changes, decode, printable
+from unilat.signals.factors import class_name, in_order, told_apart
 from unilat.signals.levels import levels_told
 from unilat.signals.pictures import Pictures, Progress, is_grey, pack, require_memory, with_channels
 from unilat.types import UserError
@@ -76,10 +77,12 @@ def collect(
     progress: Progress | None = None,
     class_order: tuple[str, ...] | None = None,
     one_class: bool = False,
+    labels: tuple[str, ...] = (),
 ) -> Pictures:
     """Read ``items`` (at most ``count``) in their order; those that cannot be read are skipped, named and told why.
 
     Classes are the labels of the pictures kept, sorted, or ``class_order``; with ``one_class`` labels are ignored.
+    ``labels``: names of those that each item's text holds, where they are several (``factors.Labels``).
     ``channels`` None means 1 if every picture is grey, else 3. Raises :class:`UserError` if nothing is left.
     """
     depth = 1 if channels == 1 else 3
@@ -105,7 +108,7 @@ def collect(
         raise FieldError(nothing_left(source, tally.skipped, size))
     images = images[: len(tally.kept)]
     images = _settle_channels(images, channels, tally)
-    return _assemble(images, tally, source, class_order, one_class)
+    return _assemble(images, tally, source, class_order, one_class, labels)
 
 
 def _settle_channels(images: np.ndarray, channels: int | None, tally: Tally) -> np.ndarray:
@@ -128,19 +131,23 @@ def _assemble(
     source: str,
     class_order: tuple[str, ...] | None,
     one_class: bool,
+    names: tuple[str, ...],
 ) -> Pictures:
     """Number the classes and pack."""
-    kept, notes = tally.kept, ()
+    kept, notes, factors = tally.kept, (), None
     lost = sorted(tally.labels - {item.label for item in kept} - {"", "."})
     if lost and not one_class:
-        notes = (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
+        notes = (f"left out, no readable picture in them: {classes_told(lost, names)}",)
     classes: tuple[str, ...] = ()
-    if not one_class:
-        classes = class_order or in_order({item.label for item in kept})
+    if names:
+        labels, classes, factors = told_apart([item.label for item in kept], names, source)
+    else:
+        if not one_class:
+            classes = class_order or in_order({item.label for item in kept})
         if classes == ("",):
             classes = ()
-    number = {name: index for index, name in enumerate(classes)}
-    labels = np.array([number.get(item.label, 0) for item in kept], np.int64)
+        number = {name: index for index, name in enumerate(classes)}
+        labels = np.array([number.get(item.label, 0) for item in kept], np.int64)
     held_out = np.array([item.held_out for item in kept])
     if tally.skipped:
         notes += (f"{len(tally.skipped)} of {len(kept) + len(tally.skipped)} skipped: {reasons(tally.skipped)}",)
@@ -156,18 +163,18 @@ def _assemble(
         converted=dict(tally.converted),
         shapes=dict(tally.shapes),
         notes=notes,
+        factors=factors,
     )
+
+
+def classes_told(texts: Sequence[str], names: tuple[str, ...]) -> str:
+    """The first five classes of these labels."""
+    return ", ".join(printable(class_name(text, names), 40) for text in texts[:5])
 
 
 def shape_changed(shape: Size, size: Size, fit: Fit) -> str:
     """``"480x640 cropped, resized"``: a shape and what is done to it, as counted in ``Pictures.shapes``."""
     return f"{shape[0]}x{shape[1]} {', '.join(changes(shape, size, fit))}".strip()
-
-
-def in_order(names: set[str]) -> tuple[str, ...]:
-    """Sorted; by number where all are numbers (2 before 10)."""
-    numbers = all(name.isdecimal() for name in names)
-    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
 
 
 def reasons(skipped: list[tuple[str, str]] | tuple[tuple[str, str], ...], most: int = 4) -> str:

@@ -4,12 +4,50 @@ A class is then one combination of values, and a network adds up what it has lea
 never trained on can be made, and be held out to see how well.
 """
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from unilat.signals.decode import printable
+from unilat.types import UserError
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels of a picture are read from columns of a table, keys of a shard's JSON, or levels of folders."""
+
+    names: tuple[str, ...] = ()
+    """None: the one that the format knows."""
+    unlabelled: bool = False
+    """Pictures without a label are kept, in a class named by the empty text, and classes are told by name alone."""
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The names, where each picture has more than one label that is told by itself."""
+        return self.names if len(self.names) > 1 and not self.unlabelled else ()
+
+    @property
+    def said(self) -> str:
+        """What an index of pictures depends on, beside their files; empty where nothing is asked for."""
+        return json.dumps([*self.names, self.unlabelled]) if self.names else ""
+
+    def text(self, values: Sequence[str]) -> str:
+        """A picture's labels as the one text that readers hand on; :func:`told_apart` reads it where they are several.
+
+        ``values`` are one for each name, or at most one without names.
+        """
+        if len(values) < 2:
+            return values[0] if values else ""
+        text = json.dumps(list(values))
+        return text if self.several else class_name(text, self.names)
+
+
+USUAL = Labels()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +104,37 @@ def combined(
     classes = tuple(" ".join(row) for row in named)
     factors = Factors(tuple(names), tuple(tuple(row) for row in values), torch.from_numpy(table), tuple(shown))
     return numbers.reshape(-1), classes, factors
+
+
+def told_apart(texts: Sequence[str], names: Sequence[str], source: str) -> tuple[np.ndarray, tuple[str, ...], Factors]:
+    """:func:`combined` of what :meth:`Labels.text` made of several labels; values are sorted, as classes are."""
+    columns = list(zip(*(map(printable, json.loads(text)) for text in texts), strict=True))
+    values = [in_order(set(column)) for column in columns]
+    places = [{value: place for place, value in enumerate(of)} for of in values]
+    rows = [[place[value] for value in column] for place, column in zip(places, columns, strict=True)]
+    shown = [[_named(name, value) for value in of] for name, of in zip(names, values, strict=True)]
+    numbers, classes, factors = combined(np.array(rows).T, [printable(name) for name in names], shown)
+    classes = tuple(map(printable, classes))
+    if len(set(classes)) < len(classes):
+        (twice, _), *_ = Counter(classes).most_common(1)
+        raise UserError(f"{source}: two combinations of labels are both called {twice!r}; rename their values")
+    return numbers, classes, factors
+
+
+def class_name(text: str, names: Sequence[str]) -> str:
+    """What the class of such a text is called; the text itself where there are no ``names``."""
+    return " ".join(map(_named, names, map(printable, json.loads(text)))) if names else text
+
+
+def _named(name: str, value: str) -> str:
+    """``hue=3``: a number says of which label it is."""
+    return f"{printable(name)}={value}" if value.isdecimal() else value
+
+
+def in_order(names: set[str]) -> tuple[str, ...]:
+    """Sorted; by number where all are numbers (2 before 10)."""
+    numbers = all(name.isdecimal() for name in names)
+    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
 
 
 def strata(labels: Tensor, factors: Factors | None) -> Tensor:

@@ -3,6 +3,7 @@
 ``folder/cats/1.png`` has the class ``cats``, deeper folders belong to the first; pictures beside class folders have the
 class ``.`` . ``folder/train/...`` with ``folder/test/...`` (or ``val``, ``dev``; ``parts.py`` has all names) is the
 split: classes start one level below.
+Where labels are named, each is a level: ``folder/Serif/A/1.png`` has the face ``Serif`` and the character ``A``.
 Links are followed, each folder once: not those into the set itself, or to a folder that holds it. Hidden files are
 skipped. Order: sorted by path.
 """
@@ -14,7 +15,8 @@ from pathlib import Path
 from unilat.fields import Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable
-from unilat.signals.parts import Splits, placed
+from unilat.signals.factors import USUAL, Labels
+from unilat.signals.parts import Splits, placed, within
 from unilat.signals.pictures import Pictures, Progress
 from unilat.types import UserError
 
@@ -72,15 +74,25 @@ class _Links:
         return ""
 
 
-def items(folder: Path) -> list[Item]:
+def labelled(parts: tuple[str, ...], splits: frozenset[tuple[str, ...]], labels: Labels) -> tuple[str, bool, str]:
+    """(label, held out, why it has none) of the file whose path has these parts."""
+    if not labels.names:
+        return *placed(parts, splits), ""
+    inner, held_out = within(parts, splits)
+    if len(inner) == len(labels.names) + 1:
+        return labels.text(inner[:-1]), held_out, ""
+    return "", held_out, "" if labels.unlabelled else f"not in folders {'/'.join(labels.names)}"
+
+
+def items(folder: Path, labels: Labels) -> list[Item]:
     """What stands in the folder, as :class:`Item`, each with its class and side of the split."""
     found, splits = list(walk(folder)), Splits()
     for parts, _ in found:
         splits.see(parts)
     halves, listed = splits.found(), []
     for parts, problem in found:
-        label, held_out = placed(parts, halves)
-        listed.append(Item("/".join(parts), folder.joinpath(*parts), label, held_out, problem))
+        label, held_out, wrong = labelled(parts, halves, labels)
+        listed.append(Item("/".join(parts), folder.joinpath(*parts), label, held_out, problem or wrong))
     return listed
 
 
@@ -92,9 +104,10 @@ def load_folder(
     fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
+    labels: Labels = USUAL,
 ) -> Pictures:
     """Every readable picture below ``folder``; ``limit`` takes that many files evenly from the sorted list."""
-    listed = items(folder)
+    listed = items(folder, labels)
     usable = [item for item in listed if not item.problem]
     chosen = [usable[position] for position in even_positions(len(usable), limit, [item.held_out for item in usable])]
     if limit is None:
@@ -103,7 +116,14 @@ def load_folder(
     if not chosen:
         raise UserError(f"{source}: the folder is empty; name a folder that holds pictures")
     one_class = all(item.label == "." for item in usable)
-    pictures = collect(
-        chosen, len(chosen), source, size=size, channels=channels, fit=fit, progress=progress, one_class=one_class
+    return collect(
+        chosen,
+        len(chosen),
+        source,
+        size=size,
+        channels=channels,
+        fit=fit,
+        progress=progress,
+        one_class=one_class,
+        labels=labels.several,
     )
-    return pictures

@@ -24,6 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from unilat.fields import Fit, Size
 from unilat.signals.collect import even_positions
 from unilat.signals.decode import FORMATS, MAX_PIXELS, TOO_LARGE, Unreadable, decode, printable, upright_size
+from unilat.signals.factors import Labels
 from unilat.signals.pictures import Progress, is_grey
 from unilat.signals.texts import Texts, TextsBuilder
 from unilat.types import UserError
@@ -170,6 +171,11 @@ class Format(Protocol):
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The classes in their order where the set fixes it; None: the labels, sorted."""
+        ...
+
+    @property
+    def labels(self) -> Labels:
+        """Which labels of a picture are read."""
         ...
 
     @property

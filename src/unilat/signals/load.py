@@ -12,6 +12,7 @@ from unilat.fields import FieldError, Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.collect import even_positions
 from unilat.signals.decode import printable
+from unilat.signals.factors import Labels
 from unilat.signals.pictures import Pictures, Progress, pack, require_memory, with_channels
 from unilat.types import UserError
 
@@ -41,6 +42,7 @@ def load(
     fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
+    labels: tuple[str, ...] = (),
     unlabelled: bool = False,
 ) -> Pictures:
     """Pictures of a catalogue name, a folder, ``.npz``, ``.npy``, ``.tar`` shards, ``.parquet`` or a saved data set.
@@ -49,7 +51,8 @@ def load(
     array's shorter side, ``FOLDER_SIZE`` for the rest. ``fit`` is what is done to pictures of another shape.
     ``channels`` None is 1 if every picture is grey, else 3. ``limit`` takes at most so many, evenly spread. A name of
     the catalogue wins over a folder of that name: write ``./emoji`` for the folder. Nothing is downloaded here.
-    ``unlabelled``: rows of a table without a label are kept, in a class named by the empty text.
+    ``labels``: names of the labels that are read of each picture: columns of a table, keys of a shard's JSON, levels of
+    folders from the first down. ``unlabelled``: those without one are kept, in a class named by the empty text.
     Raises :class:`UserError` with one line that names the thing and the way out.
     """
     wanted = None if size is None else as_size(size)
@@ -65,12 +68,14 @@ def load(
     if channels not in (None, 1, 3):
         raise UserError(f"pictures have 1 channel (grey) or 3 (colour), not {channels}")
     require_name(source)
+    asked = Labels(tuple(labels), unlabelled)
+    require_labels(source, asked)
     if source in catalogue.CATALOGUE:
         return _thin(_named(source, wanted or as_size(NATURAL_SIZE[source]), fit, progress), channels, limit)
     path = Path(source)
     shown = printable(source)
     if path.is_dir():
-        return _folder(path, shown, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit, unlabelled)
+        return _folder(path, shown, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit, asked)
     if not path.is_file():
         raise UserError(_not_there(path, shown))
     if path.suffix in (".npy", ".npz"):
@@ -78,13 +83,13 @@ def load(
 
         return load_array(path, size=wanted, channels=channels, fit=fit, progress=progress, limit=limit)
     if path.suffix == ".tar":
-        return _shards(path, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit)
+        return _shards(path, wanted or as_size(FOLDER_SIZE), channels, fit, progress, limit, asked)
     if path.suffix == ".parquet":
         from unilat.signals.tables import load_tables, open_parquet
 
         tables, size = [open_parquet(path)], wanted or as_size(FOLDER_SIZE)
         return load_tables(
-            tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, unlabelled=unlabelled
+            tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, labels=asked
         )
     raise UserError(
         f"{shown}: a file of this kind is not read; name a folder of pictures, an .npz, .npy, .tar or .parquet"
@@ -95,6 +100,16 @@ def require_name(source: str) -> None:
     """:class:`UserError` for no name at all, which a path takes for the current folder."""
     if not source:
         raise UserError("the data set has no name; name a folder of pictures, or . for the current one")
+
+
+def require_labels(source: str, labels: Labels) -> None:
+    """:class:`FieldError` for no names, and for names of what has no columns, keys or folders to read labels from."""
+    kind = Path(source).suffix
+    if not all(labels.names) or len(set(labels.names)) < len(labels.names):
+        raise FieldError(f"data.labels must be names, no two of them alike, not {', '.join(labels.names)}")
+    if labels.names and not labels.unlabelled and (source in catalogue.CATALOGUE or kind in (".npy", ".npz")):
+        own = "an .npz names its labels in 'factors'" if kind == ".npz" else "it names its labels itself, or has none"
+        raise FieldError(f"{printable(source)}: {own}; leave data.labels out")
 
 
 def _named(name: str, size: Size, fit: Fit, progress: Progress | None) -> Pictures:
@@ -124,7 +139,7 @@ def _folder(
     fit: Fit,
     progress: Progress | None,
     limit: int | None,
-    unlabelled: bool,
+    labels: Labels,
 ) -> Pictures:
     """A saved data set, Parquet files or pictures: what the folder's files say it is."""
     from unilat.signals.detect import folder_kind
@@ -133,24 +148,30 @@ def _folder(
 
     kind = folder_kind(path)
     if kind == "pictures":
-        return load_folder(path, size=size, channels=channels, fit=fit, progress=progress, limit=limit)
+        return load_folder(path, size=size, channels=channels, fit=fit, progress=progress, limit=limit, labels=labels)
     if kind == "shards":
-        return _shards(path, size, channels, fit, progress, limit)
+        return _shards(path, size, channels, fit, progress, limit, labels)
     tables = saved_tables(path) if kind == "saved" else parquet_tables(path)
     return load_tables(
-        tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, unlabelled=unlabelled
+        tables, shown, size=size, channels=channels, fit=fit, progress=progress, limit=limit, labels=labels
     )
 
 
 def _shards(
-    path: Path, size: Size, channels: int | None, fit: Fit, progress: Progress | None, limit: int | None
+    path: Path,
+    size: Size,
+    channels: int | None,
+    fit: Fit,
+    progress: Progress | None,
+    limit: int | None,
+    labels: Labels,
 ) -> Pictures:
     """Tar shards, through their index."""
     from unilat.signals.index_file import indexed
     from unilat.signals.shards import ShardFormat
     from unilat.signals.stream import Streamed
 
-    form = ShardFormat(path)
+    form = ShardFormat(path, labels)
     index = indexed(form, form.listing(keep=False), progress)
     found = Streamed(form, index, size=size, fit=fit, channels=channels, limit=limit)
     shape = " x ".join(map(str, found.kind.shape))

@@ -26,6 +26,8 @@ from unilat.signals.stream import Streamed
 from unilat.types import UserError
 
 COLUMNS, PLAIN_ROWS, MOST_CLASSES, MOST_SHAPES = 14, 10, 20, 8
+FEW = 5
+"""A combination of labels that has fewer pictures is counted as one of few."""
 MOST_BYTES = 1 << 30
 """That a look takes for pictures: 87,000 of 64 x 64 in colour."""
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (24, 24, 28), (110, 110, 118), (222, 222, 218)
@@ -47,7 +49,9 @@ class Look:
     def json(self) -> dict:
         """Counts as plain JSON types, with the reasons of what was skipped added up."""
         counted = Counter(reason.split(":")[0] for _, reason in self.pictures.skipped)
-        return self.pictures.json() | {
+        labels = label_counts(self.pictures)
+        combined = {"labels": labels, "combinations": combinations(self.pictures)} if labels else {}
+        counts = {
             "converted": dict(self.converted),
             "shapes": dict(self.shapes),
             "notes": list(self.notes),
@@ -56,16 +60,19 @@ class Look:
             "skipped_reasons": dict(counted.most_common()),
             "sheet": None if self.sheet is None else str(self.sheet),
         }
+        return self.pictures.json() | counts | combined
 
     def lines(self) -> list[str]:
         """The same for a terminal, one fact a line."""
         pictures = self.pictures
         found = [headline(pictures)]
-        counts = pictures.class_counts()
-        if counts:
-            few = list(counts.items())[:MOST_CLASSES]
-            more = f", and {len(counts) - len(few)} more" if len(counts) > len(few) else ""
-            found.append("classes: " + ", ".join(f"{name} {number:,}" for name, number in few) + more)
+        if counts := label_counts(pictures):
+            found += [_listed(name, values) for name, values in counts.items()]
+            of = combinations(pictures)
+            few = f"{of['few']:,} of them with fewer than {FEW} pictures"
+            found.append(f"combinations: {of['count']:,} of {of['possible']:,} that are possible, {few}")
+        elif counts := pictures.class_counts():
+            found.append(_listed("classes", counts))
         if pictures.held_out is not None:
             found.append(f"held out by the source: {int(pictures.held_out.sum()):,}")
         if self.converted:
@@ -85,6 +92,7 @@ def look(
     fit: Fit = "crop",
     out: Path | None = None,
     limit: int | None = None,
+    labels: tuple[str, ...] = (),
     progress: Progress | None = None,
 ) -> Look:
     """Read ``source`` as training would, count, and write the contact sheet to ``out`` (a PNG) where one is named.
@@ -94,6 +102,7 @@ def look(
     files = source not in CATALOGUE and Path(source).suffix != ".npz"  # what random crops can be cut from
     read = held_out_fit(fit) if files else fit
     asked = {"size": size if size is None else as_size(size), "channels": channels, "fit": read, "limit": limit}
+    asked["labels"] = labels
     if files:
         found = open_source(source, memory_budget=MOST_BYTES, progress=progress, **asked)
         pictures = found.pictures if isinstance(found, InMemory) else found
@@ -114,6 +123,31 @@ def look(
                 f"{out}: the contact sheet cannot be written ({error.strerror}); name another place"
             ) from None
     return Look(pictures, out, converted, shapes, notes)
+
+
+def label_counts(pictures: Pictures | Streamed) -> dict[str, dict[str, int]]:
+    """Pictures of each value of each label; empty where a class is no combination of labels."""
+    if (factors := pictures.factors) is None:
+        return {}
+    rows = factors.table[pictures.labels].T
+    return {
+        name: dict(zip(values, torch.bincount(of, minlength=len(values)).tolist(), strict=True))
+        for name, values, of in zip(factors.names, factors.values, rows, strict=True)
+    }
+
+
+def combinations(pictures: Pictures | Streamed) -> dict[str, int]:
+    """How many combinations of labels have pictures, how many could, and how many have fewer than ``FEW``."""
+    counts = [number for number in pictures.class_counts().values() if number]
+    possible = math.prod(len(of) for of in pictures.factors.values) if pictures.factors else 0
+    return {"count": len(counts), "possible": possible, "few": sum(number < FEW for number in counts)}
+
+
+def _listed(what: str, counts: dict[str, int]) -> str:
+    """``"classes: cat 3, dog 4, and 17 more"``."""
+    few = list(counts.items())[:MOST_CLASSES]
+    more = f", and {len(counts) - len(few):,} more" if len(counts) > len(few) else ""
+    return f"{what}: " + ", ".join(f"{name} {number:,}" for name, number in few) + more
 
 
 def _counted(pictures: Pictures | Streamed, fit: Fit) -> tuple[dict[str, int], dict[str, int], tuple[str, ...]]:
@@ -177,7 +211,7 @@ def _rows(pictures: Pictures | Streamed, chooser: np.random.Generator, columns: 
         chosen = sorted(chooser.permutation(len(pictures))[: columns * PLAIN_ROWS].tolist())
         chosen = [int(index) for index in chooser.permutation(chosen)]
         return [("", chosen[first : first + columns]) for first in range(0, len(chosen), columns)]
-    names, labels = _classes(pictures)
+    _, names, labels = _classes(pictures)
     rows = []
     for number in even_positions(len(names), MOST_CLASSES):
         members = np.flatnonzero(labels == number)
@@ -187,13 +221,13 @@ def _rows(pictures: Pictures | Streamed, chooser: np.random.Generator, columns: 
     return rows
 
 
-def _classes(pictures: Pictures | Streamed) -> tuple[Sequence[str], np.ndarray]:
-    """Names of the classes and the pictures' numbers ``[N]``; of factors, those of the one with the fewest values."""
+def _classes(pictures: Pictures | Streamed) -> tuple[str, Sequence[str], np.ndarray]:
+    """What rows show, its names and the pictures' numbers ``[N]``: classes, or the label with the fewest values."""
     factors = pictures.factors
     if factors is None:
-        return pictures.classes, pictures.labels.numpy()
+        return "classes", pictures.classes, pictures.labels.numpy()
     least = min(range(len(factors.names)), key=lambda one: len(factors.values[one]))
-    return factors.values[least], factors.table[pictures.labels, least].numpy()
+    return f"values of {factors.names[least]}", factors.values[least], factors.table[pictures.labels, least].numpy()
 
 
 def _shapes(shapes: dict[str, int]) -> list[str]:
@@ -224,8 +258,9 @@ def _tile(pictures: Pictures | Streamed, index: int, high: int, wide: int) -> Im
 def _footer(pictures: Pictures | Streamed) -> list[str]:
     """What was converted and skipped, cut to lines of the sheet."""
     lines = []
-    if (count := len(_classes(pictures)[0])) > MOST_CLASSES:
-        lines.append(f"{MOST_CLASSES} of {count} classes shown")
+    what, names, _ = _classes(pictures)
+    if len(names) > MOST_CLASSES:
+        lines.append(f"{MOST_CLASSES} of {len(names)} {what} shown")
     if pictures.converted:
         lines.append("converted: " + ", ".join(f"{count:,} {what}" for what, count in pictures.converted.items()))
     if pictures.skipped:

@@ -62,10 +62,16 @@ def placed(parts: tuple[str, ...], splits: frozenset[tuple[str, ...]]) -> tuple[
     The class is the first folder of the path, the names of parts left out; below the only split it is the first folder
     within the part, wherever the split lies.
     """
+    inner, held_out = within(parts, splits)
+    return (inner[0] if len(inner) > 1 else "."), held_out
+
+
+def within(parts: tuple[str, ...], splits: frozenset[tuple[str, ...]]) -> tuple[tuple[str, ...], bool]:
+    """(path without what names the part, held out) of such a file."""
     inner, held_out = parts, False
     for depth in range(len(parts) - 1 if splits else 0):
         if parts[:depth] in splits and (side := folder_side(parts[depth])):
             held_out = side == "test"
             inner = parts[depth + 1 :] if len(splits) == 1 else parts[:depth] + parts[depth + 1 :]
             break
-    return (inner[0] if len(inner) > 1 else "."), held_out
+    return inner, held_out

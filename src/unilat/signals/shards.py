@@ -1,9 +1,9 @@
 """Folders of tar shards with WebDataset's naming, read in place: nothing is unpacked.
 
 ``00000.tar`` holds members ``KEY.jpg`` (or png, webp, ...) with ``KEY.cls``, a class by number or name, or
-``KEY.json``, ``{"label": ...}``. A key is a member's path up to the first dot of its last part. ``train-*.tar`` with
-``test-*.tar`` (or ``val``, ``dev``; ``parts.py`` has all words) is the official split. Compressed archives cannot be
-read by place and are refused.
+``KEY.json``, ``{"label": ...}`` or other names of labels. A key is a member's path up to the first dot of its last
+part. ``train-*.tar`` with ``test-*.tar`` (or ``val``, ``dev``; ``parts.py`` has all words) is the official split.
+Compressed archives cannot be read by place and are refused.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 
 from unilat.fields import Fit, Size
 from unilat.signals.decode import MAX_BYTES, printable
+from unilat.signals.factors import USUAL, Labels
 from unilat.signals.handles import Descriptor, Handles
 from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized, unread
 from unilat.signals.parts import word_side
@@ -70,8 +71,8 @@ class ShardFormat:
     rows = None
     side = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, labels: Labels = USUAL) -> None:
+        self.path, self.labels = path, labels
         self.folder = path if path.is_dir() else path.parent
         self.source = printable(str(path))
         self._split = False
@@ -83,7 +84,7 @@ class ShardFormat:
         names = [path.name for path in paths if path.is_file() and not path.name.startswith(".")]
         self._split = {"train", "test"} <= {word_side(name) for name in names}
         files = ((name, str(self.folder / name)) for name in names)
-        return listing(files, lambda: "split" if self._split else "", keep=keep)
+        return listing(files, lambda: ("split" if self._split else "") + self.labels.said, keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """The shard's pictures in the order of their members."""
@@ -93,11 +94,14 @@ class ShardFormat:
             with open(self.folder / file, "rb") as stream:
                 samples = _samples(stream, where)
                 labelled = any(sample.cls or sample.json for sample in samples.values())
+                if self.labels.names:
+                    labelled = not self.labels.unlabelled
                 for key, sample in samples.items():
                     if sample.picture is None:
                         yield Entry(name=key, held_out=held_out, problem="a label without a picture")
                         continue
-                    yield _entry(stream, sample, sample.picture, labelled)._replace(held_out=held_out)
+                    entry = _entry(stream, sample, sample.picture, labelled, self.labels)
+                    yield entry._replace(held_out=held_out)
         except OSError as error:
             raise UserError(f"{where}: cannot be read ({error.strerror}); check the disk and its permissions") from None
 
@@ -116,11 +120,11 @@ class ShardFormat:
         return sized(data, size, fit)
 
 
-def _entry(stream: BinaryIO, sample: _Sample, picture: _Member, labelled: bool) -> Entry:
+def _entry(stream: BinaryIO, sample: _Sample, picture: _Member, labelled: bool, labels: Labels) -> Entry:
     """The entry of one key; in a shard with labels a picture without one is left out."""
     entry = Entry(name=printable(picture.name), offset=picture.offset, size=picture.size)
     try:
-        label = _label(stream, sample)
+        label = _label(stream, sample, labels)
     except ValueError as reason:
         return entry._replace(problem=str(reason))
     if label is None and labelled:
@@ -136,9 +140,9 @@ def _content(stream: BinaryIO, member: _Member) -> bytes:
     return stream.read(member.size)
 
 
-def _label(stream: BinaryIO, sample: _Sample) -> str | None:
+def _label(stream: BinaryIO, sample: _Sample, labels: Labels) -> str | None:
     """The class that the key's members name; None for none. Raises ValueError with the reason of a damaged one."""
-    member = sample.cls or sample.json
+    member = sample.json if labels.names else sample.cls or sample.json
     if member is None:
         return None
     if member.size > LABEL_BYTES:
@@ -147,14 +151,16 @@ def _label(stream: BinaryIO, sample: _Sample) -> str | None:
         text = _content(stream, member).decode("utf-8")
         if member is sample.cls:
             return text.strip() or None
-        label = json.loads(text)["label"]
+        said = json.loads(text)
+        values = [said[name] for name in labels.names or ("label",)]
     except KeyError:
         return None
     except (ValueError, TypeError, RecursionError):
         raise ValueError("its label cannot be read") from None
-    if label is None or isinstance(label, bool) or not isinstance(label, str | int):
+    if any(isinstance(value, bool) or not isinstance(value, str | int) for value in values):
         raise ValueError("its label is neither text nor a whole number")
-    return str(label).strip() or None
+    texts = [str(value).strip() for value in values]
+    return labels.text(texts) if all(texts) else None
 
 
 def _samples(stream: BinaryIO, where: str) -> dict[str, _Sample]:

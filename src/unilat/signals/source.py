@@ -10,10 +10,11 @@ from unilat.fields import Fit, Size, as_size, spelled
 from unilat.signals import catalogue
 from unilat.signals.decode import printable
 from unilat.signals.detect import folder_kind
+from unilat.signals.factors import Labels
 from unilat.signals.index import Format
 from unilat.signals.index_file import indexed
 from unilat.signals.kind import Image
-from unilat.signals.load import FOLDER_SIZE, load, require_name
+from unilat.signals.load import FOLDER_SIZE, load, require_labels, require_name
 from unilat.signals.memory import InMemory
 from unilat.signals.npz import Archive, choose
 from unilat.signals.pictures import Progress, available_bytes
@@ -68,6 +69,7 @@ def open_source(
     channels: int | None = None,
     fit: Fit = "crop",
     limit: int | None = None,
+    labels: tuple[str, ...] = (),
     memory_budget: int | None = None,
     unreadable_share: float = 0.05,
     progress: Progress | None = None,
@@ -75,11 +77,11 @@ def open_source(
     """A name of the catalogue, a folder of pictures or of tar shards, Parquet, a saved set, ``.npy`` or ``.npz``.
 
     ``size`` is a side or (height, width), None the source's natural one; ``channels`` None is 1 if every picture is
-    grey, else 3; ``limit`` takes at most so many, evenly. The source lies in memory where its decoded pictures take at
-    most ``memory_budget`` bytes (None: a quarter of what is free), and is read as it is needed otherwise, and for
-    random crops: from an index that is made once and kept in the cache. While it is read so, at most
-    ``unreadable_share`` of the pictures may turn out to be unreadable. Raises :class:`UserError` with one line that
-    names the thing and the way out.
+    grey, else 3; ``limit`` takes at most so many, evenly; ``labels`` are those of ``load``. The source lies in memory
+    where its decoded pictures take at most ``memory_budget`` bytes (None: a quarter of what is free), and is read as it
+    is needed otherwise, and for random crops: from an index that is made once and kept in the cache. While it is read
+    so, at most ``unreadable_share`` of the pictures may turn out to be unreadable. Raises :class:`UserError` with one
+    line that names the thing and the way out.
     """
     require_name(source)
     asked = _checked(size)
@@ -90,9 +92,12 @@ def open_source(
     if memory_budget is None:
         free = available_bytes()
         memory_budget = UNKNOWN_MEMORY if free is None else free // 4
-    form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget)
+    wanted = Labels(tuple(labels))
+    require_labels(source, wanted)
+    form = None if source in catalogue.CATALOGUE else _format(Path(source), memory_budget, wanted)
+    into = {"size": asked, "channels": channels, "fit": fit, "limit": limit, "labels": wanted.names}
     if form is None:
-        return InMemory(load(source, size=asked, channels=channels, fit=fit, progress=progress, limit=limit))
+        return InMemory(load(source, progress=progress, **into))
     now = form.listing(keep=False)
     shards = form.word == "shards"
     index = indexed(form, now, progress) if shards else None
@@ -101,7 +106,7 @@ def open_source(
     small = min(count, count if limit is None else limit) * (channels or 3) * math.prod(shape) <= memory_budget
     small &= fit != "random-crop"
     if small and not shards:
-        return InMemory(load(source, size=asked, channels=channels, fit=fit, progress=progress, limit=limit))
+        return InMemory(load(source, progress=progress, **into))
     streamed = Streamed(
         form,
         index or indexed(form, now, progress),
@@ -125,19 +130,19 @@ def _checked(size: int | tuple[int, int] | None) -> Size | None:
     return size
 
 
-def _format(path: Path, memory_budget: int) -> Format | None:
+def _format(path: Path, memory_budget: int, labels: Labels) -> Format | None:
     """What reads this path picture by picture; None for what only ``load`` reads, or refuses."""
     if path.is_dir():
         kind = folder_kind(path)
         if kind == "pictures":
-            return FolderFormat(path)
-        return ShardFormat(path) if kind == "shards" else _table(path)
+            return FolderFormat(path, labels)
+        return ShardFormat(path, labels) if kind == "shards" else _table(path, labels)
     if not path.is_file():
         return None
     if path.suffix == ".tar":
-        return ShardFormat(path)
+        return ShardFormat(path, labels)
     if path.suffix == ".parquet":
-        return _table(path)
+        return _table(path, labels)
     if path.suffix == ".npy":
         from unilat.signals.stream_arrays import ArrayFormat
 
@@ -150,10 +155,10 @@ def _format(path: Path, memory_budget: int) -> Format | None:
     return None
 
 
-def _table(path: Path) -> Format:
+def _table(path: Path, labels: Labels) -> Format:
     from unilat.signals.stream_tables import TableFormat
 
-    return TableFormat(path)
+    return TableFormat(path, labels)
 
 
 def _unpacked(path: Path) -> int:

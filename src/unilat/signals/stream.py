@@ -10,9 +10,10 @@ from torch import Tensor
 
 from unilat.fields import FieldError, Fit, Size, spelled
 from unilat.maths.seeds import key
-from unilat.signals.collect import even_positions, in_order, nothing_left, reasons
+from unilat.signals.collect import classes_told, even_positions, nothing_left, reasons
 from unilat.signals.crops import crop_place, cut, held_out_fit, random_crops, strip_size
 from unilat.signals.decode import Unreadable, printable
+from unilat.signals.factors import Factors, in_order, told_apart
 from unilat.signals.index import LOOKED_AT, Format, Index, first_alike
 from unilat.signals.kind import Image
 from unilat.signals.levels import dark_told
@@ -30,6 +31,7 @@ class _Chosen:
     skipped: tuple[tuple[str, str], ...]
     classes: tuple[str, ...]
     labels: np.ndarray  # int64 [N]
+    factors: Factors | None
     notes: tuple[str, ...]
 
 
@@ -55,7 +57,7 @@ class Streamed:
     ) -> None:
         if not 0 <= unreadable_share <= 1:
             raise UserError(f"the share of unreadable pictures must lie between 0 and 1, not {unreadable_share}")
-        self.source, self.factors = printable(str(form.path)), None
+        self.source = printable(str(form.path))
         self.kind = Image(height=size[0], width=size[1], channels=channels or (3 if index.colour else 1))
         self._form, self._index, self._share = form, index, unreadable_share
         self._fit: Fit = held_out_fit(fit)
@@ -64,7 +66,7 @@ class Streamed:
         self._rows, self._skipped = chosen.rows, chosen.skipped
         groups = index.group if chosen.rows is None else first_alike(index.group[chosen.rows])
         held_out = _of(index.held_out, chosen.rows).astype(bool)
-        self.classes, self.labels = chosen.classes, torch.from_numpy(chosen.labels)
+        self.classes, self.labels, self.factors = chosen.classes, torch.from_numpy(chosen.labels), chosen.factors
         self.groups = torch.from_numpy(groups.astype(np.int64))
         self.held_out = torch.from_numpy(held_out) if held_out.any() else None
         self._notes = chosen.notes
@@ -73,7 +75,9 @@ class Streamed:
         if self.random:
             self._notes += (random_crops(sum(self.converted.values()), len(self)),)
         official = held_out if held_out.any() else None
-        self.notes = self._notes + copies_told(groups) + _told(chosen.labels, self.classes, groups, official)
+        self.notes = self._notes + copies_told(groups)
+        if self.factors is None:
+            self.notes += _told(chosen.labels, self.classes, groups, official)
         self.sha256 = self._identity(chosen.labels)
         self.blocks = self._blocks() if form.has_blocks else None
         index.let_go()
@@ -236,6 +240,7 @@ class Streamed:
             held_out=None if self.held_out is None else self.held_out[chosen].numpy(),
             skipped=tuple(skipped),
             notes=self._notes,
+            factors=self.factors,
         )
 
     @property
@@ -333,22 +338,28 @@ def _choose(form: Format, index: Index, size: Size, fit: Fit, limit: int | None,
         rows = np.flatnonzero(usable).astype(np.int32)
         rows = rows[even_positions(len(rows), limit, index.held_out[rows].astype(bool).tolist())]
     label = _of(index.label, rows)
-    used = {index.labels[number] for number in np.flatnonzero(np.bincount(label)).tolist()}
+    there = np.flatnonzero(np.bincount(label))
+    used, several = {index.labels[number] for number in there.tolist()}, form.labels.several
     tried = {index.labels[number] for number in np.flatnonzero(np.bincount(index.label)).tolist()}
     notes: tuple[str, ...] = ()
     if limit is None and (lost := sorted(tried - used - {"", "."})):
-        notes += (f"left out, no readable picture in them: {', '.join(printable(name, 40) for name in lost[:5])}",)
+        notes += (f"left out, no readable picture in them: {classes_told(lost, several)}",)
     if skipped:
         notes += (f"{len(skipped)} of {len(index)} skipped: {reasons(skipped)}",)
     if index.peak >= 0:
         notes += dark_told(index.peak, f"{min(LOOKED_AT, int(whole.sum())):,} pictures that were looked at")
-    classes = () if used <= {"", "."} else form.classes or in_order(used)
-    number = {name: place for place, name in enumerate(classes)}
-    numbers = np.array([number.get(name, 0) for name in index.labels.all()], np.int64)
+    factors, numbers = None, np.zeros(len(index.labels), np.int64)
+    if several:
+        numbers[there], classes, factors = told_apart([index.labels[one] for one in there.tolist()], several, source)
+    else:
+        classes = () if used <= {"", "."} else form.classes or in_order(used)
+        number = {name: place for place, name in enumerate(classes)}
+        numbers[:] = [number.get(name, 0) for name in index.labels.all()]
     return _Chosen(
         rows=rows,
         skipped=tuple(skipped),
         classes=tuple(printable(name) for name in classes),
         labels=numbers[label],
+        factors=factors,
         notes=notes,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from unilat.fields import Fit, Size
 from unilat.signals.arrays import _as_nhwc, _sized, _value_map, read_npy
 from unilat.signals.decode import printable
+from unilat.signals.factors import USUAL
 from unilat.signals.handles import Handles
 from unilat.signals.index import Entry, Index, Listing, checked, digest_of, listing, unread
 from unilat.types import UserError
@@ -22,6 +23,7 @@ class ArrayFormat:
 
     word = "npy"
     classes = None
+    labels = USUAL
     has_blocks = False
 
     def __init__(self, path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 
 from unilat.fields import Fit, Size
 from unilat.signals.decode import Unreadable, printable, read_file
-from unilat.signals.folders import walk
+from unilat.signals.factors import USUAL, Labels
+from unilat.signals.folders import labelled, walk
 from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized
-from unilat.signals.parts import Splits, placed
+from unilat.signals.parts import Splits
 
 
 class FolderFormat:
@@ -23,8 +24,8 @@ class FolderFormat:
     rows = None
     side = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, labels: Labels = USUAL) -> None:
+        self.path, self.labels = path, labels
         self.source = printable(str(path))
         self._splits: frozenset[tuple[str, ...]] = frozenset()
         self._problems: dict[str, str] = {}
@@ -43,17 +44,16 @@ class FolderFormat:
                 splits.see(parts)
                 yield name, f"{root}/{name}"
 
-        now = listing(files(), lambda: json.dumps(sorted(splits.found())), keep=keep)
+        now = listing(files(), lambda: json.dumps(sorted(splits.found())) + self.labels.said, keep=keep)
         self._splits = splits.found()
         return now
 
     def scan(self, file: str) -> Iterator[Entry]:
         """The one picture of a file, or why it is none."""
-        problem = self._problems.get(file, "")
-        if problem:
+        label, held_out, wrong = labelled(tuple(file.split("/")), self._splits, self.labels)
+        if problem := self._problems.get(file, wrong):
             yield Entry(problem=problem)
             return
-        label, held_out = placed(tuple(file.split("/")), self._splits)
         entry = Entry(label=label, held_out=held_out)
         try:
             yield described(entry, read_file(self.path / file))

@@ -12,19 +12,10 @@ import numpy as np
 
 from unilat.fields import Fit, Size
 from unilat.signals.decode import printable
+from unilat.signals.factors import USUAL, Labels
 from unilat.signals.handles import Handles
 from unilat.signals.index import Entry, Index, Listing, checked, described, listing, sized, unread
-from unilat.signals.tables import (
-    Table,
-    _class_names,
-    _item,
-    arrow,
-    image_column,
-    label_column,
-    open_parquet,
-    parquet_tables,
-    saved_tables,
-)
+from unilat.signals.tables import Table, _item, arrow, columns_of, open_parquet, parquet_tables, saved_tables
 from unilat.types import UserError
 
 GROUPS, GROUP_BYTES = 9, 1 << 28
@@ -37,22 +28,16 @@ class TableFormat:
     said = ""
     side = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, labels: Labels = USUAL) -> None:
+        self.path, self.labels = path, labels
         self.folder = path if path.is_dir() else path.parent
         self.source = printable(str(path))
         is_saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
         self.word, self.has_blocks = ("saved", False) if is_saved else ("parquet", True)
         tables = saved_tables(path) if is_saved else parquet_tables(path) if path.is_dir() else [open_parquet(path)]
         tables = [table for table in tables if table.rows]
-        if not tables:
-            raise UserError(f"{self.source}: it has no rows; name a data set that holds pictures")
-        self.image, self.label = image_column(tables[0].schema, self.source), label_column(tables[0].schema)
-        self.classes = _class_names(tables[0].schema, self.label) if self.label else None
-        for table in tables[1:]:
-            if self.image not in table.schema.names or (self.label and self.label not in table.schema.names):
-                name = printable(table.path.name)
-                raise UserError(f"{self.source}: {name} has other columns than {tables[0].path.name}")
+        self.columns = columns_of(tables, self.source, labels)
+        self.classes = self.columns.classes
         self.rows = sum(table.rows for table in tables)
         self._held_out = {self._relative(table): table.held_out for table in tables}
         self._files: Handles[str, Any] = Handles(self._open, most=64)
@@ -88,24 +73,25 @@ class TableFormat:
         )
 
     def _group(self, key: tuple[str, int]) -> Any:
-        return self._read(*key, [self.image]).column(0)
+        return self._read(*key, [self.columns.image]).column(0)
 
     def listing(self, *, keep: bool = True) -> Listing:
         """The files in the set's order."""
-        said = json.dumps([self.image, self.label, self.classes, [*self._held_out.values()]])
+        label = self.columns.labels[0] if self.columns.labels else None
+        said = json.dumps([self.columns.image, label, self.classes, [*self._held_out.values()]]) + self.labels.said
         return listing(((file, str(self.folder / file)) for file in self._held_out), lambda: said, keep=keep)
 
     def scan(self, file: str) -> Iterator[Entry]:
         """Every row of a file."""
-        columns = [self.image] + ([self.label] if self.label else [])
         number = 0
         try:
             handle = self._files.get(file)
             for block in range(handle.num_row_groups if self.word == "parquet" else len(handle)):
-                part = self._read(file, block, columns)
-                labels = part.column(1).to_pylist() if self.label else [""] * part.num_rows
-                for offset, (cell, label) in enumerate(zip(part.column(0), labels, strict=True)):
-                    item = _item(f"row {number}", cell.as_py(), label, self.classes, self._held_out[file])
+                part = self._read(file, block, self.columns.all)
+                values = [part.column(name).to_pylist() for name in self.columns.labels]
+                for offset, cell in enumerate(part.column(self.columns.image)):
+                    of, held_out = [column[offset] for column in values], self._held_out[file]
+                    item = _item(f"row {number}", cell.as_py(), of, self.columns, self.labels, held_out)
                     entry = Entry(name=item.name, block=block, offset=offset, label=item.label)
                     entry = entry._replace(held_out=item.held_out, problem=item.problem)
                     yield described(entry, item.data) if isinstance(item.data, bytes) else entry

@@ -1,19 +1,21 @@
 """Parquet files and local Hugging Face data sets (``save_to_disk``) -> :class:`Pictures`, through pyarrow alone.
 
 A row holds the bytes of a picture file, as a binary column or as Hugging Face's struct ``{bytes, path}``; paths are
-never followed. Its class is an integer or text column; the file's own ``ClassLabel`` names the classes if there is one.
+never followed. Its class is an integer or text column, the usual one or those that are named; the file's own
+``ClassLabel`` names the classes if there is one.
 """
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unilat.fields import Fit, Size
+from unilat.fields import FieldError, Fit, Size
 from unilat.signals.collect import Item, collect, even_positions
 from unilat.signals.decode import printable, read_file
+from unilat.signals.factors import USUAL, Labels
 from unilat.signals.parts import folder_side, word_side
 from unilat.signals.pictures import Pictures, Progress, require_memory
 from unilat.types import UserError
@@ -50,6 +52,43 @@ class Table:
     rows: int
     held_out: bool
     batches: Callable[[list[str]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Those that are read of all parts of a data set."""
+
+    image: str
+    labels: tuple[str, ...]
+    names: tuple[tuple[str, ...] | None, ...]
+    """What ``ClassLabel`` calls the numbers of each label; None for a column without it."""
+
+    @property
+    def all(self) -> list[str]:
+        """Pictures first."""
+        return [self.image, *self.labels]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """In their own order, where there is one label that has one."""
+        return self.names[0] if len(self.names) == 1 else None
+
+
+def columns_of(tables: list[Table], source: str, labels: Labels) -> Columns:
+    """The columns that all ``tables`` must have: those named, else the usual ones."""
+    if not tables:
+        raise UserError(f"{source}: it has no rows; name a data set that holds pictures")
+    schema = tables[0].schema
+    image, usual = image_column(schema, source), label_column(schema)
+    lacking = [name for name in labels.names if not _may_label(schema, name)]
+    if lacking and not labels.unlabelled:
+        what = f"no column of text or whole numbers called {', '.join(printable(name, 40) for name in lacking)}"
+        raise FieldError(f"{source}: {what}; it has {_shown(schema)}; name others in data.labels")
+    found = () if lacking else labels.names or ((usual,) if usual else ())
+    for table in tables[1:]:
+        if not {image, *found} <= set(table.schema.names):
+            raise UserError(f"{source}: {printable(table.path.name)} has other columns than {tables[0].path.name}")
+    return Columns(image, found, tuple(_class_names(schema, name) for name in found))
 
 
 @contextlib.contextmanager
@@ -184,60 +223,46 @@ def load_tables(
     fit: Fit = "crop",
     progress: Progress | None = None,
     limit: int | None = None,
-    unlabelled: bool = False,
+    labels: Labels = USUAL,
 ) -> Pictures:
     """Every row with a readable picture, in the tables' order; names are ``row 17``, counted over all tables.
 
-    ``unlabelled``: also those without a label, or with -1 for one, in a class named by the empty text.
+    ``labels.unlabelled``: also those without a label, or with -1 for one, in a class named by the empty text.
     """
     tables = [table for table in tables if table.rows]
-    if not tables:
-        raise UserError(f"{source}: it has no rows; name a data set that holds pictures")
-    image, label = image_column(tables[0].schema, source), label_column(tables[0].schema)
-    class_names = _class_names(tables[0].schema, label) if label else None
-    for table in tables[1:]:
-        if image not in table.schema.names or (label and label not in table.schema.names):
-            raise UserError(f"{source}: {printable(table.path.name)} has other columns than {tables[0].path.name}")
+    columns = columns_of(tables, source, labels)
     held_out = [table.held_out for table in tables for _ in range(table.rows)]
     chosen = set(even_positions(len(held_out), limit, held_out))
     return collect(
-        _items(tables, image, label, class_names, chosen, unlabelled),
+        _items(tables, columns, chosen, labels),
         len(chosen),
         source,
         size=size,
         channels=channels,
         fit=fit,
         progress=progress,
-        class_order=(*class_names, "") if class_names and unlabelled else class_names,
-        one_class=label is None,
+        class_order=(*columns.classes, "") if columns.classes and labels.unlabelled else columns.classes,
+        one_class=not columns.labels,
+        labels=labels.several,
     )
 
 
-def _items(
-    tables: list[Table],
-    image: str,
-    label: str | None,
-    names: tuple[str, ...] | None,
-    chosen: set[int],
-    unlabelled: bool,
-) -> Iterator[Item]:
+def _items(tables: list[Table], columns: Columns, chosen: set[int], labels: Labels) -> Iterator[Item]:
     """The chosen rows as :class:`Item`."""
     row = -1
     for table in tables:
-        for batch in table.batches([image] + ([label] if label else [])):
-            cells = batch.column(image)
+        for batch in table.batches(columns.all):
+            cells = batch.column(columns.image)
             with _one_line(table.path):
-                classes = batch.column(label).to_pylist() if label else [""] * batch.num_rows
+                values = [batch.column(name).to_pylist() for name in columns.labels]
             for position in range(batch.num_rows):
                 row += 1
                 if row in chosen:
-                    of = classes[position]
-                    none = unlabelled and (of is None or (names is not None and of == -1))
-                    cell, known = cells[position].as_py(), None if none else names
-                    yield _item(f"row {row}", cell, "" if none else of, known, table.held_out)
+                    of = [column[position] for column in values]
+                    yield _item(f"row {row}", cells[position].as_py(), of, columns, labels, table.held_out)
 
 
-def _item(name: str, cell: Any, label: Any, names: tuple[str, ...] | None, held_out: bool) -> Item:
+def _item(name: str, cell: Any, values: Sequence[Any], columns: Columns, labels: Labels, held_out: bool) -> Item:
     """One row; what is missing in it becomes the reason it is skipped."""
     if isinstance(cell, dict):
         cell = cell.get("bytes") or (None if not cell.get("path") else str(cell["path"]))
@@ -245,13 +270,17 @@ def _item(name: str, cell: Any, label: Any, names: tuple[str, ...] | None, held_
         return Item(name, None, problem="only a path, no bytes")
     if not cell:
         return Item(name, None, problem="no bytes")
-    if label is None:
-        return Item(name, None, problem="no label")
-    if names is not None:
-        if not isinstance(label, int) or not 0 <= label < len(names):
-            return Item(name, None, problem=f"label {printable(str(label), 20)} has no name")
-        label = names[label]
-    return Item(name, cell, str(label), held_out)
+    known = list(zip(values, columns.names, strict=True))
+    if labels.unlabelled and any(value in (None, "") or (names is not None and value == -1) for value, names in known):
+        return Item(name, cell, "", held_out)
+    texts = []
+    for value, names in known:
+        if value is None or (labels.names and value == ""):
+            return Item(name, None, problem="no label")
+        if names is not None and (not isinstance(value, int) or not 0 <= value < len(names)):
+            return Item(name, None, problem=f"label {printable(str(value), 20)} has no name")
+        texts.append(str(value) if names is None else names[value])
+    return Item(name, cell, labels.text(texts), held_out)
 
 
 def picture_columns(schema: Any) -> list[str]:
@@ -272,21 +301,29 @@ def image_column(schema: Any, source: str) -> str:
     usual = [name for name in IMAGE_COLUMNS if name in found]
     if usual or len(found) == 1:
         return (usual or found)[0]
-    shown = ", ".join(printable(f"{field.name} ({field.type})", 40) for field in list(schema)[:6])
-    raise UserError(f"{source}: no column of picture files; it has {shown or 'none'}; name the column of bytes 'image'")
+    shown = _shown(schema)
+    raise UserError(f"{source}: no column of picture files; it has {shown}; name the column of bytes 'image'")
+
+
+def _shown(schema: Any) -> str:
+    """The first columns with their types."""
+    return ", ".join(printable(f"{field.name} ({field.type})", 40) for field in list(schema)[:6]) or "none"
 
 
 def label_column(schema: Any) -> str | None:
     """The column of classes: a usual name, whole numbers or text; None where there is none."""
+    return next((name for name in LABEL_COLUMNS if _may_label(schema, name)), None)
+
+
+def _may_label(schema: Any, name: str) -> bool:
+    """Whether there is one such column, of whole numbers or text."""
     pa = arrow()
-    for name in LABEL_COLUMNS:
-        if name in schema.names:
-            kind = schema.field(name).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
-                return name
-    return None
+    if schema.names.count(name) != 1:
+        return False
+    kind = schema.field(name).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _class_names(schema: Any, label: str) -> tuple[str, ...] | None:

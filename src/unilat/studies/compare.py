@@ -15,7 +15,7 @@ from unilat.report import compare as page
 from unilat.report.comparison import Apart, Cell, Column, Comparison, Member, Parts, Shared
 from unilat.report.folder import Contents, Tree, read
 from unilat.report.text import entry, finite
-from unilat.studies.protocols import CHARTS, QUANTITIES, Compared
+from unilat.studies.protocols import CHARTS, Compared, quantities
 from unilat.types import UserError
 
 MOST = 8
@@ -100,7 +100,7 @@ def groups(parts: Sequence[Parts | None]) -> list[list[int]]:
 def _columns(runs: list[Contents], names: list[str], sources: dict[str, str]) -> tuple[list[Column], list[Apart]]:
     columns: list[Column] = []
     apart: dict[str, Apart] = {}
-    for quantity in QUANTITIES:
+    for quantity in quantities(runs):
         numbers: list[Compared | None] = [quantity.read(run) for run in runs]
         parts = [None if number is None else number.protocol for number in numbers]
         found = groups(parts)

@@ -1,7 +1,8 @@
 """What a comparison tells of a run, and the protocol of each number: the parts that must be equal to share a column."""
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from unilat.report.comparison import Parts
@@ -29,6 +30,14 @@ class Quantity:
     unit: str
     group: str
     read: Callable[[Contents], Compared | None]
+
+
+NAMED = {
+    "samples": "new pictures named rightly",
+    "real": "real ones named rightly",
+    "over": "new over real ones named rightly",
+}
+"""What a classifier's numbers are called."""
 
 
 def _told(tree: object, *path: str) -> str | None:
@@ -130,12 +139,25 @@ def _sampling(run: Contents) -> Parts:
     return _made(run, *names, "decoder", "decoder_steps", "decoder_range", "decoder_temperature")
 
 
-def _classifier(run: Contents, key: str) -> Compared | None:
-    judge = run.results.classifier if run.results else None
+def _classifier(run: Contents, key: str, of: str) -> Compared | None:
+    """Shares that a classifier of the class, or of a label, names rightly: of samples, of real ones, or ``over``: the
+    one over the other, with the error of both."""
+    judges = run.results.judged if run.results else ()
+    judge = next((one for one in judges if one.of == of), None)
     if judge is None:
         return None
-    row, how = (judge.real, {}) if key == "real" else (judge.samples, _sampling(run))
-    return _percent(_number(run, row, how))
+    real, made = _number(run, judge.real, {}), _number(run, judge.samples, _sampling(run))
+    if key != "over":
+        return _percent(real if key == "real" else made)
+    if made is None or real is None or not real.value:
+        return None
+    ratio, error = made.value / real.value, None
+    if made.stderr is not None and real.stderr is not None:
+        error = math.hypot(made.stderr, ratio * real.stderr) / real.value
+    lines = dict.fromkeys([made.protocol["protocol"], real.protocol["protocol"]])
+    both = None if None in lines else "; of real ones: ".join(map(str, lines))
+    protocol = made.protocol | {"count of real ones": real.protocol["count"], "protocol": both}
+    return _percent(Compared(ratio, error, made.n, protocol))
 
 
 def _percent(share: Compared | None) -> Compared | None:
@@ -167,7 +189,8 @@ def _minutes(run: Contents, phase: str) -> Compared | None:
     return Compared(sum(known) / 60, None, None, machine) if known else None
 
 
-def _quantities() -> tuple[Quantity, ...]:
+def quantities(runs: Sequence[Contents]) -> tuple[Quantity, ...]:
+    """All that is compared of these runs; what classifiers name are their classes, or the labels that those are of."""
     cut = functools.partial
     rows = [
         Quantity("bits_target", "wanted", "bits per pixel", "bits", cut(_bits, what="target")),
@@ -183,8 +206,12 @@ def _quantities() -> tuple[Quantity, ...]:
         for kind in ("precision", "recall"):
             title = f"{whose}, {kind}"
             rows.append(Quantity(f"{what}_{kind}", title, "%", "quality", cut(_distance, what=what, kind=kind)))
-    for key, title in (("samples", "new pictures named rightly"), ("real", "real ones named rightly")):
-        rows.append(Quantity(f"classifier_{key}", title, "%", "quality", cut(_classifier, key=key)))
+    judges = [judge for run in runs if run.results for judge in run.results.judged]
+    for of in dict.fromkeys(judge.of for judge in judges):
+        label, name = ("", "") if of == "class" else (f"_{of}", f", {of}")
+        for key, title in NAMED.items():
+            quality = cut(_classifier, key=key, of=of)
+            rows.append(Quantity(f"classifier_{key}{label}", title + name, "%", "quality", quality))
     for tree, title, unit in (("parameters", "parameters", ""), ("training_flops", "training FLOPs", "FLOPs")):
         for part in ("encoder", "prior", "decoder", "base", "all"):
             name = f"{title}, {'in all' if part == 'all' else part}"
@@ -233,7 +260,6 @@ def _scatter_chart(run: Contents) -> Parts | None:
     return None if psnr is None or bits is None else psnr.protocol
 
 
-QUANTITIES = _quantities()
 CHARTS: dict[str, Callable[[Contents], Parts | None]] = {
     "rate": _rate_chart,
     "decoder": _decoder_chart,
