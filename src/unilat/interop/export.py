@@ -80,10 +80,10 @@ def export(
     if to == "onnx":
         to_onnx.check_packages()
     run = run if isinstance(run, Run) else load(run)
-    if to != "latents" and (foreign := run.config.autoencoder.foreign) is not None:
+    if to in ("diffusers", "comfyui") and (foreign := run.config.autoencoder.foreign) is not None:
         raise UserError(
             f"{run.folder} started from an {foreign.kind}, which is not written again: hand that folder over, and what "
-            "was trained on it as `to` latents"
+            "was trained on it as `to` latents or onnx"
         )
     try:
         with whole_folder(out) as folder:
