@@ -188,8 +188,8 @@ def _against(found: Results) -> str:
     rows = []
     for one in found.against:
         value, stderr = finite(one.number.value), finite(one.number.stderr)
-        share = value is not None and one.name.startswith(("precision", "recall"))
-        shown = _percent(value, stderr) if share else plus_minus(value, stderr)
+        share = one.name.startswith(("precision", "recall"))
+        shown = _percent(value, stderr) if share and value is not None else plus_minus(value, stderr)
         rows.append(_row(one.name, shown, one.number.protocol.partition("; ")[0]))
     if not rows:
         return ""
