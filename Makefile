@@ -103,6 +103,7 @@ bench-architectures: $(STAMP)  ## The same bits through convolutions, a ViT and 
 	$(BIN)/python benchmarks/architectures.py $(ARGS)
 
 bench-ecosystem: $(STAMP)  ## What loads where, FID beside others', the page, --from (hours; ARGS=--quick: minutes)
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt torchmetrics==1.9.0 lightning-utilities==0.15.3
 	$(BIN)/python benchmarks/ecosystem.py $(ARGS)
 
 bench-step: $(STAMP)  ## The fast path beside plain PyTorch: step, FLOP rates, memory, pixels, data, start (ten minutes)

@@ -33,7 +33,10 @@ CLAIMS = (
     Claim("an environment of torch and diffusers alone", "diffusers", US, "test_an_environment", slow=True),
     Claim("the autoencoder alone, by AutoModel", "diffusers", US, "test_the_autoencoder"),
     Claim(
-        "ten kinds of run, by the classes that are exported", "diffusers", THEM, "test_every_kind or test_a_distilled"
+        "twelve kinds of run, by the classes that are exported",
+        "diffusers",
+        THEM,
+        "test_every_kind or test_a_distilled",
     ),
     Claim("its DiT trained on our latents, scaled as it does", "diffusers", THEM, "test_their_training"),
     Claim(

@@ -30,6 +30,11 @@ def _from_prior(**changed: Any) -> RunConfig:
     return replace(config, evaluation=replace(config.evaluation, sample_from="prior"))
 
 
+def _kept(**changed: Any) -> RunConfig:
+    config = _config(tune="decoder", **changed)
+    return replace(config, stage1=replace(config.stage1, start="another"))
+
+
 def _by_covariance() -> RunConfig:
     config = planted_config()
     return replace(config, base=replace(config.base, covariance_up_to=1000))
@@ -43,6 +48,8 @@ CONFIGS = {
     "vit": _kinds("vit"),
     "uvit": _kinds("uvit"),
     "conv": _kinds("conv"),
+    "kept": _kept(),
+    "kept, start at the data": _kept(decoder_start="data"),
     "class gaussian": _by_covariance(),
     "prior": _from_prior(),
     "gaussian prior": _from_prior(covariance_up_to=1000),

@@ -139,6 +139,8 @@ def untrained(folder: Path, config: RunConfig, pictures: Pictures) -> Path:
         base = build_base(config, list(pictures.classes))
         for parameter in (*autoencoder.parameters(), *base.parameters()):
             parameter.data += 0.02 * torch.randn_like(parameter)
+        if autoencoder.encoder.scale is not None:
+            autoencoder.rescale(1.7)
     encoder = fingerprint(autoencoder.encoder)
     facts = {"channels": pictures.channels, "classes": list(pictures.classes), "source": "planted"}
     write_json(folder / "config.json", to_dict(config))

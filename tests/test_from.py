@@ -95,10 +95,10 @@ def test_an_encoder_that_is_kept_is_theirs_to_the_last_bit(made: Maker, data: Pa
     assert float(run.autoencoder.prior.std) == pytest.approx(float(encoder.scale), rel=1e-4)
 
 
-def test_a_run_with_our_decoder_hands_over_its_latents_alone(made: Maker, tmp_path: Path) -> None:
+def test_a_run_with_our_decoder_hands_over_latents_and_graphs(made: Maker, tmp_path: Path) -> None:
     """Kills: half of somebody else's networks written as if they were ours, a refusal of latents too."""
     run = made("decoder")
-    for to in ("diffusers", "onnx", "comfyui"):
+    for to in ("diffusers", "comfyui"):
         with pytest.raises(UserError, match=f"AutoencoderKL, which is not written `to` {to}: hand that folder over"):
             unilat.export(run, to, out=tmp_path / to)
         assert not (tmp_path / to).exists()
@@ -123,8 +123,8 @@ def test_a_tuned_model_is_handed_over_in_its_own_class(made: Maker, data: Path, 
     text, start = (found.out / "README.md").read_text(), run.results.start
     assert 'AutoencoderKL.from_pretrained("FOLDER/vae")' in text and "trust_remote_code" not in text
     assert start is not None and f"with noise of {start.noise:.2%} of their standard deviation" in text
-    with pytest.raises(UserError, match="not written `to` onnx: `to` diffusers writes it again, as it was tuned"):
-        unilat.export(run, "onnx", out=tmp_path / "onnx")
+    with pytest.raises(UserError, match="not written `to` comfyui: `to` diffusers writes it again, as it was tuned"):
+        unilat.export(run, "comfyui", out=tmp_path / "nodes")
     plain = unilat.export(made("none", tune="none", target_bpp=1.0), "diffusers", out=tmp_path / "plain")
     assert "takes that model's place" in plain.notes[0] and len(plain.notes) == 1
 
@@ -323,3 +323,25 @@ def test_kept_networks_cost_no_training(vae: Path, data: Path) -> None:
     assert kept["prior"].trained and kept["prior"] == tuned["prior"]
     names = load_file(vae / WEIGHTS)
     assert kept["encoder"].parameters + kept["decoder"].parameters == sum(one.numel() for one in names.values())
+
+
+@pytest.mark.parametrize("tune", ["decoder", "none"])
+def test_the_graphs_of_a_started_run_are_its_networks(made: Maker, data: Path, tmp_path: Path, tune: str) -> None:
+    """Kills: a scale that is left out, or applied by encoder or decoder twice; m and d of another channel."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run = made(tune, tune=tune)
+    assert unilat.export(run, "onnx", out=tmp_path / "out").difference is not None
+    x, noise = images_of(data)[:3].float() / 127.5 - 1, torch.randn(3, 1, 16, 16)
+
+    def ran(name: str, **given: Tensor) -> list[Tensor]:
+        session = onnxruntime.InferenceSession(tmp_path / "out" / name, providers=["CPUExecutionProvider"])
+        return [torch.from_numpy(one) for one in session.run(None, {key: one.numpy() for key, one in given.items()})]
+
+    mean, _ = ran("encoder.onnx", x=x)
+    with torch.no_grad():
+        z_0 = run.autoencoder.corrupt(run.autoencoder.encode(x), torch.zeros_like(mean))
+    torch.testing.assert_close(mean, z_0, rtol=1e-4, atol=1e-4)
+    how = run.config.evaluation
+    (pictures,) = ran("decoder.onnx", z_0=z_0, **({} if tune == "none" else {"noise": noise}))
+    expected = run.autoencoder.decode(z_0, how.decoder_temperature * noise, 1, how.decoder_range)
+    torch.testing.assert_close(pictures, expected, rtol=1e-3, atol=1e-3)

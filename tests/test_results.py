@@ -54,7 +54,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     text = (tmp_path / "metrics.json").read_text("utf-8")
     assert json.loads(text, parse_constant=pytest.fail)["format"] == FORMAT
     again = results.read(tmp_path / "metrics.json")
-    assert again == found and again.to_json() == found.to_json()
+    assert again.to_json() == found.to_json()  # NaN is not equal to itself, and Python 3.13 compares field by field
     assert again.generation is not None and math.isnan(again.generation.frechet64.value)
     assert [one.steps for one in again.by_steps] == [1, 2, 4] and again.costs.seconds == 6.5
     assert again.classifier is not None and again.classifier.ratio == pytest.approx(0.75)
@@ -65,7 +65,7 @@ def test_distances_of_before_precision_and_recall_are_read() -> None:
     that is there and is passed over."""
     near = replace(distance(0.5), precision=number(0.9), recall=number(0.8))
     found = replace(measured(near=near, generation=near), other_steps=(measured(near=near).reconstruction,))
-    assert Results.from_json(found.to_json()) == found
+    assert Results.from_json(found.to_json()).to_json() == found.to_json()
     tree: Any = found.to_json()
     places = (tree["reconstruction"]["distance"], tree["other_steps"][0]["distance"], tree["generation"])
     for place in places:
@@ -159,7 +159,7 @@ def test_a_file_of_before_is_read() -> None:
     assert found.classifier.samples == number(0.6, 0.07, 19, "a judge")
     assert found.costs.parameters == {"encoder": 11, "base": 40} and found.costs.seconds == 1.5
     assert (found.pictures, found.features) == ("held out", "a ruler")
-    assert Results.from_json(found.to_json()) == found
+    assert Results.from_json(found.to_json()).to_json() == found.to_json()
 
 
 def test_a_file_of_before_without_its_optional_parts_is_read() -> None:

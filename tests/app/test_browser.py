@@ -74,7 +74,9 @@ def test_looking(window: Browser, two: Page, tiny_source: Path) -> None:
         before = window.run("return document.getElementById('kept').src")
         window.set(selector, value)
         window.wait(f"return document.getElementById('kept').src !== {before!r}", f"the answer of {selector}")
-    low, high = (float(one) for one in window.text("#bits-kept").split(" of "))
+    amounts = [one.split(" ± ") for one in window.text("#bits-kept").split(" of ")]
+    (low, off), (high, most) = ([float(part.replace(",", "")) for part in one] for one in amounts)
+    assert 0 < off < most < 0.5 * high and f"{amounts[1][0]} ± {amounts[1][1]} bits, " in window.text("#numbers")
     assert low < 0.5 * high and window.text("#calls-told") == "1"
     window.click("#shelf button:nth-child(2)")
     window.wait(

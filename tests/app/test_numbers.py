@@ -17,7 +17,8 @@ from unilat.maths.rate import LN2
 from unilat.maths.samplers import dpmpp_2m, uniform_grid
 from unilat.maths.seeds import seeded
 from unilat.metrics.quality import psnr, ssim
-from unilat.run.fewer import LEVELS, kept, lifted, spent
+from unilat.report.text import plus_minus
+from unilat.run.fewer import LEVELS, by_chance, kept, lifted, spent
 from unilat.run.trained import Run
 from unilat.types import UserError
 
@@ -60,7 +61,8 @@ def test_bits_are_the_runs_own(run: Run, image: Tensor, dropped: Any) -> None:
     z, _ = run.encoded(image)
     (terms,) = run.rate(z.repeat(LEVELS, 1, 1, 1), 1)
     bits = float(terms.nats().double().mean()) / LN2
-    assert dropped["bits"] == pytest.approx(bits, rel=1e-6) and dropped["bpp"] == pytest.approx(bits / 256, rel=1e-6)
+    assert dropped["bits"] == pytest.approx(bits, rel=1e-6)
+    assert dropped["amount"][1].split(" ± ")[0] in (f"{bits / 256:.{digits}f}" for digits in range(6))
     assert (
         "64 noise levels" in dropped["protocol"]
         and "64 noise levels" in dropped["rungs"]
@@ -73,6 +75,34 @@ def test_bits_are_the_runs_own(run: Run, image: Tensor, dropped: Any) -> None:
     assert _pixels(dropped["map"]).shape == (3, 16, 16)
     found = spent(run, image)
     assert torch.allclose(found.map, by_position) and float(found.map.sum()) == pytest.approx(bits, rel=1e-5)
+
+
+def test_bits_have_the_error_of_their_estimate(run: Run, image: Tensor, dropped: Any) -> None:
+    """Of 60 seeds the spread is the error that each tells of itself; fewer levels add less. Kills: nats for bits, what
+    differs between levels told as error, an error that is not over √n, one error for every rung, other pixels."""
+    found = [spent(run, image, seed) for seed in range(60)]
+    values, told = (torch.tensor([getattr(one.bits, name) for one in found]) for name in ("value", "stderr"))
+    assert float(told.square().mean().sqrt()) == pytest.approx(float(values.std()), rel=0.3)
+    own = dropped["errors"]
+    assert dropped["stderr"] == own[-1] == pytest.approx(found[0].bits.stderr) and own == sorted(own) and own[0] > 0
+    assert own == pytest.approx(found[0].errors.tolist()) and "± is the standard error" in dropped["protocol"]
+    rows = [(dropped["bits"], dropped["stderr"], dropped["amount"])]
+    rows += zip(dropped["up_to"], own, dropped["amounts"], strict=True)
+    for bits, error, (all_of_it, each) in rows:
+        assert all_of_it == plus_minus(bits, error) and each == plus_minus(bits / 256, error / 256)
+
+
+def test_what_differs_between_levels_is_no_error() -> None:
+    """Noise of standard deviation 2 on a line, at uneven levels. Kills: the line's own rise, weights of the wrong
+    neighbour, a variance without what the neighbours add."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.rand(4000, generator=generator).double().sort().values
+    line = 1e4 * levels - 30
+    assert float(by_chance(levels, line).max()) < 1e-12
+    noise = 2 * torch.randn(4000, generator=generator).double()
+    found = by_chance(levels, line + noise)
+    assert found.shape == (4000,) and float(found.mean()) == pytest.approx(4.0, rel=0.1)
+    assert found[0] == found[1] and found[-1] == found[-2]
 
 
 def test_the_ladder_ends_with_all_bits_and_each_rung_costs_the_levels_below(run: Run, image: Tensor, dropped: Any):
@@ -163,5 +193,6 @@ def test_a_learned_variance_and_a_normal_price(tiny_source: Path, tmp_path: Path
     image = run.read([tiny_source / "lying" / "44.png"]).images
     found = spent(run, image)
     assert found.bits.value == pytest.approx(float(run.encode(image).bits[0]), rel=1e-5)
-    assert "in closed form" in found.bits.protocol
+    assert "in closed form" in found.bits.protocol and "±" not in found.bits.protocol and found.bits.stderr is None
+    assert float(found.errors[-1]) > 0
     assert torch.equal(kept(run, found, 10.0).image, run.reconstruct(image).images)

@@ -48,7 +48,8 @@ def _float(run: Run, z_0: Tensor, x_1: Tensor) -> Tensor:
 def test_every_kind_of_run_computes_as_it_did(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Latents, pictures and samples of the export are the run's to 1e-5, with the noise of its seeds. Kills: a field of
     the configuration that is lost, another grid of calls, a temperature or a guidance that is left out, the noise told
-    to the decoder left out, another network around the base model's, a posterior without λ₀'s noise."""
+    to the decoder left out, another network around the base model's, a posterior without λ₀'s noise, a scale beside the
+    encoder that is forgotten on either side of z_0."""
     run, vae, base = _handed(name, tmp_path, monkeypatch)
     x = to_unit(pictures().images[:6])
     ae, level = run.config.autoencoder, torch.tensor(run.config.autoencoder.lambda_0)

@@ -1,5 +1,6 @@
 """The graphs of an export to onnx, run by onnxruntime beside torch."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def _ran(path: Path, **given: torch.Tensor) -> list[torch.Tensor]:
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("noise told", "vit", "gaussian prior")]
 
 
-@pytest.mark.parametrize("name", ["plain", "kl-vae", "class gaussian", *SLOW])
+@pytest.mark.parametrize("name", ["plain", "kl-vae", "class gaussian", "kept", *SLOW])
 @torch.no_grad()
 def test_the_graphs_are_the_networks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """On three rows, traced with two. Kills: a batch that is fixed, places of another grid, a decoder at another level,
@@ -64,6 +65,21 @@ def test_the_graphs_are_the_networks(name: str, tmp_path: Path, monkeypatch: pyt
     assert names["made"].shape == (2, 3, 16, 16)
     assert told["picture"] == [3, 16, 16] and told["latent"] == list(run.latent_shape) and told["decoder_calls"] == 1
     assert told["classes"] == (run.classes if run.base.classes else [])
+
+
+@torch.no_grad()
+def test_a_distilled_decoder_of_a_kept_encoder_hears_its_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Kills: a student that reads z_0 at another scale than its teacher, and a run that is changed by its export."""
+    run = handed_run("kept", tmp_path / "run", monkeypatch)
+    grid = torch.tensor([-5.0, torch.inf], dtype=torch.float64)
+    run.few_decoder, before = FewSteps(copy.deepcopy(run.autoencoder.decoder), grid, 0.7), run.autoencoder.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    export(run, "onnx", tmp_path / "out")
+    z, noise = torch.randn(3, *run.latent_shape), torch.randn(3, 3, 16, 16)
+    (made,) = _ran(tmp_path / "out" / "decoder.onnx", z_0=z, noise=noise)
+    assert close(made, run.few_decoder.sample(noise, run.autoencoder.condition(z)), 1e-4)
+    after = run.autoencoder.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
 @torch.no_grad()

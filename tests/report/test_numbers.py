@@ -1,14 +1,15 @@
 """The head and the table of a report against a run whose numbers are known and differ everywhere."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from unilat.report import sections
-from unilat.report.page import page
-from unilat.results import Classifier, Distance, Number
+from unilat.report.page import NAMED_FID, NOT_FID, page
+from unilat.results import Classifier, Distance, Measure, Number
 
 from . import known_run
 from .drawn import Node, parse, rows
@@ -150,6 +151,46 @@ def test_protocols_are_told_with_the_numbers_they_belong_to() -> None:
         "pictures": "held out",
         "features": "a ruler",
     }
+
+
+def measure(name: str, value: float, stderr: float | None, protocol: str) -> Measure:
+    return Measure(name=name, number=Number(value=value, stderr=stderr, n=50_000, protocol=protocol))
+
+
+def test_what_was_measured_against_a_reference_is_told_with_its_protocol() -> None:
+    """Kills a distance left out or under another's name, a share told as a number, an inception score told as a share,
+    the protocol of another, and a page that says no number is a FID where one is, or does not where none is."""
+    tail = "50,000 of photos; a network; guidance 2"
+    against = (
+        measure("rfid[inception, 9k reconstructions]", 1.2345, None, f"of all 2,048 features; {tail}, again"),
+        measure("fid[inception, 50k samples]", 7.891, None, f"Fréchet distance; {tail}"),
+        measure("sfid[inception, 50k samples]", 9.123, None, f"of 7 channels; {tail}"),
+        measure("precision[inception, 50k samples against 10,000]", 0.7123, 0.0021, f"k = 3; {tail}"),
+        measure("recall[inception, 50k samples against 10,000]", 0.6234, 0.0043, f"k = 3 of recall; {tail}"),
+        measure("kernel[inception, 50k samples against 10,000]", math.nan, None, f"all pairs; {tail}"),
+        measure("inception score[inception, 50k samples]", 3.456, 0.078, f"10 parts; {tail}"),
+    )
+    node = parse(page(known_run.contents(results=replace(known_run.RESULTS, against=against))))
+    told = rows(node.section("numbers"))
+    assert {one.name: told[one.name] for one in against} == {
+        "rfid[inception, 9k reconstructions]": ["1.234", "of all 2,048 features"],
+        "fid[inception, 50k samples]": ["7.891", "Fréchet distance"],
+        "sfid[inception, 50k samples]": ["9.123", "of 7 channels"],
+        "precision[inception, 50k samples against 10,000]": ["71.2 ± 0.2 %", "k = 3"],
+        "recall[inception, 50k samples against 10,000]": ["62.3 ± 0.4 %", "k = 3 of recall"],
+        "kernel[inception, 50k samples against 10,000]": ["–", "all pairs"],
+        "inception score[inception, 50k samples]": ["3.46 ± 0.08", "10 parts"],
+    }
+    assert told["PSNR"] == ["23.46 ± 0.04 dB", "812 pictures, 5 decoder calls"]
+    section = node.section("protocol")
+    names, lines = ([one.text for one in section.all(tag)] for tag in ("dt", "dd"))
+    lines = dict(zip(names, lines, strict=True))
+    assert {one.name: lines[one.name] for one in against} == {one.name: one.number.protocol for one in against}
+    assert NAMED_FID in section.text and NOT_FID not in section.text
+    for few in ((), against[3:]):
+        other = parse(page(known_run.contents(results=replace(known_run.RESULTS, against=few))))
+        assert NOT_FID in other.section("protocol").text and NAMED_FID not in other.section("protocol").text
+        assert ("Against a reference" in other.section("numbers").text) == bool(few)
 
 
 def test_what_is_unfinished_is_told_of_its_own_stage() -> None:

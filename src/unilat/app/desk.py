@@ -18,7 +18,8 @@ from torch import Tensor
 
 from unilat.app.jobs import Jobs
 from unilat.report.sheets import HEAT, laid_over
-from unilat.run.fewer import CALLS, LEVELS, Spent, kept, spent
+from unilat.report.text import plus_minus, pretty
+from unilat.run.fewer import CALLS, ERROR, LEVELS, Spent, kept, spent
 from unilat.run.folder import RunFolder
 from unilat.run.trained import Run, load
 from unilat.run.watching import watch
@@ -100,12 +101,19 @@ class Looked:
     shape: tuple[int, ...]
     """Height and width of the file."""
     bits: float
-    bpp: float
+    stderr: float | None
+    """Of the bits; None where they are in closed form."""
+    amount: tuple[str, str]
+    """Bits and bits per pixel with their standard errors, as they are read."""
     protocol: str
     levels: tuple[float, ...]
     """Log-SNR of the slider's places."""
     up_to: tuple[float, ...]
     """Bits up to each."""
+    errors: tuple[float, ...]
+    """Standard errors of these."""
+    amounts: tuple[tuple[str, str], ...]
+    """As ``amount``, of each."""
     rungs: str
     """Protocol of these."""
 
@@ -185,7 +193,7 @@ class Desk:
             self._pictures[number] = Dropped(index, found)
             while len(self._pictures) > REMEMBERED:
                 self._pictures.popitem(last=False)
-        top = float(found.map.max())
+        top, rungs = float(found.map.max()), zip(found.up_to.tolist(), found.errors.tolist(), strict=True)
         return Looked(
             picture=number,
             original=_png(run, image),
@@ -195,11 +203,14 @@ class Desk:
             converted=read.converted,
             shape=tuple(read.shape),
             bits=found.bits.value,
-            bpp=found.bits.value / run.pixels,
+            stderr=found.bits.stderr,
+            amount=_amount(found.bits.value, found.bits.stderr, run.pixels),
             protocol=found.bits.protocol,
             levels=tuple(found.levels.tolist()),
             up_to=tuple(found.up_to.tolist()),
-            rungs=f"those up to this noise level, by {LEVELS} noise levels, seed 0",
+            errors=tuple(found.errors.tolist()),
+            amounts=tuple(_amount(*one, run.pixels) for one in rungs),
+            rungs=f"those up to this noise level, by {LEVELS} noise levels, seed 0; {ERROR}",
         )
 
     def reconstruct(self, picture: int, level: float, calls: int, seed: int) -> Remade:
@@ -282,6 +293,13 @@ def _about(number: int, entry: Entry) -> About:
         classes=tuple(name for name in run.classes if name not in run.data.untrained)[:MOST_NAMED],
         heat=tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in HEAT),
     )
+
+
+def _amount(bits: float, stderr: float | None, pixels: int) -> tuple[str, str]:
+    """Bits of a picture and bits per pixel, each with its standard error where there is one."""
+    if stderr is None:
+        return pretty(bits), pretty(bits / pixels)
+    return plus_minus(bits, stderr), plus_minus(bits / pixels, stderr / pixels)
 
 
 def _png(run: Run, image: Tensor) -> str:

@@ -46,7 +46,6 @@ function node(tag, text, inner = []) {
 }
 
 const number = (value, digits = 4) => (value === null || value === undefined ? "–" : String(Number(value.toPrecision(digits))));
-const bits = (value) => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
 const run = () => runs[Number($("run").value)];
 const isReady = () => run() && run().state === "ready";
 
@@ -151,7 +150,7 @@ async function drop(files) {
       const picture = node("img");
       picture.src = one.original;
       picture.alt = file.name;
-      const button = node("button", "", [picture, node("span", `${bits(one.bits)} bits`)]);
+      const button = node("button", "", [picture, node("span", `${one.amount[0]} bits`)]);
       button.title = file.name;
       button.addEventListener("click", () => choose(one));
       one.button = button;
@@ -183,8 +182,8 @@ let asking = false, waiting = false;
 async function keep() {
   if (!chosen) return;
   const one = chosen, at = Number($("level").value), calls = runs[one.run].calls[Number($("calls").value)];
-  const paid = one.up_to[at], pixels = runs[one.run].pixels;
-  $("bits-kept").textContent = `${bits(paid)} of ${bits(one.up_to.at(-1))}`;
+  const both = ([all, each]) => `${all} bits, ${each} per pixel`;
+  $("bits-kept").textContent = `${one.amounts[at][0]} of ${one.amounts.at(-1)[0]}`;
   $("calls-told").textContent = calls;
   if (asking) {
     waiting = true;
@@ -200,8 +199,8 @@ async function keep() {
     $("kept").dataset.seconds = made.seconds;
     $("quality").textContent = `${made.psnr.toFixed(2)} dB, SSIM ${made.ssim.toFixed(3)}`;
     told([
-      ["All bits of this picture", `${bits(one.bits)} bits, ${number(one.bpp)} per pixel`, one.protocol],
-      ["Bits kept", `${bits(paid)} bits, ${number(paid / pixels)} per pixel`, `λ = ${one.levels[at].toFixed(2)}: ${one.rungs}`],
+      ["All bits of this picture", both(one.amount), one.protocol],
+      ["Bits kept", both(one.amounts[at]), `λ = ${one.levels[at].toFixed(2)}: ${one.rungs}`],
       ["Against the original", `PSNR ${made.psnr.toFixed(2)} dB, SSIM ${made.ssim.toFixed(4)}`, made.protocol],
     ]);
   });

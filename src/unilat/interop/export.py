@@ -97,12 +97,13 @@ def export(
 
 def _check_foreign(run: Run, foreign: ForeignConfig, to: Target) -> None:
     """Raise :class:`UserError` for what is not written of a run that started from somebody's autoencoder."""
-    if to == "latents" or (to == "diffusers" and foreign.decoder == "own"):
+    own = foreign.decoder == "own"
+    if to in ("latents", "onnx") or (to == "diffusers" and own):
         return
     way = (
         "`to` diffusers writes it again, as it was tuned"
-        if foreign.decoder == "own"
-        else "hand that folder over, and what was trained on it as `to` latents, or train with keep_decoder"
+        if own
+        else "hand that folder over, and what was trained on it as `to` latents or onnx, or train with keep_decoder"
     )
     raise UserError(f"{run.folder} started from an {foreign.kind}, which is not written `to` {to}: {way}")
 
@@ -115,7 +116,7 @@ def _written(
     if to == "latents":
         space, load_text, more = to_latents.write(run, folder, data, format, say)
         notes += more
-    elif foreign is not None:
+    elif to == "diffusers" and foreign is not None:
         space, load_text = None, to_diffusers.OWN_LOAD.replace("KIND", foreign.kind)
         to_diffusers.write_own(run, foreign, folder / "vae")
     else:
@@ -138,7 +139,7 @@ def _written(
 
 
 def _notes(run: Run, to: Target) -> tuple[str, ...]:
-    if run.config.autoencoder.foreign is not None and to != "latents":
+    if run.config.autoencoder.foreign is not None and to == "diffusers":
         return to_diffusers.own_notes(run)
     if run.base is not None or to == "latents":
         return ()

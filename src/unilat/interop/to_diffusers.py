@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unilat.files import write_json, write_safetensors
 from unilat.interop.bundle import bundle
+from unilat.interop.folded import folded
 from unilat.interop.space import Space
 from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.denoiser import Denoiser
@@ -62,7 +63,7 @@ HEARD = "The run's decoder learned on latents with noise of {:.2%} of their stan
 
 def write(run: Run, space: Space, folder: Path) -> None:
     """All files but the card; raises :class:`UserError` where diffusers has no words for the run."""
-    _write_part(folder / "vae", "vae", vae_config(run, space), _vae_weights(run))
+    _write_part(folder / "vae", "vae", vae_config(run, space), _vae_weights(folded(run)))
     if run.base is None:
         return
     _write_part(folder / "base", "base", base_config(run), {f"denoise.{k}": v for k, v in _denoiser(run).items()})

@@ -20,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from unilat.files import write_json
+from unilat.interop.folded import folded
 from unilat.interop.space import Space
 from unilat.maths.noise import alpha, sigma
 from unilat.maths.samplers import ddim, uniform_grid
 from unilat.nets.condition import Condition
 from unilat.nets.decoder import hear
 from unilat.nets.encoder import Encoder
+from unilat.nets.foreign import ForeignEncoder
 from unilat.nets.layers import Positions
 from unilat.nets.products import Linear
 from unilat.run.trained import Run
@@ -67,7 +69,7 @@ def _installed(package: str) -> bool:
 class _Encoder(nn.Module):
     """Mean and standard deviation of z_0."""
 
-    def __init__(self, encoder: Encoder, lambda_0: float):
+    def __init__(self, encoder: Encoder | ForeignEncoder, lambda_0: float):
         super().__init__()
         level = torch.tensor(lambda_0)
         self.encoder, self.alpha, self.sigma = encoder, float(alpha(level)), float(sigma(level))
@@ -131,7 +133,7 @@ def write(run: Run, space: Space, folder: Path) -> float | None:
     picture, latent = (run.data.channels, *run.config.data.size), run.latent_shape
     x, z = torch.rand(2, *picture) * 2 - 1, torch.randn(2, *latent)
     noise = {} if hears_no_noise(run) else {"noise": torch.randn(2, *picture)}
-    assert isinstance(run.autoencoder.encoder, Encoder)
+    run = folded(run)
     encoder = _Encoder(run.autoencoder.encoder, run.config.autoencoder.lambda_0)
     graphs: list[tuple[str, nn.Module, dict[str, Tensor], list[str]]] = [
         ("encoder", encoder, {"x": x}, ["mean", "std"]),

@@ -83,10 +83,13 @@ class Autoencoder(nn.Module):
         self.rate_levels = Placing(rate_table(config.lambda_min, config.lambda_0))
         self.decoder_levels = Placing(weighted_table(config.bias, config.lambda_min, config.lambda_max))
 
-    def posterior(self, x: Tensor) -> Posterior:
-        """``q(z | x)``: a point, or with ``learned_variance`` a normal distribution."""
+    def posterior(self, x: Tensor, own: Tensor | None = None) -> Posterior:
+        """``q(z | x)``: a point, or with ``learned_variance`` a normal distribution.
+
+        ``own``: what an encoder that is kept has made of ``x`` before, without its scale.
+        """
         with torch.no_grad() if self.config.frozen else contextlib.nullcontext():
-            return Posterior(*self.encoder.posterior(x))
+            return Posterior(*self.encoder.posterior(x)) if own is None else Posterior(self.encoder.scaled(own))
 
     def encode(self, x: Tensor) -> Tensor:
         """The clean latent ``z = E(x)``, ``[B, latent_channels, *coarse grid]``; the mean of a learned posterior."""
@@ -120,12 +123,13 @@ class Autoencoder(nn.Module):
         """The decoder's loss L(x | z_0) without the loss factor (UL eq. 4), nats per example ``[B]``."""
         return self.decoding.loss(self, x, self.condition(z_0, lambda_end), draws)[0]
 
-    def losses(self, x: Tensor, draws: Draws, rate_share: float = 1.0) -> Stage1Losses:
+    def losses(self, x: Tensor, draws: Draws, rate_share: float = 1.0, own: Tensor | None = None) -> Stage1Losses:
         """R(x) and L(x | z_0) with independent noise; the gradient of both reaches the encoder.
 
-        ``rate_share`` in [0, 1] scales the gradient of R into the encoder alone, while the prior warms up.
+        ``rate_share`` in [0, 1] scales the gradient of R into the encoder alone, while the prior warms up. ``own``: as
+        :meth:`posterior` takes it.
         """
-        posterior = self.posterior(x)
+        posterior = self.posterior(x, own)
         z = posterior.draw(draws.normal)
         end = None
         if self.config.random_end is not None:

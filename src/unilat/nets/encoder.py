@@ -110,10 +110,18 @@ class Encoder(nn.Module):
 
     def posterior(self, x_BCX: Tensor) -> tuple[Tensor, Tensor | None]:
         """``(mean, log-variance or None)`` of z, both ``[B, latent_channels, *coarse grid]``."""
-        h_BCX = call(self.features, self.precision, x_BCX)
         if self.scale is not None:
-            return self.head(h_BCX) * self.scale, None
+            return self.scaled(self.unscaled(x_BCX)), None
+        h_BCX = call(self.features, self.precision, x_BCX)
         return self.head(h_BCX), None if self.spread is None else self.spread(h_BCX).clamp(*LOG_VARIANCES)
+
+    def unscaled(self, x_BCX: Tensor) -> Tensor:
+        """What never changes where the weights are kept: z without its scale."""
+        return self.head(call(self.features, self.precision, x_BCX))
+
+    def scaled(self, own_BCX: Tensor) -> Tensor:
+        """z of :meth:`unscaled`."""
+        return own_BCX if self.scale is None else own_BCX * self.scale
 
     def features(self, x_BCX: Tensor) -> Tensor:
         """What the last layer reads: ``[B, channels[-1], *coarse grid]``."""

@@ -191,8 +191,15 @@ class ForeignEncoder(nn.Module):
 
     def posterior(self, x_BCHW: Tensor) -> tuple[Tensor, None]:
         """``(z, None)``: a point."""
-        own_BCHW, _ = encoded(self.net, self.kind, x_BCHW.contiguous())
-        return (own_BCHW - self.mean) * (self.scale / self.std), None
+        return self.scaled(self.unscaled(x_BCHW)), None
+
+    def unscaled(self, x_BCHW: Tensor) -> Tensor:
+        """E(x): what never changes where the weights are kept."""
+        return encoded(self.net, self.kind, x_BCHW.contiguous())[0]
+
+    def scaled(self, own_BCHW: Tensor) -> Tensor:
+        """z of :meth:`unscaled`."""
+        return (own_BCHW - self.mean) * (self.scale / self.std)
 
     @torch.no_grad()
     def standardise(self, x_BCHW: Tensor) -> None:

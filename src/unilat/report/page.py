@@ -23,6 +23,12 @@ NOT_FID = (
     "Distances "
     "compare with distances of equal protocol and equal count only."
 )
+NAMED_FID = (
+    "Of the numbers here only those against the reference stand on the published network, and compare with published "
+    "ones of the same data where their protocols say nothing else. Distances compare with distances of equal protocol "
+    "and equal count only."
+)
+"""In place of :data:`NOT_FID` where a number is called FID, which only the published network's is."""
 SECTIONS: tuple[tuple[str, str, str, Callable[[Contents], str]], ...] = (
     ("samples", "New pictures", "Samples", pictures.samples),
     ("numbers", "The numbers", "Numbers", sections.numbers),
@@ -99,9 +105,10 @@ def _protocol(run: Contents) -> str:
             found.setdefault(line, []).append(name)
     entries = "".join(f"<dt>{esc(', '.join(names))}</dt><dd>{esc(line)}</dd>" for line, names in found.items())
     shown = f"<dl>{entries}</dl>" if entries else gone("No protocol is recorded.")
+    published = run.results and any("fid[" in one.name for one in run.results.against)
     return (
         f'<section id="protocol"><h2>How the numbers were measured</h2>'
-        f'<p class="plain"><strong>Mind.</strong> {esc(NOT_FID)}</p>'
+        f'<p class="plain"><strong>Mind.</strong> {esc(NAMED_FID if published else NOT_FID)}</p>'
         + how(
             "± is one standard error over pictures. The bits are an upper bound on what a latent says about its "
             "picture, measured on pictures outside training."
@@ -127,6 +134,7 @@ def _lines(found: Results) -> list[tuple[str, str]]:
         ("classifier" + ("" if judge.of == "class" else f" of the {judge.of}"), judge.samples.protocol)
         for judge in found.judged
     ]
+    lines += [(one.name, one.number.protocol) for one in found.against]
     lines += [("pictures", found.pictures), ("psnr", made.psnr.protocol), ("ssim", made.ssim.protocol)]
     lines += [("what pictures were made with", found.making.line)] if found.making else []
     return [*dict.fromkeys([*lines, ("features", found.features or "")])]

@@ -2,7 +2,7 @@
 
 from unilat.report import figures
 from unilat.report.folder import Contents
-from unilat.report.text import entry, esc, finite, gone, percent, plural, plus_minus, pretty, start_line
+from unilat.report.text import entry, esc, finite, gone, how, percent, plural, plus_minus, pretty, start_line
 from unilat.results import Classifier, Number, Results
 
 
@@ -160,7 +160,7 @@ def _on(row: Number, *more: str) -> str:
 
 
 def numbers(run: Contents) -> str:
-    """The table: bits, PSNR, SSIM, distances, classifier."""
+    """The table: bits, PSNR, SSIM, distances, classifier; and what was measured against a reference."""
     rows: list[str] = []
     target, measured, stderr = bits(run)
     if target is not None:
@@ -172,11 +172,32 @@ def numbers(run: Contents) -> str:
         rows += _measured(run.results)
     if not rows:
         return gone("Nothing has been measured yet.")
-    table = "".join(rows)
+    return _numbered(rows, "measured on") + (_against(run.results) if run.results else "")
+
+
+def _numbered(rows: list[str], last: str) -> str:
+    """A table of :func:`_row`, whose last column is called ``last``."""
     return (
         '<table class="stack"><thead><tr><th scope="col">what</th><th scope="col" class="n">value ± standard error</th>'
-        f'<th scope="col">measured on</th></tr></thead><tbody>{table}</tbody></table>'
+        f'<th scope="col">{esc(last)}</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
+
+
+def _against(found: Results) -> str:
+    """Distances from a reference, each by its own name and with the beginning of its protocol; nothing without any."""
+    rows = []
+    for one in found.against:
+        value, stderr = finite(one.number.value), finite(one.number.stderr)
+        share = one.name.startswith(("precision", "recall"))
+        shown = _percent(value, stderr) if share and value is not None else plus_minus(value, stderr)
+        rows.append(_row(one.name, shown, one.number.protocol.partition("; ")[0]))
+    if not rows:
+        return ""
+    words = how(
+        "Each is called by what compares with it; ± of an inception score is the standard deviation over its parts. "
+        'The whole protocols stand <a href="#protocol">below</a>.'
+    )
+    return f"<h3>Against a reference</h3>{words}{_numbered(rows, 'how')}"
 
 
 def _measured(found: Results) -> list[str]:

@@ -387,11 +387,14 @@ def _costs(run: Run, begun: float) -> Costs:
     path = RunFolder(run.folder).phases
     check(path)
     phases = {phase.name: phase for phase in results.read_phases(path)}
+    flops: dict[str, float] = {name: part.training_flops for name, part in parts.items()}
+    if (pictures := run.header.get("encoded", "")).isdecimal():  # each was encoded once, and not at each step
+        flops["encoder"] = min(flops["encoder"], parts["encoder"].forward_flops * int(pictures))
     seconds = round(time.perf_counter() - begun, 2)
     phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
     return Costs(
         parameters={name: part.parameters for name, part in parts.items()},
-        training_flops={name: part.training_flops for name, part in parts.items()},
+        training_flops=flops,
         phases=tuple(phases.values()),
         muon_flops={name: part.muon_flops for name, part in parts.items() if part.muon_flops},
     )

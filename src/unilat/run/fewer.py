@@ -29,6 +29,7 @@ LEVELS = 64
 """Noise levels at which the bits of one picture are measured, spread evenly."""
 RUNGS = 24
 """Most levels of the ladder from few bits to all of them."""
+ERROR = "± is the standard error of this estimate, over noise levels and their noise"
 CALLS = 8
 """Calls of the prior from a lower level up to λ₀."""
 
@@ -42,13 +43,15 @@ class Spent:
     z: Tensor
     """Its clean latent ``[1, C, *grid]``."""
     bits: Number
-    """All of them, bits of the whole picture."""
+    """All of them, bits of the whole picture; its error is that of the estimate, over noise levels and their noise."""
     map: Tensor
     """Bits by latent position ``[*grid]``."""
     levels: Tensor
     """Log-SNR of the ladder's rungs, float64 ``[K]``, at most :data:`RUNGS`, the last one λ₀."""
     up_to: Tensor
     """Bits of the whole picture that each rung has cost ``[K]``: R(λ) / ln 2."""
+    errors: Tensor
+    """Standard error of each of them ``[K]``, as that of ``bits``."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,21 +73,24 @@ def spent(run: Run, image: Tensor, seed: int = 0) -> Spent:
         return rows.repeat_interleave(LEVELS, 0)
 
     terms = run.rate(repeated(z), 1, seed, posterior and posterior.each(repeated))[0]
-    levels, up_to = _ladder(terms, config.lambda_0)
-    nats = latent_nats(config, z, [terms], posterior) if config.price == "normal" else terms.nats()
-    protocol = f"{bound(run, levels=LEVELS)}; of this picture alone, seed {seed}"
+    levels, up_to, errors = _ladder(terms, config.lambda_0)
+    closed = config.price == "normal"
+    nats = latent_nats(config, z, [terms], posterior) if closed else terms.nats()
+    protocol = f"{bound(run, levels=LEVELS)}; of this picture alone, seed {seed}" + f"; {ERROR}" * (not closed)
+    stderr = None if closed else float(errors[-1]) / LN2
     return Spent(
         image=image,
         z=z,
-        bits=Number(value=float(nats.mean()) / LN2, n=1, unit="bits", protocol=protocol),
+        bits=Number(value=float(nats.mean()) / LN2, stderr=stderr, n=1, unit="bits", protocol=protocol),
         map=terms.dimension_map().sum(0) / LN2,
         levels=levels,
         up_to=up_to / LN2,
+        errors=errors / LN2,
     )
 
 
-def _ladder(terms: RateTerms, lambda_0: float) -> tuple[Tensor, Tensor]:
-    """Levels at which the nats grow as evenly as the estimates' own levels let them, and the nats up to each.
+def _ladder(terms: RateTerms, lambda_0: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Levels at which the nats grow as evenly as the estimates' own levels let them, the nats up to each, their errors.
 
     Those of R(λ) at the estimate's level λ are the mean of :meth:`~unilat.maths.rate.RateTerms.up_to` that level.
     """
@@ -93,9 +99,26 @@ def _ladder(terms: RateTerms, lambda_0: float) -> tuple[Tensor, Tensor]:
     inside = each.cumsum(0) / len(each)
     wanted = inside[-1] * torch.arange(1, RUNGS + 1) / RUNGS
     rungs = torch.searchsorted(inside, wanted).clamp(max=len(each) - 1).unique()
-    levels = terms.lambda_t[order].double()[rungs]
+    every = terms.lambda_t[order].double()
+    levels = every[rungs]
     levels[-1] = lambda_0  # above the last estimate nothing is known to be paid
-    return levels, inside[rungs] + terms.terminal.flatten(1).sum(1).mean().double()
+    errors = by_chance(every, each).cumsum(0).sqrt() / len(each)
+    return levels, inside[rungs] + terms.terminal.flatten(1).sum(1).mean().double(), errors[rungs]
+
+
+def by_chance(levels: Tensor, values: Tensor) -> Tensor:
+    """Variance of each of ``values [n]`` at rising ``levels [n]``, n ≥ 3, but for what they change with the level.
+
+        s_i² = (x_i − a x_{i−1} − (1 − a) x_{i+1})² / (1 + a² + (1 − a)²),   a = (λ_{i+1} − λ_i) / (λ_{i+1} − λ_{i−1})
+
+    That is how far each lies from the line through its neighbours (Gasser, Sroka and Jennen-Steinmetz 1986, eq. 2.3).
+    Levels lie evenly over the whole integral, so what differs between them is no error of it. The ends have none of
+    their own: they get their neighbours'.
+    """
+    below = (levels[2:] - levels[1:-1]) / (levels[2:] - levels[:-2])
+    off = values[1:-1] - below * values[:-2] - (1 - below) * values[2:]
+    inner = off.square() / (1 + below.square() + (1 - below).square())
+    return torch.cat([inner[:1], inner, inner[-1:]])
 
 
 def kept(run: Run, of: Spent, lambda_end: float, calls: int | None = None, seed: int = 0) -> Kept:

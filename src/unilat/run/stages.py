@@ -102,7 +102,7 @@ class AutoencoderStage:
         """``(R + c_lf L) / max(1, c_lf)`` in nats per dimension of the data, and its parts."""
         share = min(1.0, self.samples / self.config.prior_warmup) if self.config.prior_warmup else 1.0
         x = self.kind.to_unit(batch[0])
-        terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, rate_share=share)
+        terms = self.model.losses(mirrored(x, draws) if self.flip else x, draws, share, *batch[1:])
         total = terms.total(self.loss_factor if self._factor is None else self._factor) / self.dimensions
         told = {"bpp": terms.rate.nats().detach() / (LN2 * self.kind.units), "decoder": terms.decoder.detach()}
         if self.config.levels == "learned":

@@ -30,6 +30,7 @@ from unilat.report import page
 from unilat.results import Results
 from unilat.run import again, start
 from unilat.run.claim import origin, owned, ready, refuse_other
+from unilat.run.encoded import bytes_held, encoded_once
 from unilat.run.evaluate import chosen, evaluate
 from unilat.run.facts import Facts
 from unilat.run.folder import RunFolder
@@ -263,6 +264,8 @@ def _stage1(
     seen, each = config.stage1.samples, config.stage1.batch
     flops = sum(counted[part].training(seen, each) for part in ("encoder", "prior", "decoder") if part in counted)
     named = replace(stage.stage(), names=lambda some: names_of(pictures, indices[0][some]))
+    once = 0 if how.choices.shard else bytes_held(stage)  # where weights are shared out nobody has the encoder alone
+    named = encoded_once(named, stage, how.world, lambda text: how.tell(Note(text))) if once else named
     named = shown_reconstructions(named, stage, config, how.tell) if how.shows else named
     samples = _fit(named, schedule(config.stage1), folder, config.seed, how, flops, READERS if reads else 0)
     if config.stage1.settle and config.autoencoder.price != "normal":
@@ -271,6 +274,7 @@ def _stage1(
     how.tell(Note("trimming the latents' scale to the wanted bits"))
     trimmed = {name: f"{value:.6g}" for name, value in stage.trim(model.eval()).items()}
     header = {"encoder_sha256": fingerprint(model.encoder), "samples": str(samples), **trimmed, **own}
+    header |= {"encoded": f"{stage.count}"} if once else {}
     if how.world.rank == 0:
         write_safetensors(path, model.state_dict(), header, sealed)
 

@@ -376,6 +376,7 @@ def _from_here(run: _Run, begun: int, lost: str) -> Told:
         stack.callback(journal.close)
         if lost:
             journal.write({"stage": stage.name, "step": begun, "samples": state.samples, "back": lost})
+        stage.prepare()
         order = _order(state, run.world, run.last)
         batches = placed(stack.enter_context(upcoming(stage.batch, order, run.workers)), state.device)
         captured = stack.enter_context(Captured.holding(state, run.tell)) if run.capture else None

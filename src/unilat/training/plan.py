@@ -29,6 +29,10 @@ def _unread(state: Saved) -> None:
     pass
 
 
+def _ready() -> None:
+    pass
+
+
 @contextmanager
 def still(device: torch.device) -> Iterator[Callable[[], object]]:
     """``hold`` of a stage in which nothing moves but weights."""
@@ -54,6 +58,9 @@ class Stage:
     alone, since it may run in another process."""
     losses: Losses
     """What is minimised."""
+    prepare: Callable[[], None] = _ready
+    """Called before ``batch`` is, with the weights that training goes on from on their device; and once more where it
+    has gone back."""
     after_step: Callable[[dict[str, float], int], dict[str, float]] = _unmoved
     """``(means over the global batch, samples seen)``, ``"loss"`` among the means: a controller moves here. Returns
     more to log."""
