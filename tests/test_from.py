@@ -169,8 +169,12 @@ def test_what_the_bits_cost_is_told(made: Maker, data: Path, vae: Path) -> None:
     decibels = 10 * torch.log10(255**2 / errors)
     assert told.clean.value == pytest.approx(float(decibels.mean()), abs=0.02) and told.clean.n == len(shown) == 8
     reached = run.results.reconstruction.psnr
+    for off, said in ((0.5, "cost 0.50 dB"), (-0.63, "gain 0.63 dB")):
+        value = reached.value + off
+        line = start_line(replace(told, clean=replace(told.clean, value=value)), reached)
+        assert f"noise of {told.noise:.1%}" in line
+        assert line.endswith(f"{said}: {value:.2f} dB by its own decoder without noise")
     line = start_line(told, reached)
-    assert f"noise of {told.noise:.1%}" in line and f"cost {told.clean.value - reached.value:.2f} dB" in line
     assert (told.tune, told.decoder) == ("none", "own") and str(vae) in told.what
     assert line[1:] in html.unescape(run.files.report.read_text())
     assert unilat.load(run.folder).results == run.results

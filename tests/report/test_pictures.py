@@ -24,6 +24,14 @@ def test_each_row_of_reconstructions_has_its_own_number_of_calls() -> None:
     levels = [[int(tile.float().mean()) for tile in row] for row in shown.values()]
     assert levels == [[255, 255, 255], [20, 21, 22], [50, 51, 52], [110, 111, 112]]
     assert "PSNR is highest with 2 calls, the distance to real pictures smallest with 5." in node.text
+    assert "more calls of the diffusion decoder" in node.text
+
+
+def test_a_decoder_of_one_call_is_told_as_one() -> None:
+    """Kills: calls of a diffusion decoder told of where there is none."""
+    config = {"stage1": {"target_bpp": 0.42}, "seed": 3, "autoencoder": {"decoder_loss": "mse"}}
+    node = parse(pictures.reconstructions(known_run.contents(config=config)))
+    assert "learned by a squared error and is called once" in node.text and "diffusion decoder" not in node.text
 
 
 def test_sheets_of_colour_keep_channels_rows_and_columns() -> None:

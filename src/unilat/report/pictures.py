@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unilat.report import figures, pairs, sheets
 from unilat.report.folder import Contents
-from unilat.report.text import esc, figure, finite, gone, how, percent, plural, pretty
+from unilat.report.text import entry, esc, figure, finite, gone, how, percent, plural, pretty
 from unilat.results import Reconstruction
 from unilat.signals.kind import Image
 
@@ -27,6 +27,16 @@ def _columns(texts: list[str], columns: int) -> str:
     return f'<div class="under" style="grid-template-columns:repeat({columns},1fr)">{cells}</div>'
 
 
+ONE_CALL = (
+    "This decoder learned by a squared error and is <strong>called once</strong>: it answers with an average, which "
+    "PSNR rewards."
+)
+MORE_CALLS = (
+    "Each row decodes the same latents with more <strong>calls of the diffusion decoder</strong>. Few calls answer "
+    "with an average, which PSNR rewards; many add detail, which a well-trained decoder gets right."
+)
+
+
 def reconstructions(run: Contents) -> str:
     """Originals, and below them what each number of decoder calls makes of their latents."""
     originals = run.arrays.get("originals")
@@ -42,10 +52,7 @@ def reconstructions(run: Contents) -> str:
         words = [word for word in words if word]
         alt = f"the same {count} pictures decoded with {plural(steps, 'call')}" + "".join(f", {word}" for word in words)
         strips.append(strip(plural(steps, "decoder call"), words, sheet(made[:count], alt)))
-    words = (
-        "Each row decodes the same latents with more <strong>calls of the diffusion decoder</strong>. Few calls answer "
-        "with an average, which PSNR rewards; many add detail, which a well-trained decoder gets right."
-    )
+    words = ONE_CALL if entry(run.config, "autoencoder", "decoder_loss") == "mse" else MORE_CALLS
     return how(words + _best(list(quality.values()))) + figure("".join(strips))
 
 

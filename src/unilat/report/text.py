@@ -138,5 +138,5 @@ def start_line(start: Start, reached: Number) -> str:
     said = f"encoder {kept} ({start.what}): these bits leave noise of {start.noise:.1%} of a latent's deviation"
     if start.clean is None:
         return said
-    lost = start.clean.value - reached.value
-    return f"{said}, and cost {lost:.2f} dB: {start.clean.value:.2f} dB by its own decoder without noise"
+    lost, own = start.clean.value - reached.value, f"{start.clean.value:.2f} dB by its own decoder without noise"
+    return f"{said}, and cost {lost:.2f} dB: {own}" if lost >= 0 else f"{said}, and yet gain {-lost:.2f} dB: {own}"
