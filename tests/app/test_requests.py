@@ -18,7 +18,7 @@ from PIL import Image
 
 from unilat.app.desk import Desk
 from unilat.app.jobs import Jobs, Order, choices
-from unilat.app.server import is_here, opened
+from unilat.app.server import Server, is_here, opened, serve
 from unilat.app.server import page as html
 from unilat.cli import main
 from unilat.recipe import presets
@@ -298,6 +298,27 @@ def test_the_command_opens_the_page_and_ends_with_ctrl_c(tiny_run: Path, tmp_pat
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     process.stderr.close()
+
+
+def test_the_end_waits_for_a_run_that_is_being_opened(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: an interpreter that ends while torch is at work in a thread, which aborts it."""
+    done = list[str]()
+
+    def about(desk: Desk) -> None:
+        time.sleep(0.5)
+        done.append("opened")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Desk, "about", about)
+    monkeypatch.setattr(Server, "serve_forever", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    serve([tiny_run], out=tmp_path, port=0, say=done.append)
+    signal.signal(signal.SIGTERM, before)
+    assert done[-1] == "opened"
 
 
 def test_a_port_is_free_again(tiny_run: Path) -> None:

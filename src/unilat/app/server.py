@@ -33,6 +33,8 @@ MOST_PICTURE = 32 << 20
 """Bytes of a dropped picture."""
 MOST_ORDER = 64 << 10
 """Bytes of any other request."""
+SECONDS_TO_END = 20.0
+"""That a run which is being opened may take until the page has ended."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -182,7 +184,8 @@ def serve(
     if not server.alone:
         say("whoever has this whole address can use the page, and start and stop trainings")
     desk = server.answers.desk
-    threading.Thread(target=desk.about, daemon=True).start()  # opens the runs, while the page is loaded
+    opening = threading.Thread(target=desk.about, daemon=True)  # opens the runs, while the page is loaded
+    opening.start()
     with contextlib.suppress(ValueError):  # in a thread of a test there are no signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -194,6 +197,7 @@ def serve(
         if jobs.running:
             say(f"stopping the training of {jobs.folder}; the same command goes on with it")
             jobs.stop()
+        opening.join(SECONDS_TO_END)  # an interpreter that ends while torch is at work in a thread may never end
 
 
 def opened(desk: Desk, jobs: Jobs, host: str, port: int) -> Server:
