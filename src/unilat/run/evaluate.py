@@ -384,14 +384,13 @@ def _judged(
 def _costs(run: Run, begun: float) -> Costs:
     """Parameters and FLOPs by part; seconds and memory by phase, this evaluation among them."""
     parts = describe(run.config, run.data.channels, len(run.classes), run.data.table).parts
-    path = RunFolder(run.folder).phases
-    check(path)
+    check(path := RunFolder(run.folder).phases)
     phases = {phase.name: phase for phase in results.read_phases(path)}
     flops: dict[str, float] = {name: part.training_flops for name, part in parts.items()}
     if (pictures := run.header.get("encoded", "")).isdecimal():  # each was encoded once, and not at each step
         flops["encoder"] = min(flops["encoder"], parts["encoder"].forward_flops * int(pictures))
-    seconds = round(time.perf_counter() - begun, 2)
-    phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=round(peak_memory()))
+    seconds, memory = round(time.perf_counter() - begun, 2), round(peak_memory())
+    phases["evaluate"] = Phase(name="evaluate", seconds=seconds, peak_memory_mib=memory)
     return Costs(
         parameters={name: part.parameters for name, part in parts.items()},
         training_flops=flops,
