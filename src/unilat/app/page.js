@@ -330,6 +330,7 @@ $("order").addEventListener("submit", (event) => {
     const form = $("order").elements;
     const order = { data: form.data.value, bpp: Number(form.bpp.value), size: form.size.value, length: form.extent.value, seed: Number(form.seed.value) };
     const begun = await ask("train", order);
+    $("order").querySelector("button.do").disabled = true;
     $("command").hidden = false;
     $("command").textContent = begun.command;
     await refresh();
