@@ -27,6 +27,7 @@ from unilat.run.records import Note
 from unilat.run.stages import AutoencoderStage, base_stage, prior_stage
 from unilat.training import checkpoint, engine
 from unilat.training.fast import Choices
+from unilat.training.flat import Whole
 from unilat.training.micro import MicroBatch, out_of_memory
 from unilat.training.order import batch_indices
 from unilat.training.parallel import World
@@ -115,6 +116,20 @@ def test_a_step_in_parts_is_the_step(make: Callable[[], Stage], parts: int) -> N
     assert found[3].keys() == seen.keys() and bool(seen) == (make is not settling)
     for name, sums in seen.items():
         torch.testing.assert_close(found[3][name], sums, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_exchanged_once_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: an exchange for each micro-batch, which finds the same gradients for as many times the traffic."""
+    asked, exchanged = list[bool](), Whole.exchanged
+
+    def heard(laid: Whole, in_parts: bool) -> Any:
+        asked.append(in_parts)
+        return exchanged(laid, in_parts)
+
+    monkeypatch.setattr(Whole, "exchanged", heard)
+    plan = schedule(samples=24, batch=8)
+    fit(Toy(), plan, tmp_path, SEED, micro=MicroBatch(3))
+    assert asked == [True] * 3
 
 
 def test_whole_batches_take_the_old_path_to_the_last_bit(tmp_path: Path) -> None:
