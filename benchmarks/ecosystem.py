@@ -6,12 +6,13 @@ make bench-ecosystem ARGS=--quick        without training autoencoders: minutes
 """
 
 import argparse
+import sys
 
 import ecosystem_export
 import ecosystem_fid
 import ecosystem_from
 import ecosystem_page
-from common import write
+from common import make_command, write
 
 PROTOCOL = (
     "Rows of what loads where count tests of `tests/interop`, run here and now against the package named; ComfyUI is"
@@ -33,7 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows = ecosystem_export.rows() + ecosystem_fid.rows() + ecosystem_page.rows()
     started = ecosystem_from.rows(seeds=asked.seeds, run=not asked.quick)
-    command = "make bench-ecosystem" + (" ARGS=--quick" if asked.quick else "")
+    command = make_command("ecosystem", sys.argv[1:])
     print(write("ecosystem", PROTOCOL + STARTED * bool(started), rows + started, command=command))
 
 

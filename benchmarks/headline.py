@@ -1,7 +1,7 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, each as its users would have it: who needs less?
 
     make bench-headline                         everything (many hours of one core; goes on where it stopped)
-    make bench-headline ARGS=--quick            one data set, fewer weights, budgets and seeds (under an hour of a core)
+    make bench-headline ARGS=--quick            one data set, fewer weights and budgets (100 minutes of a core)
     python benchmarks/headline.py --quick --report   nothing is run: what is there is told
     python benchmarks/headline.py --rehearse    minutes, tiny, written into the run folder alone
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Rows, mean, row, train_at_once, write
+from common import ROOT, Rows, make_command, mean, row, train_at_once, write
 from headline_rows import Point, Told, chosen, farther, point_rows, work_rows
 
 from unilat.results import Results, read
@@ -382,8 +382,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of the runs")
     asked = parser.parse_args()
     name, scale = ("rehearsal", REHEARSAL) if asked.rehearse else ("quick", QUICK) if asked.quick else ("full", FULL)
-    work = (asked.work or WORK) / name
-    work.mkdir(parents=True, exist_ok=True)
+    (work := (asked.work or WORK) / name).mkdir(parents=True, exist_ok=True)
     studies = [Study(scale, data, channels, work) for data, channels in scale.data]
     rows = [one for study in studies for one in report(study, not asked.report)]
     if asked.rehearse:
@@ -391,10 +390,8 @@ def main() -> None:
     made = commits(work)
     if len(made) != 1 or any(one.endswith("+") for one in made):
         raise SystemExit(f"not written: the runs in {work} are of {sorted(made)}, not of one commit's unchanged tree")
-    command, file = "make bench-headline", "headline"
-    if asked.quick:  # never in the place of what took a night
-        command, file = f"{command} ARGS=--quick", f"{file}_quick"
-    path = write(file, protocol(scale), rows, command=command, commit=made.pop())
+    file, words = ("headline_quick", ["--quick"]) if asked.quick else ("headline", [])  # it never takes a night's place
+    path = write(file, protocol(scale), rows, command=make_command("headline", words), commit=made.pop())
     print(path.with_suffix(".md").read_text("utf-8"))
 
 

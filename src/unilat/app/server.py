@@ -197,7 +197,7 @@ def serve(
         if jobs.running:
             say(f"stopping the training of {jobs.folder}; the same command goes on with it")
             jobs.stop()
-        opening.join(SECONDS_TO_END)  # an interpreter that ends while torch is at work in a thread may never end
+        opening.join(SECONDS_TO_END)  # an interpreter that ends while torch is at work in a thread aborts
 
 
 def opened(desk: Desk, jobs: Jobs, host: str, port: int) -> Server:
