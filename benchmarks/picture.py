@@ -1,4 +1,7 @@
-"""The README's picture, from a finished run: python benchmarks/picture.py runs/glyphs docs/images/results.png"""
+"""The pictures of README and docs, from a finished run.
+
+python benchmarks/picture.py runs/glyphs docs/images/results.png
+"""
 
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ from unilat import results
 from unilat.files import read_safetensors
 from unilat.report.pairs import UNSEEN
 from unilat.report.sheets import framed
+from unilat.run.facts import read
+from unilat.run.folder import RunFolder
 
 COLUMNS = 16
 
@@ -29,23 +34,39 @@ def strip(*rows: Tensor) -> Tensor:
     return on_white(framed(shown, min(COLUMNS, len(rows[0])), torch.zeros(len(shown), dtype=torch.bool), UNSEEN))
 
 
-def main(run: Path, out: Path) -> None:
-    """A page of samples, held-out pictures above samples of the same classes, and reconstructions."""
+def sheets(run: Path) -> dict[str, Tensor]:
+    """Titles and pictures: samples, held-out pictures above samples of the same labels, and reconstructions."""
     arrays, _ = read_safetensors(run / "evaluation.safetensors")
-    found = results.read(run / "metrics.json")
+    found, factors = results.read(run / "metrics.json"), read(RunFolder(run).data).factors
     bits, calls = found.bits, found.reconstruction.steps
-    page, unseen = arrays["page"], ~arrays["page_seen"].flatten()
     through = f"through {bits.value:.3f} bits per pixel and back, {calls} decoder call{'s' * (calls > 1)}"
-    parts = {
-        f"samples of the base model; framed: {int(unseen.sum())} pairs of letter and face never trained on": on_white(
-            framed(page, arrays["page_labels"].shape[1], unseen, UNSEEN)
-        ),
-        "held-out pictures, and samples of the same letter and face": strip(arrays["truths"], arrays["samples"]),
-        f"held-out pictures, and the same {through}": strip(arrays["originals"], arrays[f"reconstructions_{calls}"]),
-    }
+    samples, parts = arrays["samples"], dict[str, Tensor]()
+    if factors is None:
+        in_order = samples[arrays["sample_labels"].argsort(stable=True)]
+        parts["samples of the base model, none picked"] = strip(*in_order.split(COLUMNS))
+    else:
+        told, paged = ", ".join(factors.names[:-1]) + f" and {factors.names[-1]}", "page" in arrays
+        if paged:
+            unseen, across = ~arrays["page_seen"].flatten(), arrays["page_labels"].shape[1]
+            title = f"samples of the base model; framed: {int(unseen.sum())} pairs of {told} never trained on"
+            parts[title] = on_white(framed(arrays["page"], across, unseen, UNSEEN))
+        beside = zip(arrays["truths"].split(COLUMNS), samples.split(COLUMNS), strict=False)
+        rows = [row for pair in list(beside)[: 1 if paged else 3] for row in pair]
+        parts[f"held-out pictures, and samples of the same {told}"] = strip(*rows)
+    parts[f"held-out pictures, and the same {through}"] = strip(arrays["originals"], arrays[f"reconstructions_{calls}"])
+    return parts
+
+
+def main(run: Path, out: Path) -> None:
+    """Draw the sheets of a run, one below the other."""
+    parts = sheets(run)
     heights = [picture.shape[0] / picture.shape[1] for picture in parts.values()]
     figure, axes = plt.subplots(
-        3, 1, figsize=(6.4, 6.4 * sum(heights) + 1.1), height_ratios=heights, layout="constrained"
+        len(parts),
+        1,
+        figsize=(6.4, 6.4 * sum(heights) + 0.37 * len(parts)),
+        height_ratios=heights,
+        layout="constrained",
     )
     for axis, (title, picture) in zip(axes, parts.items(), strict=True):
         axis.imshow(picture, interpolation="nearest")

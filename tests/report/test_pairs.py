@@ -8,8 +8,8 @@ from unilat.report.folder import Contents
 DATA = {"factors": {"names": ["letter", "face"], "values": [["a", "b", "c"], ["thin", "bold"]], "table": []}}
 
 
-def contents(**arrays: torch.Tensor) -> Contents:
-    return Contents(name="x", data=DATA, arrays=arrays)
+def contents(*names: str, **arrays: torch.Tensor) -> Contents:
+    return Contents(name="x", data={"factors": {"names": list(names)}} if names else DATA, arrays=arrays)
 
 
 def grey(*levels: int) -> torch.Tensor:
@@ -54,3 +54,13 @@ def test_truth_stands_above_what_was_made_for_it() -> None:
     )]  # fmt: skip
     assert [text.find(strip) for strip in strips] == sorted(text.find(strip) for strip in strips)
     assert all(strip in text for strip in strips)
+
+
+def test_every_label_that_the_model_was_told_is_named() -> None:
+    """Kills: a label of three that is left out, names that are no text of a page, two of one damaged name."""
+    rows = {"truths": grey(1), "samples": grey(2)}
+    assert "when told its letter and face: it" in pairs.pairs(contents(**rows))
+    assert "told its vendor, emoji &lt;b&gt; and tone: it" in pairs.pairs(
+        contents("vendor", "emoji <b>", "tone", **rows)
+    )
+    assert "told its first and second: it" in pairs.pairs(contents("vendor", **rows))

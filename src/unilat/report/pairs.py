@@ -23,12 +23,12 @@ def _page(run: Contents) -> str:
         return ""
     if labels.ndim != 2 or labels.shape != seen.shape or labels.numel() != len(made):
         return ""
-    rows, columns = labels.shape
+    (rows, columns), (first, second, *_) = labels.shape, _names(run)
     unseen = ~seen.bool().flatten()
-    alt = f"samples of {rows} values of the {_name(run, 1)} down and {columns} of the {_name(run, 0)} across"
+    alt = f"samples of {rows} values of the {second} down and {columns} of the {first} across"
     picture = sheets.png(sheets.framed(sheets.shrunk(made), columns, unseen, UNSEEN), alt)
     words = (
-        f"Every picture was drawn from noise for its {_name(run, 0)} and its {_name(run, 1)}, and decoded; none was "
+        f"Every picture was drawn from noise for its {first} and its {second}, and decoded; none was "
         f"picked. <strong>Framed: {int(unseen.sum())} pairs that were never trained on.</strong>"
     )
     return how(words) + figure(f'<div class="page">{picture}</div>')
@@ -44,9 +44,10 @@ def _beside(run: Contents) -> str:
         for first in range(0, count, BESIDE)
         for title, rows in (("Never trained on", truths[:count]), ("Made for the same", made[:count]))
     ]
+    *others, last = _names(run)
     words = (
-        f"Above a held-out picture, below what the model makes when told its {_name(run, 0)} and {_name(run, 1)}: it "
-        "has seen either in other pairs, and this pair never."
+        f"Above a held-out picture, below what the model makes when told its {', '.join(others)} and {last}: it has "
+        "seen each of them in other pictures, and these together never."
     )
     return how(words) + figure("".join(strips))
 
@@ -56,8 +57,8 @@ def _strip(title: str, pictures: Tensor) -> str:
     return f'<div class="strip"><p>{esc(title)}</p><div>{picture}</div></div>'
 
 
-def _name(run: Contents, which: int) -> str:
-    """The name of a factor, as text for the page."""
+def _names(run: Contents) -> list[str]:
+    """The names of the factors, as text for the page."""
     factors = run.data.get("factors")
     names = factors.get("names") if isinstance(factors, dict) else None
-    return esc(str(names[which])) if isinstance(names, list) and len(names) > which else ("first", "second")[which]
+    return [esc(str(name)) for name in names] if isinstance(names, list) and len(names) > 1 else ["first", "second"]
