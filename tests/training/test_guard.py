@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unilat.maths.seeds import Draws
 from unilat.training import checkpoint
-from unilat.training.guard import FORGIVEN, KNOWN, SIGMAS, STRIKES, Guard, Refused
+from unilat.training.guard import FORGIVEN, KNOWN, LEAPS, SIGMAS, STRIKES, Guard, Refused
 from unilat.training.micro import MicroBatch
 from unilat.training.order import batch_indices
 from unilat.training.plan import Stage, still
@@ -188,6 +188,37 @@ def test_mean_and_variance_are_those_of_the_last_steps() -> None:
     for _ in range(KNOWN - 1):
         young.passed(1.0)
     young.judge(["loss"], [50.0], 1.0)
+
+
+def test_a_loss_that_stays_where_it_leapt_is_the_weights_and_training_goes_on() -> None:
+    """Losses fall from 9 to 1, leap to 4 and stay there, then come back. Kills: training that ends by a moment's bad
+    weights, leaps apart from one another taken for one, leaps that are never refused again, strikes that stay, a loss
+    beyond all before let pass."""
+    guard = Guard()
+
+    def steps(*losses: float) -> str:
+        """What becomes of the steps: made or refused."""
+        done = ""
+        for loss in losses:
+            try:
+                guard.judge(["loss"], [loss], 1.0)
+            except Refused:
+                guard.refused()
+                done += "r"
+            else:
+                guard.passed(loss)
+                done += "m"
+        return done
+
+    def calm(count: int, level: float = 1.0) -> str:
+        return steps(*(level + 0.1 * (-1) ** step for step in range(count)))
+
+    assert steps(9.0) + calm(200) == "m" * 201 and guard.worst == 9.0 and LEAPS == 3
+    assert steps(4.0, 4.0, 1.1, 4.0, 4.0) == "rrmrr", "between them the weights were good"
+    assert calm(200) == "m" * 200 and guard.strikes == 0.0
+    assert steps(4.0, 4.0, 4.0, 4.0, 4.0) == "rrrmm" and guard.strikes == 0.0
+    assert calm(200) == "m" * 200
+    assert steps(4.0, 4.0, 9.1, 9.1, 9.1) == "rrrrr" and guard.given_up, "it was never as bad as that"
 
 
 def test_a_checkpoint_of_before_has_no_guard_and_one_that_is_damaged_is_refused() -> None:

@@ -3,6 +3,8 @@
 A step is refused where its loss, its gradient's norm or anything that is logged beside the loss is not finite, and
 where the loss leaps by more than :data:`SIGMAS` standard deviations of the steps before it. It then changes no weight,
 moment, average, controller or table of levels; only the count of steps goes on, so that the next has other examples.
+Where these leap too, it is not the examples but the weights: training that had a bad moment finds its way back by
+itself (LOG.md), so that such steps are made, unless the loss is larger than any that a step was made with.
 """
 
 import math
@@ -14,6 +16,8 @@ SIGMAS = 9.0
 """A leap: so many standard deviations from the mean of the steps before (measured: LOG.md)."""
 KNOWN = 32
 """Steps that must have been made before a loss can be called a leap."""
+LEAPS = 3
+"""Leaps in a row after which they are no longer taken for the examples' fault."""
 MEMORY = 32
 """Steps over which mean and variance of the loss are averaged."""
 ABSURD = 1e15
@@ -42,6 +46,7 @@ class Guard:
     def __init__(self) -> None:
         self.made, self.mean, self.variance = 0, 0.0, 0.0
         self.skipped, self.strikes = 0, 0.0
+        self.leaps, self.worst = 0, 0.0
 
     @property
     def given_up(self) -> bool:
@@ -59,13 +64,18 @@ class Guard:
         if abs(loss) > ABSURD:
             raise Refused(loss, norm, f"the loss is {loss:.3g}")
         off, usual = abs(loss - self.mean), math.sqrt(self.variance)
-        if self.made >= KNOWN and off > SIGMAS * usual + 1e-6 * abs(self.mean):
+        if self.made < KNOWN or off <= SIGMAS * usual + 1e-6 * abs(self.mean):
+            self.leaps = 0
+        elif self.leaps >= LEAPS and loss <= self.worst:
+            self.strikes = 0.0
+        else:
+            self.leaps += 1
             far = f"{off / usual:.3g} standard deviations" if usual else "far"
             raise Refused(loss, norm, f"the loss leapt to {loss:.4g}, {far} from the {self.mean:.4g} of the last steps")
 
     def passed(self, loss: float) -> None:
         """A step was made, with this loss."""
-        self.made += 1
+        self.made, self.worst = self.made + 1, max(self.worst, loss)
         share, off = max(1 / self.made, 1 / MEMORY), loss - self.mean
         self.mean += share * off
         self.variance = (1 - share) * (self.variance + share * off * off)
