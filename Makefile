@@ -11,7 +11,7 @@ OUT     ?= runs/glyphs
 DATA    ?= glyphs
 ARGS    ?=
 
-.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts docs wheel bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-defaults bench-profile bench-before bench-mutants bench-architectures bench-ecosystem clean
+.PHONY: help setup run test test-slow test-faults mutants golden lint format help-texts docs wheel bench-main bench-headline bench-sweep bench-verify bench-audit bench-codelength bench-paper-tables bench-training bench-decoder bench-step bench-gpu bench-data bench-processes bench-saving bench-letters bench-samples bench-defaults bench-profile bench-before bench-mutants bench-architectures bench-ecosystem clean
 
 help:  ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -121,6 +121,9 @@ bench-processes: $(STAMP)  ## Two processes beside one: losses, weights, memory 
 
 bench-letters: $(STAMP)  ## What `make run` makes: letters named, distance, PSNR, minutes (8 minutes a seed, both cores)
 	$(BIN)/python benchmarks/letters.py $(ARGS)
+
+bench-samples: $(STAMP)  ## Samples of Fashion-MNIST and of emoji, 32 and 64 wide, their sheets and figures (two hours; goes on)
+	$(BIN)/python benchmarks/samples.py $(ARGS)
 
 bench-saving: $(STAMP)  ## What a save costs the steps beside it (minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/saving.py $(ARGS)
