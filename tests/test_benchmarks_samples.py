@@ -71,19 +71,21 @@ def test_rows_of_a_run_and_its_goals(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     costs = replace(run.costs, phases=phases, training_flops={"encoder": 1e12, "base": 2.256e13})
     judge = Classifier(samples=number(0.6), real=number(0.8))
     run = replace(run, costs=costs, classifier=judge)
-    rows = script.rows("fashion-mnist", run)
+    rows = script.rows("fashion-mnist", run, 2)
     assert says(found(rows, "bits"), 0.4, 0.004, 9, None) and "0.41 wanted" in found(rows, "bits")["unit"]
     assert says(found(rows, "PSNR"), 32.0, 0.1, 9, None)
     assert says(found(rows, "reconstruction"), 0.04, 0.02, 9, None)
     assert says(found(rows, ": generation"), 0.2, 0.02, 9, False) and found(rows, ": generation")["goal"] < 0.2
     assert says(found(rows, "precision"), 0.8, None, None, None) and says(found(rows, "recall"), 0.5, None, None, None)
     assert says(found(rows, "named rightly"), 0.75, None, None, False)
-    assert says(found(rows, "minutes"), 41.0, None, None, False)
+    assert says(found(rows, "minutes"), 41.0, None, None, False) and found(rows, "minutes")["unit"].endswith(
+        "2 threads"
+    )
     assert says(found(rows, "over those"), 2.0, None, None, None) and says(
         found(rows, "in all"), 2.356e13, None, None, None
     )
     factors = tuple(replace(judge, samples=number(share), of=of) for of, share in (("vendor", 0.8), ("tone", 0.4)))
-    others = script.rows("emoji-32", replace(run, classifier=None, factors=factors))
+    others = script.rows("emoji-32", replace(run, classifier=None, factors=factors), 1)
     assert all(row["goal"] is None for row in others)
     assert says(found(others, "named rightly", "vendor"), 1.0, None, None, None)
     assert says(found(others, "named rightly", "tone"), 0.5, None, None, None)
