@@ -119,6 +119,16 @@ def test_trim_goes_back_where_more_scale_brings_no_bits() -> None:
     assert encoder.gain == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("pictures", "levels"), [(32, 8), (1024, 8), (2048, 4), (50_000, 2)])
+def test_more_pictures_have_fewer_noise_levels_each_in_the_search(pictures: int, levels: int) -> None:
+    """Kills: a search of thousands of pictures as dear as four of them, one of few levels for few pictures."""
+    one, _ = known(1.2)
+    one.calibration, asked = one.calibration[:1].expand(pictures, -1, -1, -1), set[int]()
+    one.calibration_rate = lambda model, levels, seed: asked.add(levels) or 1.0  # type: ignore[method-assign]
+    one.trim(one.model)
+    assert asked == {levels}
+
+
 def test_each_step_moves_the_controller_by_its_own_batch() -> None:
     """Kills: all samples so far taken for the step's, and a loss factor told that the step did not have."""
     one, twin = stage(), RateController(0.3, CONTROL)

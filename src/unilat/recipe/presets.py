@@ -44,6 +44,7 @@ _KINETICS = replace(
     ),
 )
 _SMALL = RunConfig(
+    data        = DataConfig(calibration=2048),
     autoencoder = AutoencoderConfig(
         latent_channels = 8,
         encoder = EncoderConfig(channels=(64,), blocks=(2,), strides=(), patch=(4, 4)),

@@ -36,6 +36,8 @@ FARTHEST = 2.0
 """Largest change, where the rule does not hold."""
 CLOSE = 0.005
 """Share of the wanted bits that may be missing at the end of what was searched."""
+LATENTS = 8192
+"""Noisy latents behind each rate of the search: more pictures have fewer noise levels each, from 8 down to 2."""
 
 
 class AutoencoderStage:
@@ -239,7 +241,8 @@ class AutoencoderStage:
         target = self.config.target_bpp if target is None else target
         if target is None or not len(self.calibration):
             return {}
-        before = after = self.calibration_rate(model, 8, 0)
+        levels = max(2, min(8, LATENTS // len(self.calibration)))
+        before = after = self.calibration_rate(model, levels, 0)
         if model.config.price == "normal":
             return {"calibration_bpp": before}  # the price is against N(0, I), whatever the latents' scale
         low, high, now, edge = -reach, reach, 0.0, reach
@@ -249,7 +252,7 @@ class AutoencoderStage:
                 low, high = (now, high) if after < target else (low, now)
                 model.rescale(math.exp((low + high) / 2 - now))
                 now = (low + high) / 2
-                after = self.calibration_rate(model, 8, 0)
+                after = self.calibration_rate(model, levels, 0)
             off = abs(after - target)
             if edge - abs(now) > reach / 64 or edge >= FARTHEST or not CLOSE * target < off < last:
                 break
