@@ -45,6 +45,7 @@ def test_main_bits_are_off_by_a_share_of_what_was_wanted(script: Opener, monkeyp
     the least; a distance that should grow."""
     main = script("main")
     runs = {0.05: metrics(0.049, 20, 0.5), 0.2: metrics(0.22, 23, 0.3), 0.8: metrics(0.8, 24, 0.4)}
+    monkeypatch.setattr(main, "TARGETS", tuple(runs))
     monkeypatch.setattr(main, "metrics", lambda name: runs[float(name.rsplit("-", 1)[1])])
     rows = [row for row in main.bits() if row["what"].startswith("glyphs")]
     assert len(rows) == 5 and says(rows[0], 0.02, 0.08, 900, True)
