@@ -38,7 +38,6 @@ _SAME = (
     "preset",
 )
 _SAME += (
-    "fit",
     "push",
     "rows",
     "samples",
