@@ -128,13 +128,11 @@ def main() -> None:
     if unknown := set(names) - set(SETTINGS):
         parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(SETTINGS)}")
     for name in names:
-        if any(word.startswith("emoji") for word in names) and not EMOJI.is_dir():
+        if name.startswith("emoji") and not EMOJI.is_dir():
             dealt(EMOJI)
         if not (WORK / name / "metrics.json").is_file():
             words = ("train", *SETTINGS[name].split(), "--out", str(WORK / name))
             subprocess.run([sys.executable, "-m", "unilat", *words], check=True)
-        if not name.endswith("short"):
-            picture.main(WORK / name, IMAGES / f"samples_{name.replace('-', '_')}.png")
     for group in sorted({group_of(name) for name in names}):
         told = [name for name in SETTINGS if group_of(name) == group and (WORK / name / "metrics.json").is_file()]
         facts = {name: json.loads((WORK / name / "manifest.json").read_text("utf-8")) for name in told}
@@ -146,6 +144,9 @@ def main() -> None:
         command = make_command("samples", told)
         path = write(f"samples_{group}", protocol, made, commit=commits.pop(), command=command)
         print(path.with_suffix(".md").read_text("utf-8"))
+    for name in names:  # last: what is drawn into docs/ changes the tree
+        if not name.endswith("short"):
+            picture.main(WORK / name, IMAGES / f"samples_{name.replace('-', '_')}.png")
 
 
 if __name__ == "__main__":
