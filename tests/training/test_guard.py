@@ -193,7 +193,7 @@ def test_mean_and_variance_are_those_of_the_last_steps() -> None:
 def test_a_loss_that_stays_where_it_leapt_is_the_weights_and_training_goes_on() -> None:
     """Losses fall from 9 to 1, leap to 4 and stay there, then come back. Kills: training that ends by a moment's bad
     weights, leaps apart from one another taken for one, leaps that are never refused again, strikes that stay, a loss
-    beyond all before let pass."""
+    beyond all before, above or below, let pass."""
     guard = Guard()
 
     def steps(*losses: float) -> str:
@@ -218,7 +218,8 @@ def test_a_loss_that_stays_where_it_leapt_is_the_weights_and_training_goes_on() 
     assert calm(200) == "m" * 200 and guard.strikes == 0.0
     assert steps(4.0, 4.0, 4.0, 4.0, 4.0) == "rrrmm" and guard.strikes == 0.0
     assert calm(200) == "m" * 200
-    assert steps(4.0, 4.0, 9.1, 9.1, 9.1) == "rrrrr" and guard.given_up, "it was never as bad as that"
+    assert steps(4.0, 4.0, 4.0, 9.1) == "rrrr", "it was never as bad as that"
+    assert steps(-1e6) == "r" and guard.given_up and guard.best == 0.9, "nor ever so good"
 
 
 def test_a_checkpoint_of_before_has_no_guard_and_one_that_is_damaged_is_refused() -> None:

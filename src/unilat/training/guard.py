@@ -4,7 +4,7 @@ A step is refused where its loss, its gradient's norm or anything that is logged
 where the loss leaps by more than :data:`SIGMAS` standard deviations of the steps before it. It then changes no weight,
 moment, average, controller or table of levels; only the count of steps goes on, so that the next has other examples.
 Where these leap too, it is not the examples but the weights: training that had a bad moment finds its way back by
-itself (LOG.md), so that such steps are made, unless the loss is larger than any that a step was made with.
+itself (LOG.md), so that such steps are made, where the loss lies among those that steps were made with before.
 """
 
 import math
@@ -46,7 +46,7 @@ class Guard:
     def __init__(self) -> None:
         self.made, self.mean, self.variance = 0, 0.0, 0.0
         self.skipped, self.strikes = 0, 0.0
-        self.leaps, self.worst = 0, 0.0
+        self.leaps, self.best, self.worst = 0, 0.0, 0.0
 
     @property
     def given_up(self) -> bool:
@@ -66,7 +66,7 @@ class Guard:
         off, usual = abs(loss - self.mean), math.sqrt(self.variance)
         if self.made < KNOWN or off <= SIGMAS * usual + 1e-6 * abs(self.mean):
             self.leaps = 0
-        elif self.leaps >= LEAPS and loss <= self.worst:
+        elif self.leaps >= LEAPS and self.best <= loss <= self.worst:
             self.strikes = 0.0
         else:
             self.leaps += 1
@@ -75,7 +75,8 @@ class Guard:
 
     def passed(self, loss: float) -> None:
         """A step was made, with this loss."""
-        self.made, self.worst = self.made + 1, max(self.worst, loss)
+        self.best, self.worst = (min(self.best, loss), max(self.worst, loss)) if self.made else (loss, loss)
+        self.made += 1
         share, off = max(1 / self.made, 1 / MEMORY), loss - self.mean
         self.mean += share * off
         self.variance = (1 - share) * (self.variance + share * off * off)
