@@ -117,8 +117,9 @@ def test_a_page_has_one_factor_down_and_one_across(run: PlantedRun, monkeypatch:
     assert arrays["page_seen"].tolist() == [[0 in trained], [1 in trained]] and len(trained) < 3
     assert torch.equal(run.labels[1], torch.tensor([0, 1]))
     assert torch.equal(arrays["truths"], run.source.images[rows])
-    run.data = replace(run.data, factors=replace(three, names=("letter", "face", "tone"), values=(*three.values, ("x",)),
-                                                 table=torch.tensor([[2, 0, 0], [2, 1, 0], [0, 0, 0]])))  # fmt: skip
+    table, values = torch.tensor([[2, 0, 0], [2, 1, 0], [0, 0, 0]]), (*three.values, ("x",))
+    more = replace(three, names=("letter", "face", "tone"), values=values, table=table)
+    run.data = replace(run.data, factors=more)
     _, rows = measured(run, run.source)
     arrays, _ = read_safetensors(run.folder / "evaluation.safetensors")
     assert torch.equal(arrays["truths"], run.source.images[rows]) and "page" not in arrays
