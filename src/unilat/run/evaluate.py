@@ -337,20 +337,18 @@ def _of_samples(run: Run, labels: Tensor) -> Tensor | None:
 
 
 def _shown(run: Run, sampled: PictureSet, own: Pictures | Streamed | None, test: Tensor) -> dict[str, Tensor]:
-    """The samples that a report shows, with their classes; of classes made of factors more.
+    """The samples that a report shows, with their classes; of factors ``truths``, the pictures that they are of.
 
-    ``truths``: the held-out pictures that the first samples are of. Of two factors a page of samples too: ``page``
-    uint8 ``[R C, ...]``, ``page_labels`` int64 ``[R, C]`` and ``page_seen``, whether each was trained on.
+    Of two a page too: ``page`` uint8 ``[R C, ...]``, ``page_labels`` int64 ``[R, C]``, ``page_seen``: trained on.
     """
     shown = {"samples": sampled.images[:64], "sample_labels": sampled.labels[:64]}
-    if run.data.factors is None or own is None:
-        return shown
-    shown, labels = shown | {"truths": test[:64].clone()}, classes.page(run.data)
-    if labels is None:
-        return shown
-    train, _, _ = run.split(own)
-    made = run.sample(labels.numel(), labels.flatten()).images
-    return shown | {"page": made, "page_labels": labels, "page_seen": torch.isin(labels, own.labels[train])}
+    if run.data.factors is not None:
+        shown["truths"] = test[:64].clone()
+    if own is not None and (labels := classes.page(run.data)) is not None:
+        made = run.sample(labels.numel(), labels.flatten()).images
+        seen = torch.isin(labels, own.labels[run.split(own)[0]])
+        shown |= {"page": made, "page_labels": labels, "page_seen": seen}
+    return shown
 
 
 def _judged(
