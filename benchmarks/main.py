@@ -1,13 +1,12 @@
 """The claims of the main job: bits wanted and bits measured, and their truth.
 
-    make bench-main                     everything: about an hour on two cores, goes on where it stopped
-    python benchmarks/main.py oracle    one part alone: oracle, mutants, bits, starts; or report
+    make bench-main                     everything: less than an hour on two cores, goes on where it stopped
+    python benchmarks/main.py oracle    one part alone: oracle, mutants, bits; or report
 
 Each part leaves its rows in runs/bench-main/PART.json; the last step gathers them in benchmarks/results/main.{json,md}.
 Runs have one thread each and go two at a time.
 """
 
-import json
 import math
 import re
 import subprocess
@@ -53,52 +52,6 @@ def bits() -> Rows:
     return rows
 
 
-def starts() -> Rows:
-    """Ways to start: what becomes of the rate at a fixed factor and under the controller, from none to all."""
-    plain = ("--stage1.control.proportional", "0", "--stage1.control.gain", "0.3")
-    fixed = ("--loss-factor", "1.5")
-    variants = {
-        "fixed factor 1.5, no unit scale": (*fixed, "--stage1.no-unit-scale"),
-        "fixed factor 1.5, unit scale, prior warmed": (*fixed, "--stage1.prior-warmup", "8000"),
-        "integral control": plain,
-        "PI control, no unit scale": ("--stage1.no-unit-scale",),
-        "PI control, unit scale (default)": (),
-        "PI control, unit scale, prior warmed": ("--stage1.prior-warmup", "8000"),
-    }
-    jobs = {re.sub(r"\W+", "-", f"start {name}"): words for name, words in variants.items()}
-    short = (
-        "--stage2.samples",
-        "0",
-        "--stage1.samples",
-        "12000",
-        "--stage1.settle",
-        "0",
-        "--evaluation.pictures",
-        "500",
-    )
-    train_two_at_a_time(
-        WORK, {name: ("fashion-mnist", *short, "--evaluation.features", "none", *words) for name, words in jobs.items()}
-    )
-    rows: Rows = []
-    for name, job in zip(variants, jobs, strict=True):
-        lines = [json.loads(line) for line in (WORK / job / "log.jsonl").read_text("utf-8").splitlines()]
-        rates = [line["bpp"] for line in lines if line["stage"] == "stage1"]
-        rows.append(row(f"start: {name}: lowest rate while training", min(rates), "bits per pixel"))
-        one = metrics(job)
-        rows.append(
-            row(
-                f"start: {name}: held-out rate after 12,000 pictures",
-                one.bits.value,
-                "bits per pixel",
-                stderr=one.bits.stderr,
-                n=one.bits.n,
-            )
-        )
-        psnr = one.reconstruction.psnr
-        rows.append(row(f"start: {name}: PSNR then", psnr.value, "dB", stderr=psnr.stderr, n=psnr.n))
-    return rows
-
-
 def mutants() -> Rows:
     """Every mutant of maths/ must die."""
     done = subprocess.run([sys.executable, "tests/mutants.py", "maths/"], cwd=ROOT, capture_output=True, text=True)
@@ -114,10 +67,10 @@ def oracle() -> Rows:
     return [*exact_denoiser(), *correlated_gaussian(), *variance_ratio()]
 
 
-PARTS: dict[str, Callable[[], Rows]] = {part.__name__: part for part in (oracle, mutants, bits, starts)}
+PARTS: dict[str, Callable[[], Rows]] = {part.__name__: part for part in (oracle, mutants, bits)}
 PROTOCOL = (
     "Bits: held-out pictures never trained on, 8 low-discrepancy noise levels each, averaged weights; the data set's "
-    "preset, with stage 1 of 32,000 pictures and its own settling; one seed, one thread. Starts: without settling."
+    "preset, with stage 1 of 32,000 pictures and its own settling; one seed, one thread."
 )
 
 

@@ -55,27 +55,6 @@ def test_main_bits_are_off_by_a_share_of_what_was_wanted(script: Opener, monkeyp
     assert says(found(rows, "reconstruction", "0.5, 0.3, 0.4"), -0.1, None, 800, False)
 
 
-def test_main_starts_tell_the_lowest_rate_of_stage_1(
-    script: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Kills: the last rate for the lowest, rates of stage 2 among them."""
-    main = script("main")
-    monkeypatch.setattr(main, "metrics", lambda name: metrics(0.21, 19, 0.5))
-    log = [("stage1", 0.3), ("stage1", 0.02), ("stage1", 0.2), ("stage2", 0.001)]
-
-    def lay(work: Path, jobs: dict[str, Any]) -> None:
-        for name in jobs:
-            (tmp_path / name).mkdir()
-            lines = [json.dumps({"stage": stage, "bpp": bpp}) for stage, bpp in log]
-            (tmp_path / name / "log.jsonl").write_text("\n".join(lines))
-
-    monkeypatch.setattr(main, "train_two_at_a_time", lay)
-    rows = main.starts()
-    assert len(rows) == 18 and says(found(rows, "integral control: lowest"), 0.02, None, None, None)
-    assert says(found(rows, "integral control: held-out"), 0.21, 0.004, 900, None)
-    assert says(found(rows, "integral control: PSNR"), 19, 0.2, 800, None)
-
-
 def test_main_counts_the_mutants_of_maths_alone(script: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: mutants of all rooms told as those of maths/, survivors for dead, nothing found that counts as all."""
     main, asked = script("main"), []
