@@ -28,7 +28,7 @@ GOALS = {"PSNR": 31.6, "generation": 0.325, "character": 0.85, "face": 0.85, "mi
 def figures(found: Results) -> dict[str, float]:
     """What is told of one run."""
     assert found.generation is not None and found.reconstruction.distance is not None
-    judged = {one.of: one.samples.value / one.real.value for one in found.judged}
+    judged = {one.of: one.ratio for one in found.judged}
     return {
         "bits": found.bits.value,
         "PSNR": found.reconstruction.psnr.value,

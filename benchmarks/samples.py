@@ -107,10 +107,8 @@ def rows(name: str, found: Results, threads: int) -> Rows:
         told.append(row(f"{name}: {what} of samples", share.value, "share", stderr=share.stderr, n=share.n))
     for one in found.judged:
         what, goal = (f", {one.of}" if found.factors else ""), 0.95 if name == "fashion-mnist" else None
-        ratio = one.samples.value / one.real.value
-        told.append(
-            row(f"{name}: samples named rightly over real ones{what}", ratio, "share", goal=goal, at_least=True)
-        )
+        what = f"{name}: samples named rightly over real ones{what}"
+        told.append(row(what, one.ratio, "share", goal=goal, at_least=True))
     costs, goal = found.costs, 40.0 if name == "fashion-mnist" else None
     unit = f"minutes, {threads} thread{'s' * (threads > 1)}"
     told.append(row(f"{name}: minutes of all phases", costs.seconds / 60, unit, goal=goal))
