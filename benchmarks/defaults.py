@@ -3,6 +3,7 @@
     make bench-defaults ARGS="--jobs 4"        everything that is not there yet, so many cells side by side
     python benchmarks/defaults.py report       what the cells that are there say
     python benchmarks/defaults.py first        one round alone: first final larger flops
+    python benchmarks/defaults.py own report   three candidates at the length of `small` itself: defaults_own.md
     python benchmarks/defaults.py --only grid  two candidates instead of all
 
 A cell is a candidate (a change of `small`), a data set, a rule and a seed, and an ordinary run folder. Equal time: the
@@ -11,8 +12,9 @@ its shares of autoencoder, settling and base model; no shares are those of today
 into the training FLOPs of today's cell. What counts examples (warm-up, averages) shrinks in proportion to a length.
 First round: one seed of every candidate; the worse half by the mean logarithm of the generation distance on the
 validation half of the held-out pictures is dropped, and who lost a decibel. The others get three seeds and are told on
-the test half too, on which nothing is chosen. As many samples as pictures. Errors: over seeds and one run's jackknife
-over pictures, root of the sum of squares. 0.2 bits per pixel wanted everywhere, one thread a cell.
+the test half too, on which nothing is chosen. Own length: three candidates, as long as `small` itself takes. As many
+samples as pictures. Errors: over seeds and one run's jackknife over pictures, root of the sum of squares. 0.2 bits per
+pixel wanted everywhere, one thread a cell.
 """
 
 import argparse
@@ -52,7 +54,7 @@ from unilat.run.begin import changed
 WORK = ROOT / "runs" / "bench-defaults"
 SEEDS = (0, 1, 2)
 SECONDS = {"fashion": 60.0, "emoji": 60.0, "emoji-64": 90.0}
-"""CPU seconds of training that a cell of each data set has."""
+"""CPU seconds of training that a cell of each data set has; of sets that are not named, what `small` itself takes."""
 PASSES = 3
 """Times that steps are timed."""
 
@@ -123,9 +125,21 @@ LARGER = {
     ),
 }
 """Of 64² pictures in colour."""
-SETS = {"fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER}
-SMALL_SETS = ("emoji", "fashion")
-CHANNELS = {"fashion": 1, "emoji": 3, "emoji-64": 3}
+OWN = {
+    "today": CANDIDATES["today"],
+    "grid": Candidate(
+        "16×16×2, encoder of 48 channels, time 40:15:45",
+        {**GRID_16, "autoencoder__encoder__channels": (48,)},
+        BASE_LONGER,
+    ),
+    "shares": CANDIDATES["shares"],
+}
+"""At the length of `small` itself."""
+SETS = {
+    "fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER, "fashion-own": OWN, "emoji-own": OWN
+}  # fmt: skip
+SMALL_SETS, OWN_SETS = ("emoji", "fashion"), ("emoji-own", "fashion-own")
+CHANNELS = {where: 1 if where.startswith("fashion") else 3 for where in SETS}
 LIGHT: dict[str, object] = {
     "evaluation__pictures": 64,
     "evaluation__samples": 16,
@@ -139,6 +153,8 @@ DATA: dict[str, dict[str, object]] = {
     "fashion": {"data__source": "fashion-mnist", "data__at_most": 8_400, "data__held_out_at_most": 700},
     "emoji": {"data__source": "emoji", "data__held_out": 0.2},
     "emoji-64": {"data__source": "emoji", "data__held_out": 0.2},
+    "fashion-own": {"data__source": "fashion-mnist", "data__held_out_at_most": 2_000},
+    "emoji-own": {"data__source": "emoji", "data__held_out": 0.2},
 }
 
 
@@ -173,9 +189,10 @@ def planned(where: str, candidate: Candidate, control: Candidate, rule: str) -> 
     ours, theirs = configured(where, candidate.fields), configured(where, control.fields)
     cost, small = steps(where, candidate), theirs
     today = Triple(small.stage1.samples, small.stage1.settle, small.stage2.samples).times(steps(where, control))
-    seen = lengths(SECONDS[where], cost, candidate.shares or today)
+    seconds = SECONDS.get(where, today.total)
+    seen = lengths(seconds, cost, candidate.shares or today)
     if rule == "flops":
-        spent = lengths(SECONDS[where], steps(where, control), control.shares or today)
+        spent = lengths(seconds, steps(where, control), control.shares or today)
         budget = spent.times(flops_of(theirs, CHANNELS[where])).total
         seen = at_equal_flops(seen, flops_of(ours, CHANNELS[where]), budget)
     return with_lengths(ours, seen)
@@ -258,6 +275,11 @@ def larger() -> list[Cell]:
     return [Cell("emoji-64", name, seed) for seed in SEEDS for name in LARGER]
 
 
+def own() -> list[Cell]:
+    """`small`'s own length."""
+    return [Cell(where, name, seed) for seed in SEEDS for name in OWN for where in OWN_SETS]
+
+
 def told(label: str, cells: Sequence[Cell], part: str) -> Rows:
     """What one candidate's cells are worth on one part."""
     found = [one.worth(part) for one in cells]
@@ -314,26 +336,27 @@ def gained(label: str, ours: Sequence[Cell], theirs: Sequence[Cell]) -> Rows:
     return rows
 
 
-def rows() -> Rows:
-    """All that is there."""
+def rows(sets: Sequence[str]) -> Rows:
+    """All that is there of these data sets."""
     kept, lines = {*survivors(), "today"}, list[dict[str, object]]()
-    for where, table in SETS.items():
+    for where in sets:
+        table = SETS[where]
         today = [one for seed in SEEDS if (one := Cell(where, "today", seed)).done]
         for name, candidate in table.items():
             for rule in ("time", "flops"):
                 there = [one for seed in SEEDS if (one := Cell(where, name, seed, rule)).done]
                 if not there:
                     continue
-                label = f"{where}, equal {rule}, {candidate.what}"
+                label = f"{where.replace('-own', ', own length')}, equal {rule}, {candidate.what}"
                 lines += told(label, there, PARTS[0])
-                if name in kept or table is LARGER:
+                if name in kept or table is not CANDIDATES:
                     lines += told(label, there, PARTS[1])
                     lines += gained(label, there, today) if name != "today" and today else []
                 lines += costs(label, there)
     return lines
 
 
-ROUNDS = {"first": first, "final": final, "larger": larger, "flops": flops}
+ROUNDS = {"first": first, "final": final, "larger": larger, "flops": flops, "own": own}
 
 
 def main() -> None:
@@ -349,12 +372,15 @@ def main() -> None:
         del CANDIDATES[name]
     torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
-    for part in asked.part or ROUNDS:
+    alone = "own" in asked.part
+    for part in asked.part or [name for name in ROUNDS if name != "own"]:
         if part != "report":
             run(ROUNDS[part](), asked.jobs)
     if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-        path = write("defaults", protocol, rows(), command=make_command("defaults", sys.argv[1:]))
+        told_of = OWN_SETS if alone else [where for where in SETS if where not in OWN_SETS]
+        name, command = "defaults_own" if alone else "defaults", make_command("defaults", sys.argv[1:])
+        path = write(name, protocol, rows(told_of), command=command)
         print(path.with_suffix(".md").read_text("utf-8"))
 
 

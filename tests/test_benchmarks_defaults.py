@@ -156,7 +156,7 @@ def test_every_candidate_can_be_built_and_sets_are_not_mixed(study: Any) -> None
         assert configs["grid"].data.size == ((64, 64) if large else (32, 32))
         assert (configs["grid"].data.source == "emoji") == (study.CHANNELS[where] == 3)
         tokens = {name: one.base.vit.tokens(configuration.latent_grid(one)) for name, one in configs.items()}
-        assert tokens["today"] == tokens["grid"] == 16 and tokens["grid-tokens"] == 64
+        assert tokens["today"] == tokens["grid"] == 16 and tokens.get("grid-tokens", 64) == 64
 
 
 def lay(study: Any, where: str, name: str, seed: int, validation: Any, test: Any, stage1: float) -> Any:
@@ -207,11 +207,35 @@ def test_the_first_round_is_judged_when_all_of_it_is_there(study: Any, cells: An
     assert [one.name for one in study.final()[:4]] == ["grid", "grid", "today", "today"]
     assert len(study.final()) == 2 * 2 * (half + 1) and {one.seed for one in study.final()} == {1, 2}
     assert {(one.name, one.rule) for one in study.flops()} == {("grid", "flops")} and len(study.flops()) == 6
-    lines = [row["what"] for row in study.rows()]
+    lines = [row["what"] for row in study.rows(("fashion", "emoji"))]
     last = study.CANDIDATES[order[-2]].what
     assert any(f"{last}, validation: generation" in line for line in lines)
     assert not any(f"{last}, test" in line for line in lines)
     assert any(f"{study.CANDIDATES['grid'].what}, test: generation" in line for line in lines)
+
+
+def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: Any, cells: Any) -> None:
+    """Kills: another length than the preset's, a cell of other sets among them, a candidate that is not told on the
+    test part, a label that says the budget of another round."""
+    small = presets.get("small")
+    for where in study.OWN_SETS:
+        config = study.Cell(where, "today", 2).config()
+        assert config.seed == 2
+        for ours, theirs in (
+            (config.stage1.samples, small.stage1.samples),
+            (config.stage1.settle, small.stage1.settle),
+        ):
+            assert ours == pytest.approx(theirs, rel=0.002)
+        assert config.stage2.samples == pytest.approx(small.stage2.samples, rel=0.002)
+        longer = study.Cell(where, "grid", 0).config()
+        spent = [10 * one.stage1.samples + 2 * one.stage1.settle + 4 * one.stage2.samples for one in (config, longer)]
+        assert spent[1] == pytest.approx(spent[0], rel=0.002)
+    assert len(study.own()) == 18 and {one.where for one in study.own()} == {*study.OWN_SETS}
+    for name in ("today", "grid"):
+        lay(study, "emoji-own", name, 0, measured(cells, 0.3), measured(cells, 0.4), 30.0)
+    lines = [row["what"] for row in study.rows(study.OWN_SETS)]
+    assert any(line.startswith(f"emoji, own length, equal time, {study.OWN['grid'].what}, test: ") for line in lines)
+    assert study.rows(("fashion", "emoji")) == []
 
 
 def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
@@ -230,6 +254,7 @@ def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
         (["report"], "make bench-defaults ARGS=report"),
         (["first", "report"], 'make bench-defaults ARGS="first report"'),
         (["--only", "grid,shares", "--jobs", "2"], 'make bench-defaults ARGS="--only grid,shares --jobs 2"'),
+        (["own", "report"], 'make bench-defaults ARGS="own report"'),
     ],
 )
 def test_the_result_names_the_command_that_made_it(
@@ -240,9 +265,15 @@ def test_the_result_names_the_command_that_made_it(
     monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(common, "machine", lambda *_: {"cpu": "one"})
     monkeypatch.setattr(study, "CANDIDATES", dict(study.CANDIDATES))
-    monkeypatch.setattr(study, "run", lambda cells, jobs: None)
-    monkeypatch.setattr(study, "rows", lambda: [])
+    made: list[Any] = []
+    monkeypatch.setattr(study, "run", lambda cells, jobs: made.extend(cells))
+    monkeypatch.setattr(study, "rows", lambda sets: [common.row(where, 1, "") for where in sets])
     monkeypatch.setattr(sys, "argv", ["defaults.py", *words])
     study.main()
-    assert json.loads((tmp_path / "results" / "defaults.json").read_text("utf-8"))["command"] == command
-    assert f"`{command}`" in (tmp_path / "results" / "defaults.md").read_text("utf-8")
+    alone = "own" in words
+    name = "defaults_own" if alone else "defaults"
+    result = json.loads((tmp_path / "results" / f"{name}.json").read_text("utf-8"))
+    assert result["command"] == command
+    assert f"`{command}`" in (tmp_path / "results" / f"{name}.md").read_text("utf-8")
+    assert {row["what"].endswith("-own") for row in result["rows"]} == {alone}
+    assert {one.where in study.OWN_SETS for one in made} <= {alone}
