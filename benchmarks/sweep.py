@@ -1,16 +1,19 @@
 """Does the advice hold on a budget it has not seen, and do cheap runs rank bits and grids as full ones do?
 
     make bench-sweep                           sweeps of two data sets (hours on two cores; goes on where it stopped)
+    make bench-sweep ARGS=--quick              both side by side, shorter and without proxies (an hour): sweep_quick.md
     python benchmarks/sweep.py fashion-mnist   one data set alone: fashion-mnist or emoji
     python benchmarks/sweep.py report          rows of the sweeps that are there; nothing is run
 
 `unilat sweep` makes the runs. The full sweep has three sizes of the base model, so three budgets; each is held out in
 turn, a law fitted to the other two, and what it advises compared with the best run of the budget held out. Proxies are
-sweeps with half and a quarter of stage 2, and with a quarter of stage 1 under the smallest base model.
+sweeps with half and a quarter of stage 2, and with a quarter of stage 1 under the smallest base model; the quick form
+has none and one wanted bits less, with half of stage 1, an eighth of its settling and two thirds of stage 2.
 """
 
 import argparse
 import math
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,8 +27,10 @@ from unilat.types import UserError
 WORK = ROOT / "runs" / "bench-sweep"
 DATA = {"fashion-mnist": (), "emoji": ("--data.channels", "3")}
 BITS = {"fashion-mnist": "0.025,0.05,0.1,0.2,0.4", "emoji": "0.05,0.1,0.2,0.4,0.8"}
+QUICK_BITS = {"fashion-mnist": "0.05,0.1,0.2,0.4", "emoji": "0.1,0.2,0.4,0.8"}
 STAGE_1, STAGE_2 = 16_000, 24_000
 """Samples of the full runs."""
+QUICK = ("--stage1.samples", "8000", "--stage1.settle", "20000", "--stage2.samples", "16000")
 SCALE = (
     "--data.at-most 20000 --evaluation.classifier-samples 0 --evaluation.guidance 1 --evaluation.pictures 600 "
     "--evaluation.samples 600 --evaluation.step-counts 1 --grid 8x8x8,16x16x2"
@@ -41,8 +46,10 @@ SWEEPS: Mapping[str, tuple[str, int, int, int]] = {
 PROTOCOL = (
     "32×32, runs of `unilat sweep` on 20,000 pictures at most, kernel distances of 600 samples. Regret: distance of "
     "the run advised for a held-out budget less that of the best run there; its goal is the standard deviation between "
-    "seeds. Kendall's tau: of a cheap number with the full runs' distances, among bits and grids of one base model."
+    "seeds."
 )
+PROXIES = "Kendall's tau: of a cheap number with the full runs' distances, among bits and grids of one base model."
+SHORTER = "Stage 1 of 8,000 pictures, 20,000 of settling, stage 2 of 16,000 latents; one thread a data set."
 
 
 def train(data: str) -> None:
@@ -53,6 +60,17 @@ def train(data: str) -> None:
         words += ["--stage1.samples", f"{first}", "--stage2.samples", f"{second}", "--out", str(folder)]
         if unilat(*words, threads=2, log=WORK / f"{data}-{name}.log").wait():
             raise SystemExit(f"{folder} is not complete: see {folder}.log")
+
+
+def train_quickly() -> None:
+    """Make the quick sweeps or go on with them, one thread and one data set each."""
+    begun: dict[Path, subprocess.Popen[bytes]] = {}
+    for data in DATA:
+        folder = WORK / f"{data}-quick"
+        words = ["sweep", data, "--target-bpp", QUICK_BITS[data], "--base", ALL, "--seeds", "2", *SCALE, *DATA[data]]
+        begun[folder] = unilat(*words, *QUICK, "--out", str(folder), threads=1, log=folder.with_suffix(".log"))
+    if failed := [str(folder) for folder, one in begun.items() if one.wait()]:
+        raise SystemExit(f"not complete: {', '.join(failed)}; see the log beside each")
 
 
 def read(data: str, name: str) -> list[Point]:
@@ -118,27 +136,34 @@ def proxies(data: str, full: list[Point], cheap: Mapping[str, list[Point]]) -> R
     return rows
 
 
-def report() -> Path:
-    """Rows of all sweeps that are there."""
+def report(quick: bool = False) -> Path:
+    """Rows of all sweeps that are there, of the quick ones alone or of the others."""
     rows: Rows = []
     for data in DATA:
-        full = read(data, "full")
-        if full:
-            rows += regrets(data, full)
-            rows += proxies(data, full, {name: read(data, name) for name in SWEEPS if name != "full"})
+        found = read(data, "quick" if quick else "full")
+        if found:
+            rows += regrets(data, found)
+        if found and not quick:
+            rows += proxies(data, found, {name: read(data, name) for name in SWEEPS if name != "full"})
     if not rows:
         raise SystemExit(f"no sweep under {WORK}: make bench-sweep")
-    return write("sweep", PROTOCOL, rows)
+    if quick:
+        return write("sweep_quick", f"{PROTOCOL} {SHORTER}", rows, command="make bench-sweep ARGS=--quick")
+    return write("sweep", f"{PROTOCOL} {PROXIES}", rows)
 
 
 def main() -> None:
     """Train what was named, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*DATA, "report", []])
-    for data in parser.parse_args().part or DATA:
+    parser.add_argument("--quick", action="store_true", help="one hour instead of many")
+    asked = parser.parse_args()
+    if asked.quick and "report" not in asked.part:
+        train_quickly()
+    for data in () if asked.quick else asked.part or DATA:
         if data in DATA:
             train(data)
-    print(report().with_suffix(".md").read_text("utf-8"))
+    print(report(asked.quick).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

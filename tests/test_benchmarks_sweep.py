@@ -1,6 +1,7 @@
 """Rows of `make bench-sweep`: regrets held against the noise between seeds, and rank agreements."""
 
 import importlib
+import json
 import math
 import sys
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_its_sweeps_are_accepted(bench: ModuleType, data: str, monkeypatch: pyte
     monkeypatch.setattr(bench, "unilat", parsed)
     bench.train(data)
     assert len(seen) == len(bench.SWEEPS)
+    bench.train_quickly()
+    assert len(seen) == len(bench.SWEEPS) + len(bench.DATA)
+
+
+def test_quick_sweeps_have_a_file_of_their_own_and_no_proxies(bench: ModuleType, monkeypatch: pytest.MonkeyPatch):
+    """Kills: quick runs told as whole ones and whole ones as quick, a night's file overwritten, proxies of nothing."""
+    points = {"quick": [one.point() for one in grid()], "full": []}
+    monkeypatch.setattr(bench, "read", lambda data, name: points[name])
+    monkeypatch.setattr(sys.modules["common"], "RESULTS", bench.WORK)
+    path = bench.report(quick=True)
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    assert path.name == "sweep_quick.json" and {row["what"].split(":")[0] for row in rows} == {*bench.DATA}
+    assert "`make bench-sweep ARGS=--quick`" in path.with_suffix(".md").read_text("utf-8")
+    with pytest.raises(SystemExit, match="no sweep under"):
+        bench.report()
 
 
 def test_nothing_there_is_said(bench: ModuleType):
