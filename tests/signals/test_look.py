@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unilat.cli import main
 from unilat.signals import load, look
 from unilat.types import UserError
 
@@ -170,3 +172,20 @@ def test_a_set_too_large_for_a_look_is_known_by_its_headers(tmp_path, monkeypatc
     with Image.open(tmp_path / "whole.png") as one, Image.open(tmp_path / "headers.png") as other:
         assert one.width == other.width and one.crop((0, 0, one.width, 120)) == other.crop((0, 0, one.width, 120))
     assert not whole.pictures.names or len(headers.pictures) == len(whole.pictures)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"labels": ("a", "a")}, "`labels` must be names, no two of them alike, not a, a"),
+        ({"size": 64}, "choose `size` 32 or less"),
+    ],
+)
+def test_what_a_look_cannot_do_is_told_by_its_own_arguments(tmp_path, capsys, asked, told):
+    """Kills: fields of a configuration in a message to somebody who has none, an option that the command lacks."""
+    write(tmp_path / "in", "a.png", (1, 1, 1), side=32)
+    with pytest.raises(UserError, match=re.escape(told)):
+        look(str(tmp_path / "in"), **asked)
+    words = [word for name, value in asked.items() for word in (f"--{name}", *(value if name == "labels" else ("64",)))]
+    assert main(["data", "look", str(tmp_path / "in"), *words, "--out", str(tmp_path / "s.png")]) == 2
+    assert told.replace("`labels`", "--labels").replace("`size`", "--size") in capsys.readouterr().err

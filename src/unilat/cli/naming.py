@@ -29,6 +29,7 @@ _SAME = (
     "grid",
     "guidance",
     "host",
+    "labels",
     "licence",
     "limit",
     "out",

@@ -1,6 +1,7 @@
 """``look``: a contact sheet of what would be read, with the counts of what was read, converted and skipped."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from unilat.fields import Fit, Size, as_size
+from unilat.fields import FieldError, Fit, Size, as_size
 from unilat.files import whole
 from unilat.signals.catalogue import CATALOGUE
 from unilat.signals.collect import even_positions, reasons, shape_changed
@@ -103,11 +104,14 @@ def look(
     read = held_out_fit(fit) if files else fit
     asked = {"size": size if size is None else as_size(size), "channels": channels, "fit": read, "limit": limit}
     asked["labels"] = labels
-    if files:
-        found = open_source(source, memory_budget=MOST_BYTES, progress=progress, **asked)
-        pictures = found.pictures if isinstance(found, InMemory) else found
-    else:
-        pictures = load(source, progress=progress, **asked)
+    try:
+        if files:
+            found = open_source(source, memory_budget=MOST_BYTES, progress=progress, **asked)
+            pictures = found.pictures if isinstance(found, InMemory) else found
+        else:
+            pictures = load(source, progress=progress, **asked)
+    except FieldError as error:  # here they are arguments, and no fields of a configuration
+        raise UserError(re.sub(r"\bdata\.(labels|fit|size)\b", r"`\1`", str(error))) from None
     converted, shapes, notes = _counted(pictures, read)
     if fit == "random-crop":
         sizes = {as_size(shape.split()[0]): number for shape, number in shapes.items()}
