@@ -42,7 +42,8 @@ class Side:
         threads = str(spec.get("threads", 1))
         environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment |= {"PYTHONPATH": str(ROOT / "src"), **spec.get("environment", {})}
-        command = [sys.executable, str(Path(__file__).with_name("step_worker.py")), json.dumps(spec)]
+        worker = spec.get("worker", str(Path(__file__).with_name("step_worker.py")))
+        command = [sys.executable, worker, json.dumps(spec)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self.warm: Spec = self.run(WARM)
