@@ -4,6 +4,7 @@
     python benchmarks/defaults.py report       what the cells that are there say
     python benchmarks/defaults.py first        one round alone: first final larger flops
     python benchmarks/defaults.py own report   three candidates at the length of `small` itself: defaults_own.md
+    python benchmarks/defaults.py larger report   pictures of 64² alone: defaults_64.md
     python benchmarks/defaults.py --only grid  two candidates instead of all
 
 A cell is a candidate (a change of `small`), a data set, a rule and a seed, and an ordinary run folder. Equal time: the
@@ -139,6 +140,7 @@ SETS = {
     "fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER, "fashion-own": OWN, "emoji-own": OWN
 }  # fmt: skip
 SMALL_SETS, OWN_SETS = ("emoji", "fashion"), ("emoji-own", "fashion-own")
+SHORT_SETS = tuple(where for where in SETS if where not in OWN_SETS)
 CHANNELS = {where: 1 if where.startswith("fashion") else 3 for where in SETS}
 LIGHT: dict[str, object] = {
     "evaluation__pictures": 64,
@@ -356,6 +358,8 @@ def rows(sets: Sequence[str]) -> Rows:
     return lines
 
 
+ALONE = {"own": ("defaults_own", OWN_SETS), "larger": ("defaults_64", ("emoji-64",))}
+"""Rounds that have a result file of their own where they are named, and the sets it tells of."""
 ROUNDS = {"first": first, "final": final, "larger": larger, "flops": flops, "own": own}
 
 
@@ -372,15 +376,13 @@ def main() -> None:
         del CANDIDATES[name]
     torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
-    alone = "own" in asked.part
     for part in asked.part or [name for name in ROUNDS if name != "own"]:
         if part != "report":
             run(ROUNDS[part](), asked.jobs)
     if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-        told_of = OWN_SETS if alone else [where for where in SETS if where not in OWN_SETS]
-        name, command = "defaults_own" if alone else "defaults", make_command("defaults", sys.argv[1:])
-        path = write(name, protocol, rows(told_of), command=command)
+        name, sets = next((ALONE[part] for part in asked.part if part in ALONE), ("defaults", SHORT_SETS))
+        path = write(name, protocol, rows(sets), command=make_command("defaults", sys.argv[1:]))
         print(path.with_suffix(".md").read_text("utf-8"))
 
 

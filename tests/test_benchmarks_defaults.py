@@ -255,6 +255,7 @@ def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
         (["first", "report"], 'make bench-defaults ARGS="first report"'),
         (["--only", "grid,shares", "--jobs", "2"], 'make bench-defaults ARGS="--only grid,shares --jobs 2"'),
         (["own", "report"], 'make bench-defaults ARGS="own report"'),
+        (["larger", "report"], 'make bench-defaults ARGS="larger report"'),
     ],
 )
 def test_the_result_names_the_command_that_made_it(
@@ -270,10 +271,11 @@ def test_the_result_names_the_command_that_made_it(
     monkeypatch.setattr(study, "rows", lambda sets: [common.row(where, 1, "") for where in sets])
     monkeypatch.setattr(sys, "argv", ["defaults.py", *words])
     study.main()
-    alone = "own" in words
-    name = "defaults_own" if alone else "defaults"
+    name, told = {"own": ("defaults_own", {"fashion-own", "emoji-own"}), "larger": ("defaults_64", {"emoji-64"})}.get(
+        words[0] if words else "", ("defaults", {"fashion", "emoji", "emoji-64"})
+    )
     result = json.loads((tmp_path / "results" / f"{name}.json").read_text("utf-8"))
     assert result["command"] == command
     assert f"`{command}`" in (tmp_path / "results" / f"{name}.md").read_text("utf-8")
-    assert {row["what"].endswith("-own") for row in result["rows"]} == {alone}
-    assert {one.where in study.OWN_SETS for one in made} <= {alone}
+    assert {row["what"] for row in result["rows"]} == told
+    assert {one.where for one in made} <= told
