@@ -12,13 +12,16 @@ has none, and fewer bits and samples.
 """
 
 import argparse
+import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, Rows, row, unilat, write
 
+from unilat.files import read_json
 from unilat.studies import scaling
 from unilat.studies.points import Point, read_points
 from unilat.studies.regret import Choice, Regret, agreement, budgets, distances, halving, regret
@@ -136,6 +139,33 @@ def proxies(data: str, full: list[Point], cheap: Mapping[str, list[Point]]) -> R
     return rows
 
 
+def made_by(work: Path, name: str) -> str:
+    """The one commit that these sweeps' runs are of, which may be older than the report."""
+    found = {json.loads(one.read_text("utf-8"))["commit"] for one in work.glob(f"*-{name}/*/manifest.json")}
+    if len(found) != 1:
+        raise SystemExit(f"runs of several commits under {work}: {', '.join(sorted(found))}; move one sweep away")
+    return found.pop()
+
+
+def told(data: str, cells: Sequence[Mapping[str, Any]]) -> Rows:
+    """What each cell of a sweep came to, as its page tells it; what the bases share is told once."""
+    rows: Rows = []
+    seen: set[tuple[float, str]] = set()
+    for one in cells:
+        label, shared = f"{data}: {one['target_bpp']:g} bits on {one['grid']}", (one["target_bpp"], one["grid"])
+        for name, unit in (("psnr", "dB"), ("reconstruction", "kernel distance")):
+            if shared not in seen:
+                what = f"{label}: {'PSNR' if name == 'psnr' else name}"
+                rows.append(row(what, one[name]["value"], unit, stderr=one[name]["stderr"], n=len(one["runs"])))
+        if shared not in seen:
+            rows.append(row(f"{label}: training FLOPs of stage 1", one["autoencoder_flops"], "FLOPs"))
+        seen.add(shared)
+        far = one["generation"]
+        what = f"{label}, base {one['base']}: generation"
+        rows.append(row(what, far["value"], "kernel distance", stderr=far["stderr"], n=len(one["runs"])))
+    return rows
+
+
 def report(quick: bool = False) -> Path:
     """Rows of all sweeps that are there, of the quick ones alone or of the others."""
     rows: Rows = []
@@ -143,12 +173,15 @@ def report(quick: bool = False) -> Path:
         found = read(data, "quick" if quick else "full")
         if found:
             rows += regrets(data, found)
-        if found and not quick:
+        if found and quick:
+            rows += told(data, read_json(WORK / f"{data}-quick" / "sweep.json")["cells"])
+        elif found:
             rows += proxies(data, found, {name: read(data, name) for name in SWEEPS if name != "full"})
     if not rows:
         raise SystemExit(f"no sweep under {WORK}: make bench-sweep")
     if quick:
-        return write("sweep_quick", f"{PROTOCOL} {SHORTER}", rows, command="make bench-sweep ARGS=--quick")
+        command = "make bench-sweep ARGS=--quick"
+        return write("sweep_quick", f"{PROTOCOL} {SHORTER}", rows, command=command, commit=made_by(WORK, "quick"))
     return write("sweep", f"{PROTOCOL} {PROXIES}", rows)
 
 

@@ -86,13 +86,61 @@ def test_quick_sweeps_have_a_file_of_their_own_and_no_proxies(bench: ModuleType,
     """Kills: quick runs told as whole ones and whole ones as quick, a night's file overwritten, proxies of nothing."""
     points = {"quick": [one.point() for one in grid()], "full": []}
     monkeypatch.setattr(bench, "read", lambda data, name: points[name])
+    for data in bench.DATA:
+        run = bench.WORK / f"{data}-quick" / "a"
+        run.mkdir(parents=True)
+        (run / "manifest.json").write_text('{"commit": "0123456789abcdef"}')
+        (run.parent / "sweep.json").write_text('{"cells": []}')
     monkeypatch.setattr(sys.modules["common"], "RESULTS", bench.WORK)
     path = bench.report(quick=True)
     rows = json.loads(path.read_text("utf-8"))["rows"]
     assert path.name == "sweep_quick.json" and {row["what"].split(":")[0] for row in rows} == {*bench.DATA}
-    assert "`make bench-sweep ARGS=--quick`" in path.with_suffix(".md").read_text("utf-8")
+    text = path.with_suffix(".md").read_text("utf-8")
+    assert "commit 0123456789ab, `make bench-sweep ARGS=--quick`" in text
     with pytest.raises(SystemExit, match="no sweep under"):
         bench.report()
+
+
+def test_cells_are_told_and_what_their_bases_share_once(bench: ModuleType):
+    """Kills: one figure for another, an error left out, reconstructions of each base, bases of other bits."""
+
+    def cell(bits: float, base: str, far: float):
+        figures = {"psnr": 20 * bits, "reconstruction": bits, "generation": far}
+        whole = {name: {"value": value, "stderr": value / 10} for name, value in figures.items()}
+        return {
+            "target_bpp": bits,
+            "grid": "8x8x8",
+            "base": base,
+            "runs": ["a", "b"],
+            "autoencoder_flops": 7e9,
+            **whole,
+        }
+
+    rows = bench.told("letters", [cell(0.1, "tiny", 3.0), cell(0.1, "small", 2.0), cell(0.2, "tiny", 4.0)])
+    told = [(row["what"].removeprefix("letters: "), row["value"], row["stderr"], row["n"]) for row in rows]
+    assert told == [
+        ("0.1 bits on 8x8x8: PSNR", 2.0, 0.2, 2),
+        ("0.1 bits on 8x8x8: reconstruction", 0.1, 0.01, 2),
+        ("0.1 bits on 8x8x8: training FLOPs of stage 1", 7e9, None, None),
+        ("0.1 bits on 8x8x8, base tiny: generation", 3.0, 0.3, 2),
+        ("0.1 bits on 8x8x8, base small: generation", 2.0, 0.2, 2),
+        ("0.2 bits on 8x8x8: PSNR", 4.0, 0.4, 2),
+        ("0.2 bits on 8x8x8: reconstruction", 0.2, 0.02, 2),
+        ("0.2 bits on 8x8x8: training FLOPs of stage 1", 7e9, None, None),
+        ("0.2 bits on 8x8x8, base tiny: generation", 4.0, 0.4, 2),
+    ]
+
+
+def test_runs_of_two_commits_are_no_one_result(bench: ModuleType):
+    """Kills: a report that mixes commits, one that tells today's for the runs'."""
+    for number, commit in enumerate(("aa", "aa", "bb")):
+        run = bench.WORK / f"x{number}-quick" / "run"
+        run.mkdir(parents=True)
+        (run / "manifest.json").write_text(json.dumps({"commit": commit}))
+        if commit == "aa":
+            assert bench.made_by(bench.WORK, "quick") == "aa"
+    with pytest.raises(SystemExit, match="several commits"):
+        bench.made_by(bench.WORK, "quick")
 
 
 def test_nothing_there_is_said(bench: ModuleType):
