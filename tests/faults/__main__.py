@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
     "full": Kind("a disk that is really full, at every size", disks.full, 1, 40),
     "gone": Kind("run folder gone", disks.gone, 1, 16),
     "truncated": Kind("checkpoint truncated", partial(damage.read, kind="truncated"), 64, 64),
-    "flipped": Kind("bits of a checkpoint flipped", partial(damage.read, kind="flipped"), 100, 1000),
+    "flipped": Kind("bits of a checkpoint flipped", partial(damage.read, kind="flipped"), 40, 1000),
     "zeroed": Kind("page of a checkpoint zeroed", partial(damage.read, kind="zeroed"), 25, 100),
     "swapped": Kind("files of a checkpoint swapped", partial(damage.read, kind="swapped"), 20, 40),
     "missing": Kind("files of a checkpoint missing", partial(damage.read, kind="missing"), 5, 5),

@@ -15,6 +15,7 @@ from unilat.signals import load, look
 from unilat.signals.crops import crop_place, cut, held_out_fit, strip_size
 from unilat.signals.source import open_source
 from unilat.signals.stream import Part, Streamed
+from unilat.types import UserError
 
 COUNT, SHAPE, SIZE = 9, (20, 52), (10, 16)
 """Brought down by two it is 10 x 26: room for eleven places across."""
@@ -137,10 +138,11 @@ def test_a_picture_that_cannot_be_read_is_stood_in_for(folder: Path) -> None:
 def test_random_crops_are_refused_where_pictures_are_read_once(tmp_path: Path) -> None:
     """Kills: a centre crop that is called random."""
     np.savez(tmp_path / "a.npz", images=made())
-    for ask in (load, open_source, look):
+    for ask, name in ((load, r"data\.fit"), (open_source, r"data\.fit"), (look, "`fit`")):
         for source in (str(tmp_path / "a.npz"), "digits"):
-            with pytest.raises(FieldError, match=r"read once: set data\.fit to crop or pad"):
+            with pytest.raises(UserError, match=f"read once: set {name} to crop or pad") as raised:
                 ask(source, size=8, fit="random-crop")
+            assert isinstance(raised.value, FieldError) == (ask is not look)
 
 
 def test_how_many_are_cut_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
