@@ -78,7 +78,7 @@ bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal foo
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt stlpips-pytorch==0.0.2
 	$(BIN)/python benchmarks/headline.py $(ARGS)
 
-bench-sweep: $(STAMP)  ## Advice on held-out budgets, and whether cheap runs rank as full ones (hours; ARGS=--quick: an hour; goes on)
+bench-sweep: $(STAMP)  ## Advice on held-out budgets, and whether cheap runs rank as full ones (hours; ARGS=--quick: 80 minutes; goes on)
 	$(BIN)/python benchmarks/sweep.py $(ARGS)
 
 bench-verify: $(STAMP)  ## Bits against closed forms, a run's slack, Shannon's bound: benchmarks/results/verify.json and .md

@@ -1,7 +1,7 @@
 """Does the advice hold on a budget it has not seen, and do cheap runs rank bits and grids as full ones do?
 
     make bench-sweep                           sweeps of two data sets (hours on two cores; goes on where it stopped)
-    make bench-sweep ARGS=--quick              both side by side, shorter and without proxies (an hour): sweep_quick.md
+    make bench-sweep ARGS=--quick              both side by side, shorter, no proxies (80 minutes): sweep_quick.md
     python benchmarks/sweep.py fashion-mnist   one data set alone: fashion-mnist or emoji
     python benchmarks/sweep.py report          rows of the sweeps that are there; nothing is run
 
@@ -47,9 +47,9 @@ SWEEPS: Mapping[str, tuple[str, int, int, int]] = {
 }
 """Base models, seeds, samples of stage 1 and of stage 2, of each sweep."""
 PROTOCOL = (
-    "32×32, runs of `unilat sweep` on 20,000 pictures at most, kernel distances of 600 samples. Regret: distance of "
-    "the run advised for a held-out budget less that of the best run there; its goal is the standard deviation between "
-    "seeds."
+    "32×32, runs of `unilat sweep` on 20,000 pictures at most, kernel distances of as many samples as held-out "
+    "pictures, 600 at most. Regret: distance of the run advised for a held-out budget less that of the best run there; "
+    "its goal is the standard deviation between seeds."
 )
 PROXIES = "Kendall's tau: of a cheap number with the full runs' distances, among bits and grids of one base model."
 SHORTER = "Stage 1 of 6,000 pictures, 12,000 of settling, stage 2 of 12,000 latents; one thread a data set."
@@ -189,7 +189,7 @@ def main() -> None:
     """Train what was named, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", choices=[*DATA, "report", []])
-    parser.add_argument("--quick", action="store_true", help="one hour instead of many")
+    parser.add_argument("--quick", action="store_true", help="80 minutes instead of many hours")
     asked = parser.parse_args()
     if asked.quick and "report" not in asked.part:
         train_quickly()
