@@ -40,7 +40,7 @@ def photographs(folder: Path, count: int = 60) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("widths", [NARROW, pytest.param("", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("widths", [NARROW, pytest.param("", marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_photographs_become_a_report(
     widths: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,8 +44,9 @@ def build(folder: Path) -> Path:
 
 
 def check(wheel: Path) -> None:
-    """Every module is in it, and nothing else but what says what it is."""
-    there = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "unilat").rglob("*.py")}
+    """Every module is in it, the page of `unilat ui`, and nothing else but what says what it is."""
+    sources = [*(ROOT / "src" / "unilat").rglob("*.py"), *(ROOT / "src" / "unilat" / "app").glob("page.*")]
+    there = {path.relative_to(ROOT / "src").as_posix() for path in sources}
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         (told,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
