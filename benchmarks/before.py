@@ -14,9 +14,8 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from common import MEASURES, ROOT, Measures, Rows, difference, error, lines, mean, row, write
+from common import MEASURES, ROOT, Measures, Rows, checked_out, difference, error, lines, mean, row, write
 
 from unilat.results import read
 
@@ -32,20 +31,12 @@ TIMED: Measures = {**SHOWN, "time": ("seconds", lambda found: None)}
 """Seconds from start to report lie beside a run and not in its results."""
 
 
-def tree() -> Path:
-    """The sources of then."""
-    place = WORK / "tree"
-    if not place.is_dir():
-        subprocess.run(["git", "worktree", "add", "--detach", str(place), BEFORE], cwd=ROOT, check=True)
-    return place
-
-
 def start(side: str, seed: int) -> subprocess.Popen[bytes] | None:
     """The run of one side, unless it is done."""
     folder = WORK / f"{side}-s{seed}"
     if (folder / "report.html").is_file():
         return None
-    source, words = (tree(), []) if side == "before" else (ROOT, TODAY)
+    source, words = (checked_out(WORK / "tree", BEFORE), []) if side == "before" else (ROOT, TODAY)
     command = [sys.executable, "-m", "unilat", "train", "glyphs", *words, "--seed", f"{seed}", "--out", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source / "src")}
     with folder.with_suffix(".log").open("ab") as log:

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,21 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " to ".join(_cell(float(item)) for item in value)
     return str(value)
+
+
+def one_commit(runs: Iterable[Path]) -> str:
+    """The commit that these run folders are all of; refused where there are several, for no result mixes them."""
+    found = {json.loads((run / "manifest.json").read_text("utf-8"))["commit"] for run in runs}
+    if len(found) != 1:
+        raise SystemExit(f"runs of several commits: {', '.join(sorted(found))}; move those of one away")
+    return found.pop()
+
+
+def checked_out(place: Path, commit: str) -> Path:
+    """The sources of another commit, in ``place``."""
+    if not place.is_dir():
+        subprocess.run(["git", "worktree", "add", "--detach", str(place), commit], cwd=ROOT, check=True)
+    return place
 
 
 def unilat(*words: str, threads: int, log: Path) -> subprocess.Popen[bytes]:

@@ -12,12 +12,11 @@ were of faces alone and other pictures were held out. Minutes are of all phases 
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-from common import ROOT, Rows, error, mean, row, write
+from common import ROOT, Rows, error, mean, one_commit, row, write
 
 from unilat.results import Results, read
 
@@ -82,11 +81,10 @@ def main() -> None:
         if not (folder / "metrics.json").is_file():
             words = ("train", "glyphs", "--seed", str(seed), "--out", str(folder))
             subprocess.run([sys.executable, "-m", "unilat", *words], check=True)
-    commits = {json.loads((folder / "manifest.json").read_text("utf-8"))["commit"] for folder in folders}
-    assert len(commits) == 1, f"runs of several commits: {commits}"
+    commit = one_commit(folders)
     protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
     made = rows([read(folder / "metrics.json") for folder in folders])
-    print(write("letters", protocol, made, commit=commits.pop()).with_suffix(".md").read_text("utf-8"))
+    print(write("letters", protocol, made, commit=commit).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import picture
-from common import ROOT, Rows, make_command, row, write
+from common import ROOT, Rows, make_command, one_commit, row, write
 
 from unilat.results import Results, read
 from unilat.signals.catalogue import find, get
@@ -134,13 +134,12 @@ def main() -> None:
     for group in sorted({group_of(name) for name in names}):
         told = [name for name in SETTINGS if group_of(name) == group and (WORK / name / "metrics.json").is_file()]
         facts = {name: json.loads((WORK / name / "manifest.json").read_text("utf-8")) for name in told}
-        commits = {one["commit"] for one in facts.values()}
-        assert len(commits) == 1, f"runs of several commits: {commits}"
+        commit = one_commit(WORK / name for name in told)
         runs = {name: read(WORK / name / "metrics.json") for name in told}
         made = [line for name, found in runs.items() for line in rows(name, found, facts[name]["threads"])]
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
         command = make_command("samples", told)
-        path = write(f"samples_{group}", protocol, made, commit=commits.pop(), command=command)
+        path = write(f"samples_{group}", protocol, made, commit=commit, command=command)
         print(path.with_suffix(".md").read_text("utf-8"))
     for name in names:  # last: what is drawn into docs/ changes the tree
         if not name.endswith("short"):

@@ -7,23 +7,14 @@ A B B A between matrix products that may move by 10 %. Then: commit BEFORE, its 
 take random pictures and the settings of `small`, in stage 1 with AdamW and fixed noise levels.
 """
 
-import subprocess
 from pathlib import Path
 
-from common import ROOT, Rows, row, write
+from common import ROOT, Rows, checked_out, row, write
 from step import pair, told
 
 WORK = ROOT / "runs" / "bench-step-before"
 BEFORE = "8b013ae68686012af49785444c37647b1e30bcd2"
 BLOCKS = 20
-
-
-def tree() -> Path:
-    """The sources of then."""
-    place = WORK / "tree"
-    if not place.is_dir():
-        subprocess.run(["git", "worktree", "add", "--detach", str(place), BEFORE], cwd=ROOT, check=True)
-    return place
 
 
 def rows(place: Path, blocks: int) -> Rows:
@@ -43,7 +34,12 @@ def main() -> None:
     """Measure and write."""
     WORK.mkdir(parents=True, exist_ok=True)
     protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-    path = write("step_before", protocol, rows(tree(), BLOCKS), command="python benchmarks/step_before.py")
+    path = write(
+        "step_before",
+        protocol,
+        rows(checked_out(WORK / "tree", BEFORE), BLOCKS),
+        command="python benchmarks/step_before.py",
+    )
     print(path.with_suffix(".md").read_text("utf-8"))
 
 

@@ -12,14 +12,13 @@ has none, and fewer bits and samples.
 """
 
 import argparse
-import json
 import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Rows, row, unilat, write
+from common import ROOT, Rows, one_commit, row, unilat, write
 
 from unilat.files import read_json
 from unilat.studies import scaling
@@ -139,14 +138,6 @@ def proxies(data: str, full: list[Point], cheap: Mapping[str, list[Point]]) -> R
     return rows
 
 
-def made_by(work: Path, name: str) -> str:
-    """The one commit that these sweeps' runs are of, which may be older than the report."""
-    found = {json.loads(one.read_text("utf-8"))["commit"] for one in work.glob(f"*-{name}/*/manifest.json")}
-    if len(found) != 1:
-        raise SystemExit(f"runs of several commits under {work}: {', '.join(sorted(found))}; move one sweep away")
-    return found.pop()
-
-
 def told(data: str, cells: Sequence[Mapping[str, Any]]) -> Rows:
     """What each cell of a sweep came to, as its page tells it; what the bases share is told once."""
     rows: Rows = []
@@ -181,7 +172,8 @@ def report(quick: bool = False) -> Path:
         raise SystemExit(f"no sweep under {WORK}: make bench-sweep")
     if quick:
         command = "make bench-sweep ARGS=--quick"
-        return write("sweep_quick", f"{PROTOCOL} {SHORTER}", rows, command=command, commit=made_by(WORK, "quick"))
+        commit = one_commit(path.parent for path in WORK.glob("*-quick/*/manifest.json"))
+        return write("sweep_quick", f"{PROTOCOL} {SHORTER}", rows, command=command, commit=commit)
     return write("sweep", f"{PROTOCOL} {PROXIES}", rows)
 
 

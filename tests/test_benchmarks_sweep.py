@@ -138,9 +138,9 @@ def test_runs_of_two_commits_are_no_one_result(bench: ModuleType):
         run.mkdir(parents=True)
         (run / "manifest.json").write_text(json.dumps({"commit": commit}))
         if commit == "aa":
-            assert bench.made_by(bench.WORK, "quick") == "aa"
+            assert bench.one_commit(bench.WORK.glob("*/run")) == "aa"
     with pytest.raises(SystemExit, match="several commits"):
-        bench.made_by(bench.WORK, "quick")
+        bench.one_commit(bench.WORK.glob("*/run"))
 
 
 def test_nothing_there_is_said(bench: ModuleType):
