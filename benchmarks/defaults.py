@@ -278,8 +278,8 @@ def larger() -> list[Cell]:
 
 
 def own() -> list[Cell]:
-    """`small`'s own length."""
-    return [Cell(where, name, seed) for seed in SEEDS for name in OWN for where in OWN_SETS]
+    """`small`'s own length, a candidate after the other, for not all may be there before a report."""
+    return [Cell(where, name, seed) for name in OWN for seed in SEEDS for where in OWN_SETS]
 
 
 def told(label: str, cells: Sequence[Cell], part: str) -> Rows:
