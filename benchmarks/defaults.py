@@ -4,6 +4,7 @@
     python benchmarks/defaults.py report       what the cells that are there say
     python benchmarks/defaults.py first        one round alone: first final larger flops
     python benchmarks/defaults.py own report   three candidates at the length of `small` itself: defaults_own.md
+    python benchmarks/defaults.py own-64 report   two at 64²: defaults_64_own.md
     python benchmarks/defaults.py larger report   pictures of 64² alone: defaults_64.md
     python benchmarks/defaults.py --only grid  two candidates instead of all
 
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import torch
 from common import ROOT, Rows, error, make_command, mean, row, write
+from defaults_candidates import CANDIDATES, LARGER, OWN, OWN_64, Candidate
 from defaults_cells import (
     PARTS,
     Measured,
@@ -58,89 +60,12 @@ SECONDS = {"fashion": 60.0, "emoji": 60.0, "emoji-64": 90.0}
 """CPU seconds of training that a cell of each data set has; of sets that are not named, what `small` itself takes."""
 PASSES = 3
 """Times that steps are timed."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A change of `small`, and the shares of time of autoencoder, settling and base."""
-
-    what: str
-    fields: Mapping[str, object]
-    shares: Triple | None = None
-
-
-BASE_LONGER = Triple(40, 15, 45)
-GRID_16: dict[str, object] = {
-    "autoencoder__latent_channels": 2,
-    "autoencoder__encoder__channels": (32,),
-    "autoencoder__encoder__patch": (2, 2),
-    "autoencoder__prior__patch": 4,
-    "base__vit__patch": 4,
-}
-"""Latents of 16×16×2 in 16 tokens, and an encoder of 32 channels at that grid: no more FLOPs than 64 at 8×8."""
-FINE: dict[str, object] = {
-    "autoencoder__decoder__patch": (2, 2),
-    "autoencoder__decoder__channels": (32, 64),
-    "autoencoder__decoder__blocks": (1, 2),
-    "autoencoder__decoder__strides": ((2, 2), (2, 2)),
-}
-CANDIDATES = {
-    "today": Candidate("today's: 8×8×8, 16 tokens", {}),
-    "grid": Candidate("16×16×2, encoder of 32 channels, time 40:15:45", GRID_16, BASE_LONGER),
-    "shares": Candidate("time 40:15:45", {}, BASE_LONGER),
-    "grid-base": Candidate("16×16×2, time 30:10:60", GRID_16, Triple(30, 10, 60)),
-    "grid-autoencoder": Candidate("16×16×2, time 55:20:25", GRID_16, Triple(55, 20, 25)),
-    "grid-4": Candidate("16×16×4, time 40:15:45", {**GRID_16, "autoencoder__latent_channels": 4}, BASE_LONGER),
-    "grid-tokens": Candidate(
-        "16×16×2, 64 tokens of the base, time 40:15:45", {**GRID_16, "base__vit__patch": 2}, BASE_LONGER
-    ),
-    "grid-encoder": Candidate(
-        "16×16×2, encoder of 64 channels, time 40:15:45",
-        {**GRID_16, "autoencoder__encoder__channels": (64,)},
-        BASE_LONGER,
-    ),
-    "grid-fine": Candidate("16×16×2, decoder from 16×16 on, time 40:15:45", {**GRID_16, **FINE}, BASE_LONGER),
-    "grid-wide": Candidate(
-        "16×16×2, decoder 192 wide, time 40:15:45", {**GRID_16, "autoencoder__decoder__width": 192}, BASE_LONGER
-    ),
-    "grid-base-192": Candidate(
-        "16×16×2, base 192 wide, time 40:15:45", {**GRID_16, "base__vit__channels": (192,)}, BASE_LONGER
-    ),
-}
-"""Of 32² pictures, those first that are the most likely to matter; the very first is the control."""
-COARSE_START: dict[str, object] = {
-    "autoencoder__encoder__channels": (32,),
-    "autoencoder__encoder__blocks": (2,),
-    "autoencoder__encoder__strides": (),
-    "autoencoder__latent_channels": 8,
-    "autoencoder__prior__patch": 4,
-    "base__vit__patch": 4,
-}
-LARGER = {
-    "today": Candidate("today's: 8×8×32, 16 tokens, time 40:15:45", {}, BASE_LONGER),
-    "grid": Candidate("16×16×8, encoder of 32 channels, 16 tokens, time 40:15:45", COARSE_START, BASE_LONGER),
-    "grid-tokens": Candidate(
-        "16×16×8, encoder of 32 channels, 64 tokens, time 40:15:45",
-        {**COARSE_START, "autoencoder__prior__patch": 2, "base__vit__patch": 2},
-        BASE_LONGER,
-    ),
-}
-"""Of 64² pictures in colour."""
-OWN = {
-    "today": CANDIDATES["today"],
-    "grid": Candidate(
-        "16×16×2, encoder of 48 channels, time 40:15:45",
-        {**GRID_16, "autoencoder__encoder__channels": (48,)},
-        BASE_LONGER,
-    ),
-    "shares": CANDIDATES["shares"],
-}
-"""At the length of `small` itself."""
 SETS = {
-    "fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER, "fashion-own": OWN, "emoji-own": OWN
+    "fashion": CANDIDATES, "emoji": CANDIDATES, "emoji-64": LARGER, "fashion-own": OWN, "emoji-own": OWN,
+    "emoji-64-own": OWN_64,
 }  # fmt: skip
 SMALL_SETS, OWN_SETS = ("emoji", "fashion"), ("emoji-own", "fashion-own")
-SHORT_SETS = tuple(where for where in SETS if where not in OWN_SETS)
+SHORT_SETS = tuple(where for where in SETS if not where.endswith("-own"))
 CHANNELS = {where: 1 if where.startswith("fashion") else 3 for where in SETS}
 LIGHT: dict[str, object] = {
     "evaluation__pictures": 64,
@@ -157,12 +82,13 @@ DATA: dict[str, dict[str, object]] = {
     "emoji-64": {"data__source": "emoji", "data__held_out": 0.2},
     "fashion-own": {"data__source": "fashion-mnist", "data__held_out_at_most": 2_000},
     "emoji-own": {"data__source": "emoji", "data__held_out": 0.2},
+    "emoji-64-own": {"data__source": "emoji", "data__held_out": 0.2},
 }
 
 
 def configured(where: str, fields: Mapping[str, object]) -> RunConfig:
     """`small` on a data set, with a candidate's fields."""
-    small = presets.get("small", size=64 if where == "emoji-64" else 32)
+    small = presets.get("small", size=64 if where.startswith("emoji-64") else 32)
     return changed(small, {**LIGHT, **DATA[where], **fields})
 
 
@@ -282,6 +208,11 @@ def own() -> list[Cell]:
     return [Cell(where, name, seed) for name in OWN for seed in SEEDS for where in OWN_SETS]
 
 
+def own_64() -> list[Cell]:
+    """The same of 64²."""
+    return [Cell("emoji-64-own", name, seed) for seed in SEEDS for name in OWN_64]
+
+
 def told(label: str, cells: Sequence[Cell], part: str) -> Rows:
     """What one candidate's cells are worth on one part."""
     found = [one.worth(part) for one in cells]
@@ -358,9 +289,13 @@ def rows(sets: Sequence[str]) -> Rows:
     return lines
 
 
-ALONE = {"own": ("defaults_own", OWN_SETS), "larger": ("defaults_64", ("emoji-64",))}
+ALONE = {
+    "own": ("defaults_own", OWN_SETS),
+    "larger": ("defaults_64", ("emoji-64",)),
+    "own-64": ("defaults_64_own", ("emoji-64-own",)),
+}
 """Rounds that have a result file of their own where they are named, and the sets it tells of."""
-ROUNDS = {"first": first, "final": final, "larger": larger, "flops": flops, "own": own}
+ROUNDS = {"first": first, "final": final, "larger": larger, "flops": flops, "own": own, "own-64": own_64}
 
 
 def main() -> None:
@@ -376,7 +311,7 @@ def main() -> None:
         del CANDIDATES[name]
     torch.set_num_threads(1)
     WORK.mkdir(parents=True, exist_ok=True)
-    for part in asked.part or [name for name in ROUNDS if name != "own"]:
+    for part in asked.part or [name for name in ROUNDS if not name.startswith("own")]:
         if part != "report":
             run(ROUNDS[part](), asked.jobs)
     if not asked.part or "report" in asked.part:

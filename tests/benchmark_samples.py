@@ -23,7 +23,7 @@ def opener(monkeypatch: pytest.MonkeyPatch, work: Path) -> Opener:
     Under a name of its own: ``tests/training`` is called as one of the scripts is.
     """
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("common", "levels", "tokens", "oracle", "step", "data_sets", "defaults_cells"):
+    for name in ("common", "levels", "tokens", "oracle", "step", "data_sets", "defaults_candidates", "defaults_cells"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
     def open_script(name: str) -> ModuleType:

@@ -147,7 +147,7 @@ def test_every_candidate_can_be_built_and_sets_are_not_mixed(study: Any) -> None
         configs = {name: study.configured(where, one.fields) for name, one in table.items()}
         for config in configs.values():
             configuration.check(config)
-        large = where == "emoji-64"
+        large = where.startswith("emoji-64")
         shapes = {
             name: (one.autoencoder.latent_channels, *configuration.latent_grid(one)) for name, one in configs.items()
         }
@@ -217,10 +217,11 @@ def test_the_first_round_is_judged_when_all_of_it_is_there(study: Any, cells: An
 def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: Any, cells: Any) -> None:
     """Kills: another length than the preset's, a cell of other sets among them, a candidate that is not told on the
     test part, a label that says the budget of another round."""
-    small = presets.get("small")
-    for where in study.OWN_SETS:
+    for where in (*study.OWN_SETS, "emoji-64-own"):
+        small = presets.get("small", size=64 if where == "emoji-64-own" else 32)
         config = study.Cell(where, "today", 2).config()
-        assert config.seed == 2
+        assert config.seed == 2 and config.data.size == small.data.size
+        assert config.autoencoder == small.autoencoder and config.base == small.base
         for ours, theirs in (
             (config.stage1.samples, small.stage1.samples),
             (config.stage1.settle, small.stage1.settle),
@@ -231,6 +232,8 @@ def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: A
         spent = [10 * one.stage1.samples + 2 * one.stage1.settle + 4 * one.stage2.samples for one in (config, longer)]
         assert spent[1] == pytest.approx(spent[0], rel=0.002)
     assert len(study.own()) == 18 and {one.where for one in study.own()} == {*study.OWN_SETS}
+    assert {one.where for one in study.own_64()} == {"emoji-64-own"} and len(study.own_64()) == 6
+    assert configuration.latent_grid(study.Cell("emoji-64-own", "grid", 0).config()) == (16, 16)
     for name in ("today", "grid"):
         lay(study, "emoji-own", name, 0, measured(cells, 0.3), measured(cells, 0.4), 30.0)
     lines = [row["what"] for row in study.rows(study.OWN_SETS)]
@@ -256,6 +259,7 @@ def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
         (["--only", "grid,shares", "--jobs", "2"], 'make bench-defaults ARGS="--only grid,shares --jobs 2"'),
         (["own", "report"], 'make bench-defaults ARGS="own report"'),
         (["larger", "report"], 'make bench-defaults ARGS="larger report"'),
+        (["own-64", "report"], 'make bench-defaults ARGS="own-64 report"'),
     ],
 )
 def test_the_result_names_the_command_that_made_it(
@@ -271,9 +275,11 @@ def test_the_result_names_the_command_that_made_it(
     monkeypatch.setattr(study, "rows", lambda sets: [common.row(where, 1, "") for where in sets])
     monkeypatch.setattr(sys, "argv", ["defaults.py", *words])
     study.main()
-    name, told = {"own": ("defaults_own", {"fashion-own", "emoji-own"}), "larger": ("defaults_64", {"emoji-64"})}.get(
-        words[0] if words else "", ("defaults", {"fashion", "emoji", "emoji-64"})
-    )
+    name, told = {
+        "own": ("defaults_own", {"fashion-own", "emoji-own"}),
+        "larger": ("defaults_64", {"emoji-64"}),
+        "own-64": ("defaults_64_own", {"emoji-64-own"}),
+    }.get(words[0] if words else "", ("defaults", {"fashion", "emoji", "emoji-64"}))
     result = json.loads((tmp_path / "results" / f"{name}.json").read_text("utf-8"))
     assert result["command"] == command
     assert f"`{command}`" in (tmp_path / "results" / f"{name}.md").read_text("utf-8")
