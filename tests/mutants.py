@@ -15,9 +15,10 @@ A change that changes nothing is named as such, with its reason on a line of its
     - x.sqrt()
     + x.sqrt().abs()
 
-Each runs against a copy of ``src`` in a process forked from one that has torch imported, one worker a core. A mutant is
-dead if a test FAILS; a run of tests that breaks in another way, a text not found, or tests that fail without any mutant
-are errors, not deaths. Prints every survivor and how many mutants died; exit code 1 unless all did.
+Each runs against a copy of ``src``, in a temporary folder, in a process forked from one that has torch imported, one
+worker a core. A mutant is dead if a test FAILS; a run of tests that breaks in another way, a text not found, or tests
+that fail without any mutant are errors, not deaths. Prints every survivor and how many mutants died; exit code 1 unless
+all did.
 
 Words on the command line pick the mutants whose file or tests contain one of them; ``--tenth TEXT`` picks a tenth by
 chance, the same for the same text (CI gives the commit); ``--times`` prints what each took; ``--lists`` takes other
@@ -25,6 +26,7 @@ lists, whose tests may be whole folders (``benchmarks/slips``).
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -194,7 +196,7 @@ def main(words: list[str]) -> int:
     started = time.monotonic()
     warm_up()
     told: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         homes = [Path(name) / f"worker{index}" for index in range(asked.workers)]
         for home in homes:
             home.mkdir()
