@@ -231,7 +231,7 @@ def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: A
         longer = study.Cell(where, "grid", 0).config()
         spent = [10 * one.stage1.samples + 2 * one.stage1.settle + 4 * one.stage2.samples for one in (config, longer)]
         assert spent[1] == pytest.approx(spent[0], rel=0.002)
-    assert len(study.own()) == 18 and {one.where for one in study.own()} == {*study.OWN_SETS}
+    assert len({*study.own()}) == 24 and {one.where for one in study.own()} == {*study.OWN_SETS}
     assert {one.where for one in study.own_64()} == {"emoji-64-own"} and len(study.own_64()) == 6
     assert configuration.latent_grid(study.Cell("emoji-64-own", "grid", 0).config()) == (16, 16)
     for name in ("today", "grid"):
@@ -239,6 +239,17 @@ def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: A
     lines = [row["what"] for row in study.rows(study.OWN_SETS)]
     assert any(line.startswith(f"emoji, own length, equal time, {study.OWN['grid'].what}, test: ") for line in lines)
     assert study.rows(("fashion", "emoji")) == []
+
+
+def test_a_longer_base_model_stands_on_the_autoencoder_of_today(study: Any) -> None:
+    """Kills: another seed's autoencoder, one that is trained again, today's length of stage 2."""
+    for where in study.OWN_SETS:
+        kept, shares = study.Cell(where, "shares", 2, "base").config(), study.Cell(where, "shares", 2).config()
+        today = study.Cell(where, "today", 2).config()
+        assert kept.stage1.autoencoder == str(study.WORK / where / "today-time-s2") and kept.seed == 2
+        assert replace(kept.stage1, autoencoder=None) == today.stage1 and kept.autoencoder == today.autoencoder
+        assert kept.stage2 == shares.stage2 and kept.stage2.samples > today.stage2.samples
+    assert sum(one.rule == "base" for one in study.own()) == 6
 
 
 def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
