@@ -84,6 +84,9 @@ def test_rows_of_a_run_and_its_goals(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert says(found(rows, "over those"), 2.0, None, None, None) and says(
         found(rows, "in all"), 2.356e13, None, None, None
     )
+    equal = script.rows("equal-fashion-mnist", run, 1)
+    assert says(found(equal, "over those"), 2.0, None, None, False) and found(equal, ": generation")["holds"] is False
+    assert script.group_of("equal-fashion-mnist") == "equal"
     factors = tuple(replace(judge, samples=number(share), of=of) for of, share in (("vendor", 0.8), ("tone", 0.4)))
     others = script.rows("emoji-32", replace(run, classifier=None, factors=factors), 1)
     assert all(row["goal"] is None for row in others)
