@@ -159,9 +159,11 @@ def test_every_candidate_can_be_built_and_sets_are_not_mixed(study: Any) -> None
         assert tokens["today"] == tokens["grid"] == 16 and tokens.get("grid-tokens", 64) == 64
 
 
-def lay(study: Any, where: str, name: str, seed: int, validation: Any, test: Any, stage1: float) -> Any:
+def lay(
+    study: Any, where: str, name: str, seed: int, validation: Any, test: Any, stage1: float, rule: str = "time"
+) -> Any:
     """A finished cell."""
-    cell = study.Cell(where, name, seed)
+    cell = study.Cell(where, name, seed, rule)
     folder: Path = cell.folder
     folder.mkdir(parents=True)
     for part, worth in (("validation", validation), ("test", test)):
@@ -241,15 +243,21 @@ def test_at_its_own_length_the_control_is_small_itself_and_all_are_told(study: A
     assert study.rows(("fashion", "emoji")) == []
 
 
-def test_a_longer_base_model_stands_on_the_autoencoder_of_today(study: Any) -> None:
-    """Kills: another seed's autoencoder, one that is trained again, today's length of stage 2."""
+def test_a_longer_base_model_stands_on_the_autoencoder_of_the_shorter(study: Any, cells: Any) -> None:
+    """Kills: another seed's autoencoder, one that is trained again, today's length of stage 2, a row that says equal
+    time, no row of what it gains."""
     for where in study.OWN_SETS:
-        kept, shares = study.Cell(where, "shares", 2, "base").config(), study.Cell(where, "shares", 2).config()
-        today = study.Cell(where, "today", 2).config()
+        kept, today = study.Cell(where, "today", 2, "base").config(), study.Cell(where, "today", 2).config()
         assert kept.stage1.autoencoder == str(study.WORK / where / "today-time-s2") and kept.seed == 2
         assert replace(kept.stage1, autoencoder=None) == today.stage1 and kept.autoencoder == today.autoencoder
-        assert kept.stage2 == shares.stage2 and kept.stage2.samples > today.stage2.samples
+        assert kept.stage2 == replace(today.stage2, samples=140_000)
     assert sum(one.rule == "base" for one in study.own()) == 6
+    for rule, worth in (("time", 0.4), ("base", 0.3)):
+        lay(study, "emoji-own", "today", 0, measured(cells, worth), measured(cells, worth), 30.0, rule)
+    rows = [row for row in study.rows(study.OWN_SETS) if "base model of 140,000 latents instead" in row["what"]]
+    assert not any("equal time" in row["what"] for row in rows)
+    saved = found(rows, "over today's, test: generation distance saved")
+    assert saved["value"] == pytest.approx(0.1) and saved["holds"]
 
 
 def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
