@@ -78,6 +78,8 @@ LIGHT: dict[str, object] = {
     "evaluation__classifier_samples": 0,
 }
 """What a cell's own evaluation does: little, for it is measured part by part afterwards."""
+EARLIER = {"stage2__samples": 50_000}
+"""What `small` had when this was measured, and until 28 November 2026."""
 DATA: dict[str, dict[str, object]] = {
     "fashion": {"data__source": "fashion-mnist", "data__at_most": 8_400, "data__held_out_at_most": 700},
     "emoji": {"data__source": "emoji", "data__held_out": 0.2},
@@ -91,7 +93,7 @@ DATA: dict[str, dict[str, object]] = {
 def configured(where: str, fields: Mapping[str, object]) -> RunConfig:
     """`small` on a data set, with a candidate's fields."""
     small = presets.get("small", size=64 if where.startswith("emoji-64") else 32)
-    return changed(small, {**LIGHT, **DATA[where], **fields})
+    return changed(small, {**LIGHT, **EARLIER, **DATA[where], **fields})
 
 
 def steps(where: str, candidate: Candidate) -> Triple:

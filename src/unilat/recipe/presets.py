@@ -53,6 +53,7 @@ _SMALL = RunConfig(
     ),
     stage1      = Stage1Config(target_bpp=0.2, settle=160_000),
     base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=2)),
+    stage2      = Stage2Config(samples=140_000),
 )
 _GLYPHS = replace(  # many classes of few pictures, whose looks add up: a character's and a face's
     _SMALL,
