@@ -3,7 +3,7 @@
     make bench-defaults ARGS="--jobs 4"        everything that is not there yet, so many cells side by side
     python benchmarks/defaults.py report       what the cells that are there say
     python benchmarks/defaults.py first        one round alone: first final larger flops
-    python benchmarks/defaults.py own report   three candidates at the length of `small` itself: defaults_own.md
+    python benchmarks/defaults.py own report   three candidates at `small`'s own length: defaults_own.md
     python benchmarks/defaults.py own-64 report   two at 64²: defaults_64_own.md
     python benchmarks/defaults.py larger report   pictures of 64² alone: defaults_64.md
     python benchmarks/defaults.py --only grid  two candidates instead of all
@@ -14,9 +14,10 @@ its shares of autoencoder, settling and base model; no shares are those of today
 into the training FLOPs of today's cell. What counts examples (warm-up, averages) shrinks in proportion to a length.
 First round: one seed of every candidate; the worse half by the mean logarithm of the generation distance on the
 validation half of the held-out pictures is dropped, and who lost a decibel. The others get three seeds and are told on
-the test half too, on which nothing is chosen. Own length: three candidates, as long as `small` itself takes. As many
-samples as pictures. Errors: over seeds and one run's jackknife over pictures, root of the sum of squares. 0.2 bits per
-pixel wanted everywhere, one thread a cell.
+the test half too, on which nothing is chosen. Own length: three candidates, as long as `small` itself took until 28
+November 2026, one to three seeds, as n says, and today's autoencoders with a base model of 140,000 latents, which took
+longer. As many samples as pictures. Errors: over seeds and one run's jackknife over pictures, root of the sum of
+squares. 0.2 bits per pixel wanted everywhere, one thread a cell.
 """
 
 import argparse
@@ -57,7 +58,7 @@ from unilat.run.begin import changed
 WORK = ROOT / "runs" / "bench-defaults"
 SEEDS = (0, 1, 2)
 SECONDS = {"fashion": 60.0, "emoji": 60.0, "emoji-64": 90.0}
-"""CPU seconds of training that a cell of each data set has; of sets that are not named, what `small` itself takes."""
+"""CPU seconds of training that a cell of each data set has; of sets that are not named, what `small` took."""
 PASSES = 3
 """Times that steps are timed."""
 LONGER = 140_000
