@@ -21,6 +21,7 @@ squares. 0.2 bits per pixel wanted everywhere, one thread a cell.
 """
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
@@ -32,7 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from common import ROOT, Rows, error, make_command, mean, row, write
+from common import ROOT, Rows, error, make_command, mean, one_commit, row, write
 from defaults_candidates import CANDIDATES, LARGER, OWN, OWN_64, Candidate
 from defaults_cells import (
     PARTS,
@@ -61,6 +62,7 @@ SECONDS = {"fashion": 60.0, "emoji": 60.0, "emoji-64": 90.0}
 """CPU seconds of training that a cell of each data set has; of sets that are not named, what `small` took."""
 PASSES = 3
 """Times that steps are timed."""
+RULES = ("time", "flops", "base")
 LONGER = 140_000
 """Latents of a base model by the rule ``base``: about as many as 45 hundredths of the time hold."""
 SETS = {
@@ -285,7 +287,7 @@ def rows(sets: Sequence[str]) -> Rows:
         table = SETS[where]
         today = [one for seed in SEEDS if (one := Cell(where, "today", seed)).done]
         for name, candidate in table.items():
-            for rule in ("time", "flops", "base"):
+            for rule in RULES:
                 there = [one for seed in SEEDS if (one := Cell(where, name, seed, rule)).done]
                 if not there:
                     continue
@@ -297,6 +299,13 @@ def rows(sets: Sequence[str]) -> Rows:
                     lines += gained(label, there, today) if there != today and today else []
                 lines += costs(label, there)
     return lines
+
+
+def commit_of(sets: Sequence[str]) -> str | None:
+    """The one commit of the cells that are there; None where there are none."""
+    cells = (Cell(where, *one) for where in sets for one in itertools.product(SETS[where], SEEDS, RULES))
+    done = [one.folder for one in cells if one.done]
+    return one_commit(done) if done else None
 
 
 ALONE = {
@@ -327,7 +336,8 @@ def main() -> None:
     if not asked.part or "report" in asked.part:
         protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
         name, sets = next((ALONE[part] for part in asked.part if part in ALONE), ("defaults", SHORT_SETS))
-        path = write(name, protocol, rows(sets), command=make_command("defaults", sys.argv[1:]))
+        command = make_command("defaults", sys.argv[1:])
+        path = write(name, protocol, rows(sets), command=command, commit=commit_of(sets))
         print(path.with_suffix(".md").read_text("utf-8"))
 
 

@@ -260,6 +260,18 @@ def test_a_longer_base_model_stands_on_the_autoencoder_of_the_shorter(study: Any
     assert saved["value"] == pytest.approx(0.1) and saved["holds"]
 
 
+def test_a_result_tells_the_commit_of_its_cells_and_mixes_none(study: Any, cells: Any) -> None:
+    """Kills: today's commit for the cells', cells of another rule or seed left out, those of other sets among them."""
+    assert study.commit_of(study.OWN_SETS) is None
+    for where, seed, rule, commit in (("emoji", 0, "time", "cc"), ("emoji-own", 0, "time", "aa"),
+                                      ("fashion-own", 2, "base", "bb")):  # fmt: skip
+        one = lay(study, where, "today", seed, measured(cells, 0.3), measured(cells, 0.4), 30.0, rule)
+        (one.folder / "manifest.json").write_text(json.dumps({"commit": commit}))
+    assert study.commit_of(("emoji-own",)) == "aa" and study.commit_of(("fashion-own",)) == "bb"
+    with pytest.raises(SystemExit, match="several commits: aa, bb"):
+        study.commit_of(study.OWN_SETS)
+
+
 def test_a_candidate_keeps_its_own_evaluation_small(study: Any) -> None:
     """Kills: a cell that measures what is measured again, and a class guidance that is not the preset's."""
     config = study.configured("fashion", {})
