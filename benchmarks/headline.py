@@ -1,8 +1,9 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, each as its users would have it: who needs less?
 
-    make bench-headline                         everything (many hours of one core; goes on where it stopped)
-    make bench-headline ARGS=--quick            one data set, fewer weights and budgets (100 minutes of a core)
-    python benchmarks/headline.py --quick --report   nothing is run: what is there is told
+    make bench-headline                         both data sets (four hours each of one core; goes on where it stopped)
+    make bench-headline ARGS=fashion-mnist      one data set, written into a file of its own
+    make bench-headline ARGS=--quick            a quarter of the training, fewer weights and budgets (100 minutes)
+    python benchmarks/headline.py fashion-mnist --report   nothing is run: what is there is told
     python benchmarks/headline.py --rehearse    minutes, tiny, written into the run folder alone
 
 32×32, the `small` networks. Choices (bits or KL weight, learning rates, settling, perceptual term, noise weighting of
@@ -16,12 +17,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, Rows, make_command, mean, row, train_at_once, write
-from headline_rows import Point, Told, chosen, farther, point_rows, work_rows
+from headline_rows import Point, Told, farther, point_rows, work_rows
 
 from unilat.results import Results, read
 
@@ -56,7 +58,7 @@ class Scale:
     """Seeds whose validation part decides."""
     bits: tuple[str, ...]
     factors: tuple[str, ...]
-    """One over the KL weights."""
+    """One over the KL weights, chosen under the first of ``perceptual``."""
     samples: int
     """Pictures of stage 1; the KL-VAE's long runs see more."""
     settle: int
@@ -73,23 +75,19 @@ class Scale:
     guidance: str
     calls: str
     networks: tuple[str, ...]
-    beside: int
-    """How many settings of the first choice, the nearest first, go to every budget."""
     at_most: int = 20_000
 
 
 FULL = Scale(
-    data=(("fashion-mnist", 1), ("emoji", 3)), seeds=(0, 1, 2), search=(0, 1, 2),
-    bits=("0.05", "0.1", "0.2", "0.4"), factors=("1", "3", "10", "100", "1000", "10000", "1000000"),
-    samples=16_000, settle=32_000, budgets=(750, 1_500, 3_000, 6_000, 12_000, 24_000, 48_000, 96_000), middle=12_000,
-    lr=("0.00075", "0.003"), perceptual=("10", "100"), bias=("0", "4"), baselr=("0.004",), pictures=700,
-    guidance="1,1.5", calls="8,16", networks=("efficientnet-lite0", "alexnet-st"), beside=2,
+    data=(("fashion-mnist", 1), ("emoji", 3)), seeds=(0, 1, 2), search=(0,), bits=("0.1", "0.2", "0.4"),
+    factors=("1", "3", "10", "1000", "1000000"), samples=16_000, settle=32_000, budgets=(750, 3_000, 12_000, 48_000),
+    middle=12_000, lr=("0.003",), perceptual=("100", "10"), bias=("0", "4"), baselr=("0.004",), pictures=600,
+    guidance="1,1.5", calls="8", networks=("efficientnet-lite0@96", "alexnet-st"),
 )  # fmt: skip
 QUICK = dataclasses.replace(
-    FULL, data=(("fashion-mnist", 1),), search=(0,), bits=("0.1", "0.2"), factors=("3", "10", "1000", "1000000"),
-    samples=4_000, settle=4_000, budgets=(500, 2_000, 8_000), middle=2_000, lr=(), perceptual=("100",), bias=("0",),
-    baselr=(), pictures=250, guidance="1", calls="8", networks=("efficientnet-lite0@96", "alexnet-st"), beside=1,
-    at_most=12_000,
+    FULL, data=(("fashion-mnist", 1),), bits=("0.1", "0.2"), factors=("3", "10", "1000", "1000000"), samples=4_000,
+    settle=4_000, budgets=(500, 2_000, 8_000), middle=2_000, lr=(), perceptual=("100",), bias=("0",), baselr=(),
+    pictures=250, guidance="1", at_most=12_000,
 )  # fmt: skip
 REHEARSAL = dataclasses.replace(
     QUICK, seeds=(0, 1), bits=("0.1",), factors=("10",), samples=96, settle=64, budgets=(64, 192), middle=64,
@@ -200,104 +198,94 @@ def words(setting: Setting) -> str:
     return ", ".join(f"{name} {'1/' if name == 'weight' else ''}{value}" for name, value in setting)
 
 
-def best(study: Study, method: str, settings: Sequence[Setting]) -> list[Setting]:
-    """The settings by their validation part after the middle budget, over the seeds of the search, nearest first."""
-    scale, known = study.scale, {}
-    for one in settings:
-        point = study.point(method, one, scale.middle, scale.search)
-        if point is not None:
-            known[one] = mean(point.validation)
-    return sorted(known, key=lambda one: known[one])
+def best(study: Study, method: str, settings: Sequence[Setting]) -> Setting | None:
+    """The setting that is nearest on the validation part after the middle budget; None where none has been judged."""
+    points = [(study.point(method, one, study.scale.middle, study.scale.search), one) for one in settings]
+    known = [(mean(point.validation), one) for point, one in points if point]
+    return min(known)[1] if known else None
 
 
-def search(study: Study, method: str, run: bool) -> list[Setting]:
-    """Choose a method's settings one after another, each against the best so far; the nearest first.
-
-    The first choice (bits or KL weight) keeps ``beside`` of its values for every budget, with the later choices.
-    """
+def search(study: Study, method: str, run: bool) -> Setting | None:
+    """Choose a method's settings one after another, each against the best so far: bits, or the KL weight under the
+    first perceptual weight, then the rest. None where nothing has been judged."""
     scale = study.scale
-    first: list[Setting] = [(("weight", one),) for one in scale.factors]
-    if method != "KL-VAE":
-        first = [(("bpp", one),) for one in scale.bits]
+    first: list[Setting] = [(("bpp", one),) for one in scale.bits]
     steps: list[list[tuple[str, str]]] = [[("lr", one) for one in scale.lr]]
-    steps += [[("settle", f"{scale.settle}")]] if method == "UL" else []
-    steps += [[("perceptual", one) for one in scale.perceptual]] if method == "KL-VAE" else []
+    if method == "UL":
+        steps.append([("settle", f"{scale.settle}")])
+    if method == "KL-VAE":
+        strongest, *others = scale.perceptual
+        first = [(("weight", one), ("perceptual", strongest)) for one in scale.factors]
+        steps.insert(0, [("perceptual", one) for one in others])
     steps += [[("bias", one) for one in scale.bias], [("baselr", one) for one in scale.baselr]]
     if run:
         study.make(method, first, [scale.middle], scale.search)
-    ranked = best(study, method, first)
-    if not ranked:
-        return []
-    now = ranked[0]
+    if (now := best(study, method, first)) is None:
+        return None
     for step in steps:
-        tried = [(*now, one) for one in step]
+        tried = [tuple((dict(now) | {name: value}).items()) for name, value in step]
         if run:
             study.make(method, tried, [scale.middle], scale.search)
-        now = (best(study, method, [now, *tried]) or [now])[0]
-    return [now, *((one[0], *now[1:]) for one in ranked[1 : scale.beside])]
+        now = best(study, method, [now, *tried]) or now
+    return now
 
 
-def long_runs(study: Study, ours: Setting, theirs: Sequence[Setting], method: str) -> dict[str, list[Setting]]:
-    """The other method's settings with as long a stage 1 as ours has: in seconds, and in FLOPs."""
-    seed, scale = study.scale.search[0], study.scale
-    one, two = study.autoencoder("UL", ours, seed), study.autoencoder(method, theirs[0], seed)
-    seconds = [
-        sum(phase.seconds for phase in study.results(name).costs.phases if phase.name == "stage 1")
-        for name in (one, two)
-    ]
-    flops = [study.stage1_flops(name) for name in (one, two)]
-    longer = {"seconds": seconds[0] / seconds[1], "FLOPs": flops[0] / flops[1]}
+def long_runs(study: Study, ours: Setting, theirs: Setting, method: str) -> dict[str, Setting]:
+    """The other method's setting with as long a stage 1 as ours has: in FLOPs, and in seconds."""
+    scale, pairs = study.scale, (("UL", ours), (method, theirs))
+    names = [study.autoencoder(one, setting, scale.search[0]) for one, setting in pairs]
+    phases = [study.results(name).costs.phases for name in names]
+    seconds = [sum(phase.seconds for phase in each if phase.name == "stage 1") for each in phases]
+    flops = [study.stage1_flops(name) for name in names]
+    longer = {"FLOPs": flops[0] / flops[1], "seconds": seconds[0] / seconds[1]}
     counts = {what: max(1, round(scale.samples * by / 32)) * 32 for what, by in longer.items()}
-    return {
-        f"{method}, stage 1 of equal {what}": [(*one, ("n", f"{count}")) for one in theirs]
-        for what, count in counts.items()
-    }
+    return {f"{method}, stage 1 of equal {what}": (*theirs, ("n", f"{count}")) for what, count in counts.items()}
 
 
 def curves(study: Study, run: bool) -> dict[str, list[Point]]:
-    """Of each method, the point that its validation part chooses at each budget; what is not there is left out."""
+    """Of each method, with the setting that its validation part chose, the point of each budget; what is not there is
+    left out. Two runs at a time, of one thread each."""
     scale = study.scale
-    ours = search(study, "UL", run)
-    families = {"UL": ("UL", ours)} if ours else {}
-    for method in ("KL-VAE", "equal decoders"):
-        theirs = search(study, method, run)
-        if ours and theirs:
-            found = long_runs(study, ours[0], theirs, method)
-            for name, settings in list(found.items())[0 if method == "KL-VAE" else 1 :]:
-                families[name] = (method, settings)
-    if run:
-        for method, settings in families.values():
-            study.make(method, settings, scale.budgets, scale.seeds)
-    known: dict[str, list[Point]] = {}
-    for name, (method, settings) in families.items():
-        points = [[study.point(method, one, budget, scale.seeds) for one in settings] for budget in scale.budgets]
-        known[name] = [chosen([one for one in each if one]) for each in points if any(each)]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(PRESETS, pool.map(lambda method: search(study, method, run), PRESETS), strict=True))
+        ours, families = found["UL"], dict[str, tuple[str, Setting]]()
+        if ours:
+            families["UL"] = ("UL", ours)
+        for method in ("KL-VAE", "equal decoders"):
+            theirs = found[method]
+            if ours and theirs:
+                longer = long_runs(study, ours, theirs, method)
+                for name in list(longer)[: 2 if method == "KL-VAE" else 1]:
+                    families[name] = (method, longer[name])
+        if run:
+            list(pool.map(lambda one: study.make(one[0], [one[1]], scale.budgets, scale.seeds), families.values()))
+    known = dict[str, list[Point]]()
+    for name, (method, one) in families.items():
+        points = [study.point(method, one, budget, scale.seeds) for budget in scale.budgets]
+        known[name] = [point for point in points if point]
     return known
 
 
 def removed(study: Study, run: bool) -> Rows:
     """What each part of ours is worth: the best of ours without it, after the middle budget."""
     scale, rows = study.scale, Rows()
-    ours = search(study, "UL", False)
-    if not ours:
+    if not (now := search(study, "UL", False)):
         return rows
-    now, whole = ours[0], dict(ours[0])
-    later = tuple((name, value) for name, value in now if name not in ("bpp", "settle"))
+    bare = tuple(one for one in now if one[0] != "settle")
     others: dict[str, tuple[str, Setting]] = {
-        "without the trained prior (a KL to N(0, I) under a learned variance)": (
-            "equal decoders", (now[0], *(one for one in later if one[0] != "settle"))),
+        "without the trained prior (a KL to N(0, I) under a learned variance)": ("equal decoders", bare),
         "without the diffusion decoder (a squared error in one call)": ("UL", (*now, ("decoder", "mse"))),
         "without the controller (a fixed loss factor of 1.5)": ("UL", (("weight", "1.5"), *now[1:])),
-    }  # fmt: skip
-    settled = tuple(one for one in now if one[0] != "settle")
-    if "settle" in whole:
-        others["without settling"] = ("UL", settled)
+    }
+    if "settle" in dict(now):
+        others["without settling"] = ("UL", bare)
     else:
-        others["with settling"] = ("UL", (*settled, ("settle", f"{scale.settle}")))
+        others["with settling"] = ("UL", (*bare, ("settle", f"{scale.settle}")))
+    if run:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda one: study.make(one[0], [one[1]], [scale.middle], scale.seeds), others.values()))
     reference = study.point("UL", now, scale.middle, scale.seeds)
     for name, (method, setting) in others.items():
-        if run:
-            study.make(method, [setting], [scale.middle], scale.seeds)
         point = study.point(method, setting, scale.middle, scale.seeds)
         if point and reference:
             rows += farther(f"{study.data}, {scale.middle:,} latents, {name}", reference, point)
@@ -316,8 +304,10 @@ def report(study: Study, run: bool) -> Rows:
     for name, points in found.items():
         if len(points) > 1 and len(ours) > 1:
             rows += work_rows(study.data, name, ours, points, GOALS)
-        for left, right in zip(ours, points, strict=False):
-            rows += farther(f"{study.data}, equal base FLOPs ({left.base_flops:.3g})", left, right, 0.0)
+        same = {one.base_flops: one for one in ours}
+        for right in points:
+            if left := same.get(right.base_flops):
+                rows += farther(f"{study.data}, equal base FLOPs ({left.base_flops:.3g})", left, right, 0.0)
     return [*rows, *removed(study, run), *details(study)]
 
 
@@ -357,12 +347,14 @@ def protocol(scale: Scale) -> str:
     first, second = scale.networks
     return (
         f"32×32 pictures (at most {scale.at_most:,} read), `small` networks, stage 1 of {scale.samples:,} pictures, "
-        f"one thread, seeds {seeds}. The held-out pictures are dealt into a validation and a test part of at most "
+        f"two runs at a time, one thread each, seeds {seeds}. The held-out pictures are dealt into a validation and a "
+        f"test part of at most "
         f"{scale.pictures} each. Settings are chosen one after another by the validation part after {scale.middle:,} "
-        f"latents (seeds {searched}), guidance ({scale.guidance}) and calls ({scale.calls}) of each run by its own "
+        f"latents (seed {searched}), guidance ({scale.guidance}) and calls ({scale.calls}) of each run by its own "
         "samples for that part; rows tell other samples against the test part. UL: bits, learning rate, settling. "
-        f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights}, learning rate, perceptual weight "
-        f"({perceptual}), no adversarial term; its stage 1 then as long as UL's in seconds, and as long in FLOPs. "
+        f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights} under a perceptual weight of "
+        f"{scale.perceptual[0]}, perceptual weight ({perceptual}), learning rate, no adversarial term; its stage 1 "
+        "then as long as UL's in FLOPs, and as long in seconds. "
         "`equal decoders`: its encoder and price with UL's controller and decoder, stage 1 of equal FLOPs. Of all: the "
         "base model's noise weighting (bias b of sigmoid(b − λ), which shifts its levels) and learning rate; latents "
         f"scaled and shifted a channel. Kernel distances of {first}; {second} beside it, which the perceptual term "
@@ -377,21 +369,29 @@ def protocol(scale: Scale) -> str:
 def main() -> None:
     """Train what is missing and write what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="*", choices=[*(name for name, _ in FULL.data), []], help="all when left out")
     for name in ("--quick", "--rehearse", "--report"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--work", type=Path, help="folder of the runs")
     asked = parser.parse_args()
     name, scale = ("rehearsal", REHEARSAL) if asked.rehearse else ("quick", QUICK) if asked.quick else ("full", FULL)
-    (work := (asked.work or WORK) / name).mkdir(parents=True, exist_ok=True)
-    studies = [Study(scale, data, channels, work) for data, channels in scale.data]
-    rows = [one for study in studies for one in report(study, not asked.report)]
-    if asked.rehearse:
+    for data, channels in scale.data:
+        if not asked.data or data in asked.data:
+            study = Study(scale, data, channels, (asked.work or WORK) / name / data)
+            study.work.mkdir(parents=True, exist_ok=True)
+            tell(study, name, report(study, not asked.report))
+
+
+def tell(study: Study, scale: str, rows: Rows) -> None:
+    """Write one data set's results; of a rehearsal, print them."""
+    if scale == "rehearsal":
         return print("\n".join(f"{one['value']!s:>24} {one['stderr']!s:>24} {one['what']}" for one in rows))
-    made = commits(work)
+    made = commits(study.work)
     if len(made) != 1 or any(one.endswith("+") for one in made):
-        raise SystemExit(f"not written: the runs in {work} are of {sorted(made)}, not of one commit's unchanged tree")
-    file, words = ("headline_quick", ["--quick"]) if asked.quick else ("headline", [])  # it never takes a night's place
-    path = write(file, protocol(scale), rows, command=make_command("headline", words), commit=made.pop())
+        raise SystemExit(f"not written: the runs in {study.work} are of {sorted(made)}, not of one unchanged commit")
+    file = "headline_quick" if scale == "quick" else f"headline_{study.data.replace('-', '_')}"
+    words = ["--quick"] if scale == "quick" else [study.data]
+    path = write(file, protocol(study.scale), rows, command=make_command("headline", words), commit=made.pop())
     print(path.with_suffix(".md").read_text("utf-8"))
 
 

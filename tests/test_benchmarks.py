@@ -72,12 +72,6 @@ def test_errors_of_seeds_and_pictures_are_combined(rows: ModuleType) -> None:
     assert rows.combined(told[:1]) == pytest.approx(0.03)
 
 
-def test_what_is_chosen_is_nearest_on_the_validation_part(rows: ModuleType) -> None:
-    """Kills: a choice by the test part, which is what the old comparison did."""
-    far, near = point(rows, 0.9, validation=0.1, label="far"), point(rows, 0.2, validation=0.3, label="near")
-    assert rows.chosen([near, far]).label == "far"
-
-
 def test_work_is_compared_where_both_methods_come(rows: ModuleType) -> None:
     """The other comes to 0.5 with 100; ours, which comes to 0.4, is there at 10: 10 times, (100 + 50) / (10 + 5) = 10
     with stage 1. Kills: a ratio turned round, the distance that only one reaches, a winner told by a bound."""
@@ -153,7 +147,8 @@ def test_settings_are_searched_by_the_validation_part_one_after_another(
     for setting, validation, test in ((first, 0.5, 0.1), (second, 0.4, 0.9), ((*second, ("bias", "0")), 0.3, 0.95),
                                       ((*first, ("bias", "0")), 0.2, 0.95)):  # fmt: skip
         judged(one, "UL", setting, one.scale.middle, 0, validation, test)
-    assert scripts["headline"].search(one, "UL", False) == [(*second, ("bias", "0"))]
+    assert scripts["headline"].search(one, "UL", False) == (*second, ("bias", "0"))
+    assert scripts["headline"].search(one, "KL-VAE", False) is None
 
 
 def test_a_point_has_every_part_of_stage_1_and_the_base_apart(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
