@@ -39,6 +39,20 @@ def test_widths_are_whole_heads() -> None:
         with_base(start, "huge")
 
 
+def test_a_size_may_say_its_own_length() -> None:
+    """Kills a length that is another field's, one that changes width or rate, and one that is no count."""
+    start = presets.get("small")
+    longer = with_base(start, "small@600000")
+    assert longer == replace(start, stage2=replace(start.stage2, samples=600_000))
+    medium = with_base(start, "medium")
+    assert with_base(start, "medium@9000") == replace(medium, stage2=replace(medium.stage2, samples=9_000))
+    for wrong in ("small@", "small@0", "small@-5", "small@1e5", "small@5@5"):
+        with pytest.raises(UserError, match="behind @ stands on how many latents it is trained, small@150000"):
+            with_base(start, wrong)
+    with pytest.raises(UserError, match="no base size 'huge'"):
+        with_base(start, "huge@5")
+
+
 @pytest.mark.parametrize(
     ("size", "grid", "patch", "levels", "tokens"),
     [

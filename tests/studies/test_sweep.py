@@ -46,12 +46,24 @@ def test_every_combination_is_planned_and_shares_its_autoencoder() -> None:
     )
 
 
+def test_a_size_of_two_lengths_shares_its_autoencoder_and_is_told_apart() -> None:
+    """Kills a length that is lost between the axis and the run, and FLOPs that do not follow it."""
+    axes = axes_of(presets.get("tiny"), (0.2,), ("small@1280", "small@5120", "tiny@5120"), (), 1)
+    plan = planned(presets.get("tiny"), axes, FOLDER)
+    assert [run.name for run in plan] == [f"0.2bpp-4x4x4-{base}-seed0" for base in axes.base]
+    assert [run.config.stage2.samples for run in plan] == [1280, 5120, 5120]
+    assert {run.owner for run in plan} == {plan[0].name} and plan[1].config.stage1.autoencoder
+    first, longer, smaller = (run.base_flops for run in estimates(plan))
+    assert longer == pytest.approx(4 * first) and smaller < longer
+
+
 @pytest.mark.parametrize(
     ("bits", "base", "grid", "seeds", "change", "told"),
     [
         ((0.2, 9.0), ("small",), (), 1, {}, "9bpp-4x4x4-small-seed0: 9 bits per pixel are more than a latent"),
         ((0.2,), ("small",), ("4x4x4", "5x4x2"), 1, {}, "0.2bpp-5x4x2-small-seed0: a `grid` of 5x4x2 does not divide"),
         ((0.2,), ("huge",), (), 1, {}, "no base size 'huge'"),
+        ((0.2,), ("small", "small@many"), (), 1, {}, "behind @ stands on how many latents"),
         ((), ("small",), (), 1, {}, "at least one value of target_bpp"),
         ((0.2,), (), (), 1, {}, "at least one value of base"),
         ((-0.2,), ("small",), (), 1, {}, "target_bpp is a positive number"),

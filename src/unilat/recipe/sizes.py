@@ -37,19 +37,25 @@ BASES = {
 
 
 def with_base(config: RunConfig, name: str) -> RunConfig:
-    """``config`` with its base model in the size ``name``; raises :class:`UserError` for another name.
+    """``config`` with its base model in the size ``name``; raises :class:`UserError` for what is none.
 
-    Widths are rounded to whole attention heads. Wider models take a peak learning rate that is smaller by as much as
-    they are wider (the rule of Adam for equal steps of activations, arXiv 2203.03466); narrower ones keep it.
+    ``small@150000`` is trained on 150,000 latents; without ``@`` as long as ``config`` says. Widths are rounded to
+    whole attention heads. Wider models take a peak learning rate that is smaller by as much as they are wider (the rule
+    of Adam for equal steps of activations, arXiv 2203.03466); narrower ones keep it.
     """
-    if name not in BASES:
-        raise UserError(f"there is no base size {name!r}: `base` is one or more of {', '.join(BASES)}")
-    size, vit = BASES[name], config.base.vit
+    named, long, samples = name.partition("@")
+    if named not in BASES:
+        raise UserError(f"there is no base size {named!r}: `base` is one or more of {', '.join(BASES)}")
+    if long and not re.fullmatch(r"[1-9]\d{0,17}", samples):
+        raise UserError(f"`base` {name}: behind @ stands on how many latents it is trained, {named}@150000 for example")
+    size, vit = BASES[named], config.base.vit
     widths = tuple(_heads(size.width * width, vit.head_width) for width in vit.channels)
     blocks = tuple(math.ceil(size.depth * count) for count in vit.blocks)
     wider = max(1.0, widths[-1] / vit.channels[-1])
     base = replace(config.base, vit=replace(vit, channels=widths, blocks=blocks))
     stage2 = replace(config.stage2, learning_rate=config.stage2.learning_rate / wider)
+    if long:
+        stage2 = replace(stage2, samples=int(samples))
     return replace(config, base=base, stage2=stage2)
 
 

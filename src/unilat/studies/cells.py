@@ -26,7 +26,8 @@ class Axes:
     grid: tuple[str, ...]
     """Height x width x channels of a latent."""
     base: tuple[str, ...]
-    """Sizes of the base model (``recipe/sizes.py``); runs of the first one train the autoencoders."""
+    """Sizes of the base model (``recipe/sizes.py``), ``small`` or ``tiny@500000``; runs of the first one train the
+    autoencoders."""
     seed: tuple[int, ...]
     """Of weights, order and noise."""
 
