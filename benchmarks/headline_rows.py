@@ -52,6 +52,11 @@ def combined(each: Sequence[Told]) -> float:
     return math.sqrt((error([one.value for one in each]) or 0.0) ** 2 + own)
 
 
+def chosen(points: Sequence[Point]) -> Point:
+    """The one that is nearest on the validation part; the test part is not looked at."""
+    return min(points, key=lambda one: mean(one.validation))
+
+
 Curve = Sequence[tuple[float, float]]
 
 

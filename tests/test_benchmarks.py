@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """``headline.py``, its arithmetic and its judge."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("headline", "headline_rows", "headline_cell")
+    names = ("headline", "headline_rows", "headline_cell", "headline_study")
     for name in (*names, "common"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return {name: importlib.import_module(name) for name in names}
@@ -70,6 +70,12 @@ def test_errors_of_seeds_and_pictures_are_combined(rows: ModuleType) -> None:
     told = (rows.Told(0.4, 0.03), rows.Told(0.6, 0.01))
     assert rows.combined(told) == pytest.approx(math.sqrt(0.1**2 + 0.0005))
     assert rows.combined(told[:1]) == pytest.approx(0.03)
+
+
+def test_what_is_chosen_is_nearest_on_the_validation_part(rows: ModuleType) -> None:
+    """Kills: a choice by the test part, which is what the old comparison did."""
+    far, near = point(rows, 0.9, validation=0.1, label="far"), point(rows, 0.2, validation=0.3, label="near")
+    assert rows.chosen([near, far]).label == "far"
 
 
 def test_work_is_compared_where_both_methods_come(rows: ModuleType) -> None:
@@ -121,7 +127,7 @@ def test_validation_and_test_part_are_apart_and_always_alike(scripts: dict[str, 
 
 def study(scripts: dict[str, ModuleType], work: Path) -> Any:
     """A study of two settings a method, on an empty folder."""
-    bench = scripts["headline"]
+    bench = scripts["headline_study"]
     scale = bench.dataclasses.replace(bench.REHEARSAL, bits=("0.1", "0.2"), factors=("1", "9"), bias=("0",))
     return bench.Study(scale, "emoji", 3, work)
 
@@ -149,6 +155,29 @@ def test_settings_are_searched_by_the_validation_part_one_after_another(
         judged(one, "UL", setting, one.scale.middle, 0, validation, test)
     assert scripts["headline"].search(one, "UL", False) == (*second, ("bias", "0"))
     assert scripts["headline"].search(one, "KL-VAE", False) is None
+
+
+def test_rivals_of_a_setting_are_more_bits_and_the_other_rate(scripts: dict[str, ModuleType]) -> None:
+    """Kills: fewer bits for more, a stronger KL weight for a weaker, a rate that stays, a length that is lost."""
+    bench = scripts["headline"]
+    ours, theirs = (("bpp", "0.1"), ("lr", "1")), (("weight", "3"), ("baselr", "0.004"), ("n", "7"))
+    assert bench.rivals(bench.FULL, ours) == [(("bpp", "0.2"), ("lr", "1")), (*ours, ("baselr", "0.004"))]
+    weaker = (("weight", "10"), ("baselr", "0.004"), ("n", "7"))
+    assert bench.rivals(bench.FULL, theirs) == [weaker, (("weight", "3"), ("n", "7"))]
+    assert bench.rivals(bench.QUICK, (("bpp", "0.2"),)) == []
+
+
+def test_each_budget_takes_its_own_setting(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
+    """At the larger budget more bits are nearer in validation and farther in test. Kills: one setting for all budgets,
+    a choice by the test part, a budget lost where a rival was not trained."""
+    one = study(scripts, tmp_path)
+    first, more = (("bpp", "0.1"),), (("bpp", "0.2"),)
+    for budget, setting, validation, test in ((64, first, 0.5, 0.6), (64, more, 0.6, 0.1), (192, first, 0.4, 0.3),
+                                              (192, more, 0.3, 0.35)):  # fmt: skip
+        for seed in one.scale.seeds:
+            judged(one, "UL", setting, budget, seed, validation, test)
+    found = scripts["headline"].curves(one, False)["UL"]
+    assert [(point.label, point.value) for point in found] == [("UL (bpp 0.1)", 0.6), ("UL (bpp 0.2)", 0.35)]
 
 
 def test_a_point_has_every_part_of_stage_1_and_the_base_apart(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -202,7 +231,7 @@ def test_a_whole_study_of_invented_runs(
         cell = {"pictures": 9, "chosen": "1x8", "validation": {"1x8": numbers}, "test": told, "psnr": 20.0}
         (self.work / f"{name}.cell.json").write_text(json.dumps(cell))
 
-    monkeypatch.setattr(bench, "train_at_once", train)
+    monkeypatch.setattr(scripts["headline_study"], "train_at_once", train)
     monkeypatch.setattr(bench.Study, "_judge", judge)
     rows = bench.report(one, True)
     assert len(trained) == len(set(trained)) and rows == bench.report(one, False)
