@@ -136,6 +136,8 @@ def write(
     found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     today = found or os.environ.get("BENCH_COMMIT", "")  # a copy on a lent machine has no history
     facts = machine(device) | ({"commit": commit} if commit else {})
+    if commit and today and commit != today:
+        protocol += f" The runs are of this commit; commit {today[:12]} made rows of them."
     commit = commit or today
     result = {
         "name": name,

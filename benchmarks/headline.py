@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import Rows, make_command, row, write
 from headline_rows import Point, chosen, farther, point_rows, work_rows
-from headline_study import FULL, PRESETS, QUICK, REHEARSAL, WORK, Scale, Setting, Study, best
+from headline_study import FULL, PRESETS, QUICK, REHEARSAL, WORK, Scale, Setting, Study, best, words
 
 GOALS = (2.0, 1.2)
 """Of the base model's FLOPs to equal distance, and of all."""
@@ -72,54 +72,74 @@ def rivals(scale: Scale, setting: Setting) -> list[Setting]:
     return [tuple(one.items()) for one in others]
 
 
+def families(study: Study, run: bool = False) -> dict[str, tuple[str, list[Setting]]]:
+    """The curves by name: each the preset of its runs, its setting, and the rivals of that. What has not been searched
+    is left out."""
+    with ThreadPoolExecutor(2) as pool:
+        settings = dict(zip(PRESETS, pool.map(lambda method: search(study, method, run), PRESETS), strict=True))
+    if not (ours := settings["UL"]):
+        return {}
+    found = {"UL": ("UL", ours)}
+    for method in ("KL-VAE", "equal decoders"):
+        if theirs := settings[method]:
+            longer = long_runs(study, ours, theirs, method)
+            for name in list(longer)[: 2 if method == "KL-VAE" else 1]:
+                found[name] = (method, longer[name])
+    return {name: (method, [one, *rivals(study.scale, one)]) for name, (method, one) in found.items()}
+
+
 def curves(study: Study, run: bool) -> dict[str, list[Point]]:
     """Of each method the point of each budget, which the validation part chooses among its setting and the rivals of
     that; what is not there is left out. Two runs at a time, of one thread each."""
-    scale = study.scale
-    with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(PRESETS, pool.map(lambda method: search(study, method, run), PRESETS), strict=True))
-        ours, families = found["UL"], dict[str, tuple[str, list[Setting]]]()
-        if ours:
-            families["UL"] = ("UL", [ours, *rivals(scale, ours)])
-        for method in ("KL-VAE", "equal decoders"):
-            theirs = found[method]
-            if ours and theirs:
-                longer = long_runs(study, ours, theirs, method)
-                for name in list(longer)[: 2 if method == "KL-VAE" else 1]:
-                    families[name] = (method, [longer[name], *rivals(scale, longer[name])])
-        if run:
-            list(pool.map(lambda one: study.make(*one, scale.budgets, scale.seeds), families.values()))
-    known = dict[str, list[Point]]()
-    for name, (method, settings) in families.items():
+    scale, found, known = study.scale, families(study, run), dict[str, list[Point]]()
+    if run:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda one: study.make(*one, scale.budgets, scale.seeds), found.values()))
+    for name, (method, settings) in found.items():
         tried = [[study.point(method, one, budget, scale.seeds) for one in settings] for budget in scale.budgets]
         known[name] = [chosen([one for one in each if one]) for each in tried if any(each)]
     return known
 
 
-def removed(study: Study, run: bool) -> Rows:
-    """What each part of ours is worth: the best of ours without it, after the middle budget."""
-    scale, rows = study.scale, Rows()
+def without(study: Study) -> dict[str, tuple[str, Setting]]:
+    """The best of ours without each of its parts: the preset and the setting of each."""
     if not (now := search(study, "UL", False)):
-        return rows
+        return {}
     bare = tuple(one for one in now if one[0] != "settle")
-    others: dict[str, tuple[str, Setting]] = {
+    return {
         "without the trained prior (a KL to N(0, I) under a learned variance)": ("equal decoders", bare),
         "without the diffusion decoder (a squared error in one call)": ("UL", (*now, ("decoder", "mse"))),
         "without the controller (a fixed loss factor of 1.5)": ("UL", (("weight", "1.5"), *now[1:])),
-    }
-    if "settle" in dict(now):
-        others["without settling"] = ("UL", bare)
-    else:
-        others["with settling"] = ("UL", (*bare, ("settle", f"{scale.settle}")))
+        **({"without settling": ("UL", bare)} if bare != now else
+           {"with settling": ("UL", (*bare, ("settle", f"{study.scale.settle}")))}),
+    }  # fmt: skip
+
+
+def removed(study: Study, run: bool) -> Rows:
+    """What each part of ours is worth: the best of ours without it, after the middle budget."""
+    scale, rows, others = study.scale, Rows(), without(study)
     if run:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(lambda one: study.make(one[0], [one[1]], [scale.middle], scale.seeds), others.values()))
-    reference = study.point("UL", now, scale.middle, scale.seeds)
+    now = search(study, "UL", False)
+    reference = study.point("UL", now, scale.middle, scale.seeds) if now else None
     for name, (method, setting) in others.items():
         point = study.point(method, setting, scale.middle, scale.seeds)
         if point and reference:
             rows += farther(f"{study.data}, {scale.middle:,} latents, {name}", reference, point)
     return rows
+
+
+def missing(study: Study) -> str:
+    """A sentence that names what of the study was not run; nothing where all was."""
+    scale, lost = study.scale, list[str]()
+    for name, (method, settings) in families(study).items():
+        for one in settings:
+            gone = [f"{budget:,}" for budget in scale.budgets if not study.point(method, one, budget, scale.seeds)]
+            lost += [f"{name} with {words(one)} after {', '.join(gone)} latents"] if gone else []
+    others = without(study).items()
+    lost += [name for name, (method, one) in others if not study.point(method, one, scale.middle, scale.seeds)]
+    return f" Not run: {'; '.join(lost)}." if lost else ""
 
 
 def report(study: Study, run: bool) -> Rows:
@@ -222,8 +242,9 @@ def tell(study: Study, scale: str, rows: Rows) -> None:
     if len(made) != 1 or any(one.endswith("+") for one in made):
         raise SystemExit(f"not written: the runs in {study.work} are of {sorted(made)}, not of one unchanged commit")
     file = "headline_quick" if scale == "quick" else f"headline_{study.data.replace('-', '_')}"
-    words = ["--quick"] if scale == "quick" else [study.data]
-    path = write(file, protocol(study.scale), rows, command=make_command("headline", words), commit=made.pop())
+    asked = ["--quick"] if scale == "quick" else [study.data]
+    told = protocol(study.scale) + missing(study)
+    path = write(file, told, rows, command=make_command("headline", asked), commit=made.pop())
     print(path.with_suffix(".md").read_text("utf-8"))
 
 

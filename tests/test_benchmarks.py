@@ -178,6 +178,10 @@ def test_each_budget_takes_its_own_setting(scripts: dict[str, ModuleType], tmp_p
             judged(one, "UL", setting, budget, seed, validation, test)
     found = scripts["headline"].curves(one, False)["UL"]
     assert [(point.label, point.value) for point in found] == [("UL (bpp 0.1)", 0.6), ("UL (bpp 0.2)", 0.35)]
+    lost = scripts["headline"].missing(one)
+    assert lost.startswith(" Not run: without the trained prior") and "with settling" in lost and "bpp 0.2" not in lost
+    (tmp_path / f"{one.base('UL', more, 64, 1)}.cell.json").unlink()
+    assert " Not run: UL with bpp 0.2 after 64 latents; without" in scripts["headline"].missing(one)
 
 
 def test_a_point_has_every_part_of_stage_1_and_the_base_apart(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -234,6 +238,7 @@ def test_a_whole_study_of_invented_runs(
     monkeypatch.setattr(scripts["headline_study"], "train_at_once", train)
     monkeypatch.setattr(bench.Study, "_judge", judge)
     rows = bench.report(one, True)
+    assert bench.missing(one) == ""
     assert len(trained) == len(set(trained)) and rows == bench.report(one, False)
     assert any("n288-s1-base192" in name for name in trained)  # three times 96, by seconds
     what = [row["what"] for row in rows]

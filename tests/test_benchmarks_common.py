@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +100,18 @@ def test_the_page_shows_what_the_file_holds(common: ModuleType) -> None:
     told = json.loads((common.RESULTS / "two_words.json").read_text("utf-8"))
     assert told["rows"] == json.loads(json.dumps(rows)) and told["command"] == "make bench-two-words"
     assert told["protocol"] == "How it was done." and told["machine"] == {"cpu": "one", "load": [0.5]}
+
+
+def test_rows_of_older_runs_say_so(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: rows made by a later commit than their runs that pass for one commit's, and a sentence where it is one."""
+    monkeypatch.setattr(common.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="b" * 40 + "\n"))
+    for commit, more in (
+        ("a" * 40, f" The runs are of this commit; commit {'b' * 12} made rows of them."),
+        ("b" * 40, ""),
+    ):
+        common.write("kept", "Done.", [], commit=commit)
+        told = json.loads((common.RESULTS / "kept.json").read_text("utf-8"))
+        assert (told["commit"], told["protocol"]) == (commit, f"Done.{more}")
 
 
 def test_parts_are_gathered_in_their_order(common: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
