@@ -15,8 +15,8 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from common import Rows, make_command, row, write
-from headline_rows import Point, chosen, farther, point_rows, work_rows
+from common import Rows, error, make_command, mean, row, write
+from headline_rows import Point, by_second, chosen, farther, point_rows, work_rows
 from headline_study import FULL, PRESETS, QUICK, REHEARSAL, WORK, Scale, Setting, Study, best, words
 
 GOALS = (2.0, 1.2)
@@ -144,11 +144,14 @@ def missing(study: Study) -> str:
 
 def report(study: Study, run: bool) -> Rows:
     """All rows of a data set."""
-    rows, found = Rows(), curves(study, run)
+    rows, found, network = Rows(), curves(study, run), study.scale.networks[1]
     for name, points in found.items():
         for point in points:
             what = f"{study.data}, {name}, base model of {point.base_flops:.3g} FLOPs, {point.label}"
-            rows += point_rows(what, {"generation": point.test})
+            rows += point_rows(what, {"generation": point.test, f"generation, {network}": point.second})
+            rows.append(
+                row(f"{what}: PSNR, test part", mean(point.psnr), "dB", stderr=error(point.psnr), n=len(point.psnr))
+            )
             rows.append(row(f"{what}: stage 1", point.stage1_flops, "FLOP"))
     ours = found.pop("UL", [])
     for name, points in found.items():
@@ -157,7 +160,9 @@ def report(study: Study, run: bool) -> Rows:
         same = {one.base_flops: one for one in ours}
         for right in points:
             if left := same.get(right.base_flops):
-                rows += farther(f"{study.data}, equal base FLOPs ({left.base_flops:.3g})", left, right, 0.0)
+                what = f"{study.data}, equal base FLOPs ({left.base_flops:.3g})"
+                rows += farther(what, left, right, 0.0)
+                rows += farther(f"{what}, {network}", by_second(left), by_second(right))
     return [*rows, *removed(study, run), *details(study)]
 
 

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common import Rows, error, interpolated, mean, row
 
@@ -30,6 +30,10 @@ class Point:
     """One distance a seed: what is chosen by."""
     test: tuple[Told, ...]
     """One a seed: what is told."""
+    second: tuple[Told, ...] = ()
+    """The same by the second network, by which nothing is chosen."""
+    psnr: tuple[float, ...] = ()
+    """Of reconstructions of the test part, one a seed, dB."""
 
     @property
     def value(self) -> float:
@@ -137,6 +141,11 @@ def farther(what: str, ours: Point, theirs: Point, goal: float | None = None) ->
     text = f"{what}, {theirs.label} less {ours.label}: {wins}"
     n = min(len(ours.test), len(theirs.test))
     return [row(text, gap, "kernel distance", goal=goal, at_least=goal is not None, stderr=width, n=n)]
+
+
+def by_second(point: Point) -> Point:
+    """The same point, told by the second network."""
+    return replace(point, test=point.second)
 
 
 def point_rows(what: str, measures: Mapping[str, Sequence[Told]], unit: str = "kernel distance") -> Rows:

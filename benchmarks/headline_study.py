@@ -162,20 +162,25 @@ class Study:
         """All that training an autoencoder cost, its optimizer's products with it where they are counted."""
         return sum(value for part, value in self.results(name).costs.training_flops.items() if part != "base")
 
-    def point(self, method: str, setting: Setting, budget: int, seeds: Sequence[int], network: int = 0) -> Point | None:
+    def point(self, method: str, setting: Setting, budget: int, seeds: Sequence[int]) -> Point | None:
         """Of the finished runs of all these ``seeds``, None where one is missing."""
         names = [self.base(method, setting, budget, seed) for seed in seeds]
         cells = [self.cell(name) for name in names]
         if not all(cells):
             return None
         whole = [cell for cell in cells if cell]
-        found = [cell["test"][self.scale.networks[network]]["generation"] for cell in whole]
+        first, second = (
+            tuple(Told(one["kernel"], one["stderr"]) for one in (cell["test"][name]["generation"] for cell in whole))
+            for name in self.scale.networks
+        )
         return Point(
             f"{method} ({words(setting)})",
             mean([self.results(name).costs.training_flops["base"] for name in names]),
             mean([self.stage1_flops(self.autoencoder(method, setting, seed)) for seed in seeds]),
             tuple(cell["validation"][cell["chosen"]]["kernel"] for cell in whole),
-            tuple(Told(one["kernel"], one["stderr"]) for one in found),
+            first,
+            second,
+            tuple(cell["psnr"] for cell in whole),
         )
 
 

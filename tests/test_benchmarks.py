@@ -136,8 +136,11 @@ def judged(one: Any, method: str, setting: Any, budget: int, seed: int, validati
     """A finished run with its autoencoder, and its cell."""
     for name in (one.autoencoder(method, setting, seed), one.base(method, setting, budget, seed)):
         written(one.work / name, measured(0.2, base_bits=0.2))
-    numbers = {"kernel": test, "stderr": 0.01, "precision": 0.5, "recall": 0.5}
-    told = {network: {"generation": numbers, "reconstruction": numbers} for network in one.scale.networks}
+    first, second = ({"kernel": test + more, "stderr": 0.01, "precision": 0.5, "recall": 0.5} for more in (0.0, 0.25))
+    told = {
+        network: {"generation": numbers, "reconstruction": {**numbers, "kernel": 7.0}}
+        for network, numbers in zip(one.scale.networks, (first, second), strict=True)
+    }
     validated = {"1x8": {"kernel": validation, "stderr": 0.01}}
     cell = {"pictures": 9, "chosen": "1x8", "validation": validated, "test": told, "psnr": 20.0}
     (one.work / f"{one.base(method, setting, budget, seed)}.cell.json").write_text(json.dumps(cell))
@@ -193,6 +196,7 @@ def test_a_point_has_every_part_of_stage_1_and_the_base_apart(scripts: dict[str,
     found = one.point("KL-VAE", (("weight", "9"),), 64, (0,))
     assert (found.base_flops, found.stage1_flops, found.value) == (8e15, 7e15, 0.6)
     assert found.validation == (0.5,) and found.label == "KL-VAE (weight 1/9)"
+    assert found.second == (scripts["headline_rows"].Told(0.85, 0.01),) and found.psnr == (20.0,)
 
 
 def test_runs_are_given_what_their_names_say(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -231,7 +235,11 @@ def test_a_whole_study_of_invented_runs(
         near = 0.5 * ("-ul-" not in name) + 0.1 * ("base192" not in name) + 0.01 * ("bias0" not in name)
         near += 0.3 * ("decodermse" in name) + 0.02 * ("perceptual" in name) + 0.01 * ("settle" in name)
         numbers = {"kernel": near, "stderr": 0.001, "precision": 0.5, "recall": 0.5}
-        told = {network: {"generation": numbers, "reconstruction": numbers} for network in self.scale.networks}
+        beside = {**numbers, "kernel": 2 * near}
+        told = {
+            network: {"generation": one, "reconstruction": one}
+            for network, one in zip(self.scale.networks, (numbers, beside), strict=True)
+        }
         cell = {"pictures": 9, "chosen": "1x8", "validation": {"1x8": numbers}, "test": told, "psnr": 20.0}
         (self.work / f"{name}.cell.json").write_text(json.dumps(cell))
 
@@ -249,6 +257,17 @@ def test_a_whole_study_of_invented_runs(
         (row,) = [row for row in rows if part in row["what"]]
         assert row["value"] == pytest.approx(gap) and row["n"] == 2, part
     assert any("alexnet-st@32, recall" in text for text in what)
+    gaps = [
+        row for row in rows if "equal base FLOPs" in row["what"] and "KL-VAE, stage 1 of equal FLOPs" not in row["what"]
+    ]
+    first, second = (
+        [row["value"] for row in gaps if ("alexnet-st@32" in row["what"]) is beside] for beside in (False, True)
+    )
+    assert second == pytest.approx([2 * gap for gap in first]) and len(first) == 6
+    points = [row for row in rows if ", UL, base model of" in row["what"]]
+    assert [row["value"] for row in points if row["what"].endswith("PSNR, test part")] == [20.0, 20.0]
+    ours, beside = ([row["value"] for row in points if row["what"].endswith(end)] for end in ("generation", "st@32"))
+    assert beside == pytest.approx([2 * one for one in ours]) and len(ours) == 2
 
 
 CHANGED = {"codelength", "decoder", "headline", "paper_tables", "saving", "step", "verify"}
