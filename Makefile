@@ -74,7 +74,7 @@ wheel:  ## Build sdist and wheel, install the wheel into an empty environment an
 bench-main: $(STAMP)  ## Measure the claims of the main job: benchmarks/results/main.json and .md
 	$(BIN)/python benchmarks/main.py $(ARGS)
 
-bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (four hours a data set; ARGS=--quick: less; goes on)
+bench-headline: $(STAMP)  ## Unified Latents against KL-VAE latents on equal footing (six hours a data set; ARGS=--quick: two; goes on)
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt stlpips-pytorch==0.0.2
 	$(BIN)/python benchmarks/headline.py $(ARGS)
 

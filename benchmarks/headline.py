@@ -1,6 +1,6 @@
 """Unified Latents (UL) against the KL-VAE latents of latent diffusion, each as its users would have it: who needs less?
 
-    make bench-headline                         both data sets (four hours each of one core; goes on where it stopped)
+    make bench-headline                         both data sets (six hours of a core each; goes on where it stopped)
     make bench-headline ARGS=fashion-mnist      one data set, written into a file of its own
     make bench-headline ARGS=--quick            a quarter of the training, fewer weights and budgets (2 hours)
     python benchmarks/headline.py fashion-mnist --report   nothing is run: what is there is told
