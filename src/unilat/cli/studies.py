@@ -182,9 +182,9 @@ class Sweep:
     target_bpp: Annotated[str, arg(aliases=["--bpp"], metavar="BITS,BITS")]
     """Wanted bits per pixel, separated by commas."""
     base: Annotated[str, arg(metavar="NAME,NAME")] = "small"
-    """Sizes of the base model: tiny, small, medium, large. small is the preset's own, the others need
-    about 1/4, 3 and 8 times its FLOPs. tiny@500000 is trained on so many latents instead of
-    --stage2.samples."""
+    """Sizes of the base model: tiny, small, medium, large. small is the preset's own, the
+    others need about 1/4, 3 and 8 times its FLOPs. tiny@500000 is trained on so many
+    latents instead of --stage2.samples."""
     grid: Annotated[str, arg(metavar="HxWxC,HxWxC")] = ""
     """Height x width x channels of a latent, 8x8x8,16x16x2. By default the preset's own."""
     seeds: Annotated[int, arg(metavar="N")] = 1
