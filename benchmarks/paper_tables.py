@@ -10,7 +10,6 @@ time. Distances are kernel distances of the packaged network: they compare among
 import argparse
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from common import (
     ROOT,
@@ -20,6 +19,7 @@ from common import (
     interpolated,
     lines,
     mean,
+    one_commit,
     over_seeds,
     row,
     train_two_at_a_time,
@@ -71,7 +71,8 @@ def jobs(table: str) -> Jobs:
             found[f"variance-s{seed}"] = (*fashion, "--autoencoder.learned-variance")
             found[f"shifted-s{seed}"] = (*fashion, *SINGLE, "--bias", "-2")
             found[f"random-end-s{seed}"] = (*fashion, *SINGLE, "--autoencoder.random-end", "2", "1")
-            found[f"glyphs-s{seed}"] = ("glyphs", "--bpp", f"{AT:g}", *ends, "--stage2.samples", "0")
+            alike = ("glyphs", "--preset", "small")  # the networks of the other runs
+            found[f"glyphs-s{seed}"] = (*alike, "--bpp", f"{AT:g}", *ends, "--stage2.samples", "0")
         elif table == "table6c":
             found[f"foreign-s{seed}"] = (*fashion, "--stage1.autoencoder", str(WORK / f"glyphs-s{seed}"))
         elif table == "table3" and seed == 0:
@@ -236,7 +237,8 @@ def main(chosen: Iterable[str]) -> None:
         if name != "report":
             train_two_at_a_time(WORK, jobs(name))
     rows = [one for table in TABLES.values() for one in table()]
-    print(Path(write("paper_tables", PROTOCOL, rows).with_suffix(".md")).read_text("utf-8"))
+    commit = one_commit(one.parent for one in WORK.glob("*/report.html"))
+    print(write("paper_tables", PROTOCOL, rows, commit=commit).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

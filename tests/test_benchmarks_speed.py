@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmark_samples import Opener, finished, found, opener, says
 from measured import machine, number
+from unilat.cli.configure import parse_train
 from unilat.studies.measures import DiffusionBits, Kept, LatentBits, NormalBits
 from unilat.training import checkpoint
 
@@ -352,6 +353,19 @@ def test_the_papers_tables_compare_as_the_paper_does(script: Opener, tmp_path: P
     assert says(found(rows, "MSE decoder is farther", "reconstruction"), -0.1, 0.0, 2, False)
     assert says(found(rows, "MSE decoder is farther", "generation"), 0.19, 0.01, 2, True)
     assert says(found(tables.table6(), "stopped, small KL generates farther"), -0.21, 0.01, 2, False)
+
+
+def test_the_papers_runs_take_autoencoders_that_fit(script: Opener) -> None:
+    """Kills: options that `unilat train` does not know; an autoencoder taken over by a run of other networks, which is
+    refused an hour after the first run."""
+    tables = script("paper_tables")
+    jobs = {name: words for table in tables.ORDER for name, words in tables.jobs(table).items()}
+    settings = {name: parse_train(words).settings for name, words in jobs.items()}
+    taking = {name: Path(one.stage1.autoencoder).name for name, one in settings.items() if one.stage1.autoencoder}
+    assert {"foreign-s0", "foreign-s1", "medium-0.05-s0"} <= set(taking)
+    for name, taken in taking.items():
+        assert settings[name].autoencoder == settings[taken].autoencoder, name
+        assert settings[name].seed == settings[taken].seed
 
 
 def test_a_save_costs_what_it_lengthens_a_run_by(
