@@ -64,7 +64,7 @@ _GLYPHS = replace(  # many classes of few pictures, whose looks add up: a charac
         encoder = EncoderConfig(channels=(48,), blocks=(2,), strides=(), patch=(2, 2)),
         prior   = ViTConfig(channels=(128,), blocks=(4,), patch=4),
     ),
-    stage1      = replace(_SMALL.stage1, samples=28_000, settle=125_000),
+    stage1      = replace(_SMALL.stage1, samples=28_000, settle=150_000),
     base        = BaseConfig(vit=ViTConfig(channels=(128,), blocks=(6,), patch=4), bias=-2.0, covariance_up_to=1024),
     stage2      = Stage2Config(samples=62_000),
     evaluation  = EvaluationConfig(guidance=2.0),
