@@ -16,7 +16,21 @@ import resource
 import time
 from collections.abc import Sequence
 
-from common import MEASURES, ROOT, Measures, Rows, difference, error, lines, mean, over_seeds, row, unilat, write
+from common import (
+    MEASURES,
+    ROOT,
+    Measures,
+    Rows,
+    difference,
+    error,
+    lines,
+    mean,
+    one_commit,
+    over_seeds,
+    row,
+    unilat,
+    write,
+)
 
 from unilat.results import Results
 
@@ -59,7 +73,7 @@ def train(data: str, pair: tuple[str, str], seed: int) -> None:
         return
     print(f"{time.strftime('%H:%M')} {folder.name}", flush=True)
     kinds = ("--autoencoder.encoder.kind", pair[0], "--autoencoder.decoder.kind", pair[1])
-    words = ("train", data, *SCALE, *kinds, "--seed", f"{seed}", "--out", str(folder))
+    words = ("train", data, "--preset", "small", *SCALE, *kinds, "--seed", f"{seed}", "--out", str(folder))
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if code := unilat(*words, threads=1, log=WORK / f"{folder.name}.log").wait():
         raise SystemExit(f"{folder.name} ended with {code}: see its log in {WORK}")
@@ -111,7 +125,8 @@ def main() -> None:
         for data, seed, pair in itertools.product(SETS, SEEDS, PAIRS):
             train(data, pair, seed)
     protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
-    print(write("architectures", protocol, rows()).with_suffix(".md").read_text("utf-8"))
+    commit = one_commit(one.parent for one in WORK.glob("*/report.html"))
+    print(write("architectures", protocol, rows(), commit=commit).with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":

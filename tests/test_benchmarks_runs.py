@@ -11,6 +11,8 @@ import pytest
 
 from benchmark_samples import Opener, finished, found, opener, says
 from measured import measured, number, shares
+from unilat.cli.configure import parse_train
+from unilat.recipe.presets import PRESETS
 from unilat.results import Distance, Results
 
 
@@ -203,3 +205,23 @@ def test_architectures_are_compared_over_seeds_that_all_have(script: Opener, tmp
     assert says(found(rows, f"{other}parameters of both"), 10.0, None, 1, None)
     assert says(found(rows, f"{other}PSNR over"), 2.0, None, 1, True)
     assert says(found(rows, f"{other}distance saved"), -0.2, None, 1, False)
+
+
+def test_architectures_are_compared_by_the_same_networks_on_both_sets(
+    script: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: letters through the preset of letters, whose grid and patch are others; an encoder's kind as a decoder's,
+    options that `unilat train` does not know."""
+    bench, tried = script("architectures"), []
+
+    def trained(*words: str, threads: int, log: Path) -> SimpleNamespace:
+        tried.append(parse_train(words[1:]).settings.autoencoder)
+        return SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(bench, "unilat", trained)
+    for data in bench.SETS:
+        for pair in bench.PAIRS:
+            bench.train(data, pair, 0)
+    first, second = tried[: len(bench.PAIRS)], tried[len(bench.PAIRS) :]
+    assert first == second and first[0] == PRESETS["small"].autoencoder
+    assert [(one.encoder.kind, one.decoder.kind) for one in first] == list(bench.PAIRS)
