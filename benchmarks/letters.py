@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, Rows, error, mean, one_commit, row, write
+from common import ROOT, Rows, error, make_command, mean, one_commit, row, write
 
 from unilat.results import Results, read
 
@@ -93,7 +93,8 @@ def main() -> None:
     commit = one_commit(folders)
     protocol = " ".join((__doc__ or "").split("\n\n")[-1].split())
     made = rows([read(folder / "metrics.json") for folder in folders], slacks)
-    print(write("letters", protocol, made, commit=commit).with_suffix(".md").read_text("utf-8"))
+    path = write("letters", protocol, made, command=make_command("letters", sys.argv[1:]), commit=commit)
+    print(path.with_suffix(".md").read_text("utf-8"))
 
 
 if __name__ == "__main__":
