@@ -92,9 +92,10 @@ def curves(study: Study, run: bool) -> dict[str, list[Point]]:
     """Of each method the point of each budget, which the validation part chooses among its setting and the rivals of
     that; what is not there is left out. Two runs at a time, of one thread each."""
     scale, found, known = study.scale, families(study, run), dict[str, list[Point]]()
-    if run:
+    for part in (slice(1), slice(1, None)) if run else ():  # every method's chosen setting before anybody's rivals
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda one: study.make(*one, scale.budgets, scale.seeds), found.values()))
+            jobs = [(method, settings[part], scale.budgets, scale.seeds) for method, settings in found.values()]
+            list(pool.map(lambda one: study.make(*one), jobs))
     for name, (method, settings) in found.items():
         tried = [[study.point(method, one, budget, scale.seeds) for one in settings] for budget in scale.budgets]
         known[name] = [chosen([one for one in each if one]) for each in tried if any(each)]
@@ -202,13 +203,13 @@ def protocol(scale: Scale) -> str:
     first, second = scale.networks
     return (
         f"32×32 pictures (at most {scale.at_most:,} read), `small` networks, stage 1 of {scale.samples:,} pictures, "
-        f"two runs at a time, one thread each, seeds {seeds}. The held-out pictures are dealt into a validation and a "
-        f"test part of at most {scale.pictures} each. Settings are chosen one after another by the validation part "
-        f"after {scale.middle:,} latents (seed {searched}), guidance ({scale.guidance}) and calls ({scale.calls}) of "
-        "each run by its own samples for that part. Beside the chosen setting the next more bits (or weaker KL "
-        "weight) and the other learning rate of the base model go to every budget, and the "
-        "validation part chooses for each. Rows tell other samples against the test part. UL: bits, learning rate, "
-        "settling. "
+        f"two runs at a time, one thread each, seeds {seeds}. The held-out pictures (a tenth; of emoji a fifth) "
+        f"are dealt into a validation and a test part of at most {scale.pictures} each. Settings are chosen one after "
+        f"another by the validation part after {scale.middle:,} latents (seed {searched}), guidance "
+        f"({scale.guidance}) and calls ({scale.calls}) of each run by its own samples for that part. "
+        "Beside the chosen setting the next more bits (or weaker KL weight) and the other learning rate of the base "
+        "model go to every budget, and the validation part chooses for each. Rows tell other samples against the test "
+        "part. UL: bits, learning rate, settling. "
         f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights} under a perceptual weight of "
         f"{scale.perceptual[0]}, perceptual weight ({perceptual}), learning rate, no adversarial term; its stage 1 "
         "then as long as UL's in FLOPs, and as long in seconds. "

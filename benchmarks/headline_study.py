@@ -31,6 +31,8 @@ OPTIONS = {
     "baselr": "--stage2.learning-rate",
 }
 STAGE2 = ("bias", "baselr")
+HELD_OUT = {"fashion-mnist": 0.1, "emoji": 0.2}
+"""Shares of the pictures: a tenth of the 3,391 emoji would leave 169 for either part."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Study:
         scale = self.scale
         measured = f"--evaluation.pictures {2 * scale.pictures} --evaluation.samples 1 --evaluation.step-counts 1"
         rest = "--evaluation.features none --evaluation.classifier-samples 0 --evaluation.guidance 1"
-        size = f"--data.at-most {scale.at_most} --data.channels {self.channels}"
+        size = f"--data.at-most {scale.at_most} --data.channels {self.channels} --data.held-out {HELD_OUT[self.data]}"
         return (*f"{size} {measured} {rest}".split(), "--seed", f"{seed}")
 
     def _stage1(self, method: str, setting: Setting, seed: int) -> Sequence[str]:

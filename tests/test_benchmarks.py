@@ -224,6 +224,7 @@ def test_a_whole_study_of_invented_runs(
 
     def train(work: Path, jobs: dict[str, Any], processes: int) -> None:
         for name, words in jobs.items():
+            assert words[words.index("--data.held-out") + 1] == "0.2"  # of emoji
             if not (work / name / "metrics.json").is_file():
                 trained.append(name)
                 flops = 1e15 if words[words.index("--stage2.samples") + 1] == "192" else 0.0
