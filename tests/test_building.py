@@ -16,6 +16,7 @@ from unilat.nets.class_gaussian import ClassGaussian
 from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost
 from unilat.nets.denoiser import Denoiser
+from unilat.nets.perceptual import PerceptualDistance
 from unilat.recipe import build as building
 from unilat.recipe.build import build_autoencoder, build_base, describe
 from unilat.recipe.config import RunConfig
@@ -96,6 +97,24 @@ def test_training_is_three_passes_of_what_each_part_sees_and_memory_of_a_batch(p
         assert parts[name].parameters == weights, name
         assert parts[name].training_flops == 3 * samples * 7 * len(given), name
         assert parts[name].memory_mib == pytest.approx((1000 * len(given) * batch + 20 * weights) / 2**20), name
+
+
+def test_a_perceptual_term_is_counted_with_the_decoder() -> None:
+    """Against the network itself, which both pictures pass and the gradient of one comes back through. Kills: a term
+    for nothing, of one picture, counted with gradients of its weights, for another part or for each call."""
+    config = counted_config()
+    config = replace(config, data=replace(config.data, size=(32, 32)))
+    judged = replace(config, autoencoder=replace(config.autoencoder, perceptual=2.0, decoder_loss="mse"))
+    network, made = PerceptualDistance().requires_grad_(False), torch.zeros(1, 3, 32, 32, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        network(made, torch.ones(1, 3, 32, 32)).sum().backward()
+    plain, parts = describe(config, 3, 3).parts, describe(judged, 3, 3).parts
+    more = {name: parts[name].training_flops - plain[name].training_flops for name in plain}
+    assert more == {
+        "encoder": 0, "prior": 0, "base": 0,
+        "decoder": pytest.approx(1000 * counter.get_total_flops(), rel=1e-3),  # five 1×1 layers see the difference
+    }  # fmt: skip
+    assert parts["decoder"].forward_flops == plain["decoder"].forward_flops
 
 
 def test_each_step_of_muon_is_counted_with_its_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoencoder__decoder__kind": "unet"}, "--autoencoder.decoder.kind must be one of conv, vit, uvit, not unet"),
     ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
     (
+        {"autoencoder__perceptual": 1.0, "autoencoder__decoder_loss": "mse"},
+        "--autoencoder.perceptual needs pictures of 24 pixels a side or more, not 16: raise --size, or leave it out",
+    ),
+    (
         {"autoencoder__price": "normal", "stage1__target_bpp": 0.5},
         r"a KL term to N\(0, I\) stands at 0.724 bits per pixel",
     ),
@@ -171,6 +175,13 @@ def test_what_cannot_work_is_refused_in_one_line(values: dict[str, Any], says: s
         check(changed(TINY, **values))
     assert re.search(says, options_named(str(error.value))), options_named(str(error.value))
     assert "\n" not in str(error.value) and "--" not in str(error.value)
+
+
+def test_a_perceptual_term_is_for_pictures() -> None:
+    """Kills: a clip refused by a traceback of convolutions, in training."""
+    config = presets.get("kinetics-600")
+    with pytest.raises(FieldError, match="perceptual is a distance of pictures: leave it out for other signals"):
+        check(changed(config, autoencoder__perceptual=1.0, autoencoder__decoder_loss="mse"))
 
 
 def test_the_way_out_of_too_many_bits_is_one() -> None:

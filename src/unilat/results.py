@@ -172,7 +172,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What a run cost: counted by part (``encoder``, ``prior``, ``decoder``, ``base``), timed by phase."""
+    """What a run cost: counted by part (encoder, prior, decoder with its perceptual network, base), timed by phase."""
 
     parameters: dict[str, int]
     training_flops: dict[str, float]

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from unilat.fields import FieldError
 
 ALEX_SHA256 = "b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee"
+LEAST_SIDE = 24
+"""Pixels: of smaller pictures too little is left for the last layers."""
 _ENDS = (3, 7, 11, 13, 15)
 """Where the five compared layers end among the network's layers."""
 
@@ -35,7 +37,7 @@ class Blur(nn.Module):
 
 
 class PerceptualDistance(nn.Module):
-    """``(a, b) -> [B]``: pictures in [-1, 1], ``[B, 1 or 3, H, W]`` with sides of 24 or more; 0 for equal pictures."""
+    """``(a, b) -> [B]``: pictures in [-1, 1], ``[B, 1 or 3, H, W]`` of :data:`LEAST_SIDE` or more a side."""
 
     shift: Tensor
     scale: Tensor

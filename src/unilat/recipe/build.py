@@ -10,6 +10,7 @@ from unilat.models.base import Base
 from unilat.models.price import Charge
 from unilat.nets.condition import Condition
 from unilat.nets.cost import Cost, cost
+from unilat.nets.perceptual import PerceptualDistance
 from unilat.recipe import config as configuration
 from unilat.recipe.config import RunConfig
 
@@ -26,7 +27,8 @@ class PartCost:
     memory_mib: float
     """In training: activations of a batch; weights, gradients, two moments and the average."""
     example_flops: int
-    """Of training on one example: three forward passes, of the tokens that training sees, or at most one."""
+    """Of training on one example: three forward passes, of the tokens that training sees, or at most one; of a decoder
+    with a perceptual term also that term's network."""
     step_flops: int
     """Of the matrix products of one step of Muon, whatever the batch (``nets/inner.py``); 0 with AdamW."""
     muon_flops: int
@@ -110,20 +112,27 @@ def describe(
         del costs["prior"]
     if config.evaluation.sample_from == "prior":
         del costs["base"]
-    parts = {name: _part(config, name, one, trained.get(name, one)) for name, one in costs.items()}
+    judge = 0
+    if ae.perceptual:  # its network sees both pictures, and the gradient goes back through one, to no weights
+        with torch.device("meta"):
+            judge = cost(PerceptualDistance(), x, x).forward_flops * 3 // 2
+    parts = {
+        name: _part(config, name, one, trained.get(name, one), judge * (name == "decoder"))
+        for name, one in costs.items()
+    }
     capacity = configuration.capacity(config)
     return Description(latent=tuple(z.shape[1:]), picture=tuple(x.shape[1:]), capacity_bpp=capacity, parts=parts)
 
 
-def _part(config: RunConfig, name: str, whole: Cost, trained: Cost) -> PartCost:
-    """What a network costs, given it as it is sampled with and as it is trained."""
+def _part(config: RunConfig, name: str, whole: Cost, trained: Cost, judge: int) -> PartCost:
+    """What a network costs, given it as it is sampled with and as it is trained, and FLOPs of judging an example."""
     one, two = config.stage1, config.stage2
     stage = two if name == "base" else one
     settled = one.settle if name == "prior" else 0
     ae = config.autoencoder
     if (name == "encoder" and ae.frozen) or (name == "decoder" and ae.tune == "none"):
         return _kept(whole, (stage.samples if name == "encoder" else 0) if one.autoencoder is None else 0)
-    each, step = 3 * trained.forward_flops, trained.step_flops * (stage.optimizer == "muon")
+    each, step = 3 * trained.forward_flops + judge, trained.step_flops * (stage.optimizer == "muon")
     muon = step * (-(-stage.samples // stage.batch) + -(-settled // one.settle_batch))
     return PartCost(
         parameters=whole.parameters,

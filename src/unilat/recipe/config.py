@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from unilat.fields import FieldError, spelled
 from unilat.models.autoencoder import AutoencoderConfig
 from unilat.models.base import BaseConfig
+from unilat.nets.perceptual import LEAST_SIDE
 from unilat.recipe.parts import DataConfig, EvaluationConfig, Stage1Config, Stage2Config
 from unilat.types import UserError
 
@@ -98,6 +99,7 @@ def check(config: RunConfig) -> None:
     if len(config.autoencoder.decoder.patch) != len(config.autoencoder.encoder.patch):
         raise FieldError("autoencoder.decoder.patch and autoencoder.encoder.patch must have as many axes")
     _check_grid(config)
+    _check_perceptual(config)
     _check_start(config)
     ae, wanted, reach = config.autoencoder, config.stage1.target_bpp, capacity(config)
     if wanted is None:
@@ -157,6 +159,19 @@ def _check_grid(config: RunConfig) -> None:
         f"pictures of {spelled(size)} pixels do not fit the networks' grid: {names} must be {wanted}; the nearest that "
         f"work: data.size {near}"
     )
+
+
+def _check_perceptual(config: RunConfig) -> None:
+    """The perceptual network is one of pictures, and its layers leave nothing of small ones."""
+    if not config.autoencoder.perceptual:
+        return
+    if len(config.autoencoder.encoder.patch) != 2:
+        raise FieldError("autoencoder.perceptual is a distance of pictures: leave it out for other signals")
+    if min(config.data.size) < LEAST_SIDE:
+        raise FieldError(
+            f"autoencoder.perceptual needs pictures of {LEAST_SIDE} pixels a side or more, not "
+            f"{spelled(config.data.size)}: raise data.size, or leave it out"
+        )
 
 
 def _cell(config: RunConfig, axis: int) -> int:
