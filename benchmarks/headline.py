@@ -24,17 +24,15 @@ GOALS = (2.0, 1.2)
 
 
 def search(study: Study, method: str, run: bool) -> Setting | None:
-    """Choose a method's settings one after another, each against the best so far: bits, or the KL weight under the
+    """Choose a method's settings one after another, each against the best so far: bits, or the KL weight, under the
     first perceptual weight, then the rest. None where nothing has been judged."""
     scale = study.scale
-    first: list[Setting] = [(("bpp", one),) for one in scale.bits]
-    steps: list[list[tuple[str, str]]] = [[("lr", one) for one in scale.lr]]
+    strongest, *others = scale.perceptual
+    name, values = ("weight", scale.factors) if method == "KL-VAE" else ("bpp", scale.bits)
+    first: list[Setting] = [((name, one), ("perceptual", strongest)) for one in values]
+    steps = [[("perceptual", one) for one in others], [("lr", one) for one in scale.lr]]
     if method == "UL":
         steps.append([("settle", f"{scale.settle}")])
-    if method == "KL-VAE":
-        strongest, *others = scale.perceptual
-        first = [(("weight", one), ("perceptual", strongest)) for one in scale.factors]
-        steps.insert(0, [("perceptual", one) for one in others])
     steps += [[("bias", one) for one in scale.bias], [("baselr", one) for one in scale.baselr]]
     if run:
         study.make(method, first, [scale.middle], scale.search)
@@ -106,8 +104,9 @@ def without(study: Study) -> dict[str, tuple[str, Setting]]:
     """The best of ours without each of its parts: the preset and the setting of each."""
     if not (now := search(study, "UL", False)):
         return {}
-    bare = tuple(one for one in now if one[0] != "settle")
+    bare, plain = (tuple(one for one in now if one[0] != part) for part in ("settle", "perceptual"))
     return {
+        "without a perceptual term": ("UL", plain),
         "without the trained prior (a KL to N(0, I) under a learned variance)": ("equal decoders", bare),
         "without the diffusion decoder (a squared error in one call)": ("UL", (*now, ("decoder", "mse"))),
         "without the controller (a fixed loss factor of 1.5)": ("UL", (("weight", "1.5"), *now[1:])),
@@ -207,11 +206,11 @@ def protocol(scale: Scale) -> str:
         f"are dealt into a validation and a test part of at most {scale.pictures} each. Settings are chosen one after "
         f"another by the validation part after {scale.middle:,} latents (seed {searched}), guidance "
         f"({scale.guidance}) and calls ({scale.calls}) of each run by its own samples for that part. "
-        "Beside the chosen setting the next more bits (or weaker KL weight) and the other learning rate of the base "
-        "model go to every budget, and the validation part chooses for each. Rows tell other samples against the test "
-        "part. UL: bits, learning rate, settling. "
-        f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights} under a perceptual weight of "
-        f"{scale.perceptual[0]}, perceptual weight ({perceptual}), learning rate, no adversarial term; its stage 1 "
+        f"All: bits, or KL weights, under a perceptual weight of {scale.perceptual[0]}, then perceptual weight "
+        f"({perceptual}) and learning rate; UL settling. Beside the chosen setting the next more bits (or weaker KL "
+        "weight) and the other learning rate of the base model go to every budget, and the validation part chooses for "
+        f"each. Rows tell other samples against the test part. UL: preset `small`, bits {', '.join(scale.bits)}. "
+        f"KL-VAE: preset `kl-vae`, squared error in one call, KL weights {weights}, no adversarial term; its stage 1 "
         "then as long as UL's in FLOPs, and as long in seconds. "
         "`equal decoders`: its encoder and price with UL's controller and decoder, stage 1 of equal FLOPs. Of all: the "
         "base model's noise weighting (bias b of sigmoid(b − λ), which shifts its levels) and learning rate; latents "

@@ -152,7 +152,7 @@ def test_settings_are_searched_by_the_validation_part_one_after_another(
     """Bits 0.2 are nearer in validation and farther in test; bias 0 on top is nearer still. Kills: a search by test, a
     later choice on an earlier setting that lost, a lost first choice."""
     one = study(scripts, tmp_path)
-    first, second = (("bpp", "0.1"),), (("bpp", "0.2"),)
+    first, second = ((("bpp", bits), ("perceptual", "100")) for bits in ("0.1", "0.2"))
     for setting, validation, test in ((first, 0.5, 0.1), (second, 0.4, 0.9), ((*second, ("bias", "0")), 0.3, 0.95),
                                       ((*first, ("bias", "0")), 0.2, 0.95)):  # fmt: skip
         judged(one, "UL", setting, one.scale.middle, 0, validation, test)
@@ -174,17 +174,21 @@ def test_each_budget_takes_its_own_setting(scripts: dict[str, ModuleType], tmp_p
     """At the larger budget more bits are nearer in validation and farther in test. Kills: one setting for all budgets,
     a choice by the test part, a budget lost where a rival was not trained."""
     one = study(scripts, tmp_path)
-    first, more = (("bpp", "0.1"),), (("bpp", "0.2"),)
+    first, more = ((("bpp", bits), ("perceptual", "100")) for bits in ("0.1", "0.2"))
     for budget, setting, validation, test in ((64, first, 0.5, 0.6), (64, more, 0.6, 0.1), (192, first, 0.4, 0.3),
                                               (192, more, 0.3, 0.35)):  # fmt: skip
         for seed in one.scale.seeds:
             judged(one, "UL", setting, budget, seed, validation, test)
     found = scripts["headline"].curves(one, False)["UL"]
-    assert [(point.label, point.value) for point in found] == [("UL (bpp 0.1)", 0.6), ("UL (bpp 0.2)", 0.35)]
+    assert [(point.label, point.value) for point in found] == [
+        ("UL (bpp 0.1, perceptual 100)", 0.6),
+        ("UL (bpp 0.2, perceptual 100)", 0.35),
+    ]
     lost = scripts["headline"].missing(one)
-    assert lost.startswith(" Not run: without the trained prior") and "with settling" in lost and "bpp 0.2" not in lost
+    assert lost.startswith(" Not run: without a perceptual term; without") and "with settling" in lost
+    assert "bpp 0.2" not in lost
     (tmp_path / f"{one.base('UL', more, 64, 1)}.cell.json").unlink()
-    assert " Not run: UL with bpp 0.2 after 64 latents; without" in scripts["headline"].missing(one)
+    assert " Not run: UL with bpp 0.2, perceptual 100 after 64 latents; without" in scripts["headline"].missing(one)
 
 
 def test_a_point_has_every_part_of_stage_1_and_the_base_apart(scripts: dict[str, ModuleType], tmp_path: Path) -> None:
@@ -253,8 +257,8 @@ def test_a_whole_study_of_invented_runs(
     what = [row["what"] for row in rows]
     for part in ("KL-VAE, stage 1 of equal seconds", "KL-VAE, stage 1 of equal FLOPs", "equal decoders, stage 1 of"):
         assert any("FLOPs to equal distance" in text and part in text for text in what), part
-    for part, gap in (("without the trained prior", 0.5), ("without the diffusion decoder", 0.3),
-                      ("without the controller", 0.0), ("with settling", 0.01)):  # fmt: skip
+    for part, gap in (("without a perceptual term", -0.02), ("without the trained prior", 0.5), ("with settling", 0.01),
+                      ("without the diffusion decoder", 0.3), ("without the controller", 0.0)):  # fmt: skip
         (row,) = [row for row in rows if part in row["what"]]
         assert row["value"] == pytest.approx(gap) and row["n"] == 2, part
     assert any("alexnet-st@32, recall" in text for text in what)

@@ -157,7 +157,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoencoder__decoder__kind": "unet"}, "--autoencoder.decoder.kind must be one of conv, vit, uvit, not unet"),
     ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
     (
-        {"autoencoder__perceptual": 1.0, "autoencoder__decoder_loss": "mse"},
+        {"autoencoder__perceptual": 1.0},
         "--autoencoder.perceptual needs pictures of 24 pixels a side or more, not 16: raise --size, or leave it out",
     ),
     (
@@ -181,7 +181,7 @@ def test_a_perceptual_term_is_for_pictures() -> None:
     """Kills: a clip refused by a traceback of convolutions, in training."""
     config = presets.get("kinetics-600")
     with pytest.raises(FieldError, match="perceptual is a distance of pictures: leave it out for other signals"):
-        check(changed(config, autoencoder__perceptual=1.0, autoencoder__decoder_loss="mse"))
+        check(changed(config, autoencoder__perceptual=1.0))
 
 
 def test_the_way_out_of_too_many_bits_is_one() -> None:

@@ -194,8 +194,7 @@ def test_a_learned_variance_is_verified_with_its_entropy(source: Path, tmp_path:
     ("changed", "said"),
     [
         ({"kl_weight": 0.0}, "autoencoder.kl_weight must be a positive number"),
-        ({"perceptual": 1.0}, "add autoencoder.decoder_loss mse"),
-        ({"perceptual": -1.0, "decoder_loss": "mse"}, "autoencoder.perceptual must be 0 or"),
+        ({"perceptual": -1.0}, "autoencoder.perceptual must be 0 or"),
         ({"random_end": (0.0, 0.0)}, "autoencoder.random_end is a log-SNR and a positive scale"),
     ],
 )

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +11,14 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from nets.samples import signal
+from unilat.maths.levels import weighted_table
 from unilat.maths.rate import RateTerms, terminal_kl
 from unilat.maths.seeds import Draws
 from unilat.models.autoencoder import Autoencoder
 from unilat.models.base import prior_as_base
+from unilat.models.placing import Placing
 from unilat.models.posterior import Posterior
-from unilat.models.reconstruction import SquaredError
+from unilat.models.reconstruction import DiffusionDecoder, Perceptual, SquaredError
 
 from .fixed import autoencoder
 
@@ -144,20 +148,46 @@ def test_a_squared_error_asks_at_the_noisiest_level() -> None:
     assert [level.tolist() for level in levels] == [[-7.0] * 3] * 2
 
 
+class First(torch.nn.Module):
+    """In place of the perceptual distance: what one number of each pair is apart."""
+
+    def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
+        return (made - wanted)[:, 0, 0, 0]
+
+
 def test_a_perceptual_term_is_added_with_its_weight() -> None:
     """Kills: a weight not used, a distance per batch, a network that becomes part of the model's weights."""
     model, x, z_0 = autoencoder(decoder_loss="mse", perceptual=3.0), signal(2), signal(2, 5, coarse=True)
-
-    class First(torch.nn.Module):
-        def forward(self, made: Tensor, wanted: Tensor) -> Tensor:
-            return (made - wanted)[:, 0, 0, 0]
-
     assert isinstance(model.decoding, SquaredError)
-    model.decoding.network.append(First())
+    model.decoding.perceptual.network.append(First())
     made = model.decode(z_0, x, 1)
     wanted = 0.5 * (x - made).square().flatten(1).sum(1) + 3 * (made - x)[:, 0, 0, 0]
     torch.testing.assert_close(model.reconstruction(x, z_0, draws()), wanted)
-    assert not any("asked" in name for name in model.state_dict())
+    assert not any("network" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_perceptual_term_beside_the_diffusion_loss_is_its_mean_over_the_first_levels(learned: bool) -> None:
+    """Of a distance that is the log-SNR itself, by an integral. Kills: a term that moves with what is learned of the
+    levels, a weight not used, a density turned round."""
+    bias, low, high, batch = 2.0, -9.0, 7.0, 20_000
+    placing = Placing(weighted_table(bias, low, high))
+    if learned:
+        level = placing.sample((torch.arange(batch) + 0.5) / batch).lambda_t
+        placing.learn(placing.observe(level, 1.0 + 5.0 * (level > 2)).sum(0))
+    model: Any = SimpleNamespace(
+        config=SimpleNamespace(bias=bias, lambda_min=low),
+        decoder=lambda x_t, level, cond: level.view(-1, 1, 1, 1).expand_as(x_t),
+        decoder_levels=placing,
+    )
+    level = torch.linspace(low, high, 4001, dtype=torch.float64)
+    guess = torch.sigmoid(bias - level) * torch.sigmoid(level)
+    mean = float(torch.trapezoid(guess * level, level) / torch.trapezoid(guess, level))
+    wanted = 3 * (0.9 * mean + 0.1 * (low + high) / 2)  # a tenth of the levels is spread evenly
+    x, told = torch.zeros(batch, 1, 1, 1), dict[float, Tensor]()
+    for share in (0.0, 3.0):
+        told[share] = DiffusionDecoder(Perceptual(share, [First()])).loss(model, x, x, draws(batch))[0]
+    assert float((told[3.0] - told[0.0]).mean()) == pytest.approx(wanted, abs=0.02)
 
 
 def test_a_random_end_is_told_to_the_decoder_and_cuts_the_charge() -> None:

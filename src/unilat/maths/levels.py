@@ -116,6 +116,12 @@ class Table:
         lambda_t = edges[bin_index] + within.clamp(0.0, 1.0) * width
         return Levels(lambda_t.to(strata), (mass[bin_index] / width).to(strata))
 
+    def density(self, lambda_t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """p at any levels of the range, ``[B]``."""
+        edges, mass, _ = self._on(lambda_t.device)
+        bin_index = torch.bucketize(lambda_t.to(edges), edges[1:-1], right=True)
+        return (mass / edges.diff())[bin_index].to(lambda_t)
+
 
 def weighted_table(bias: float, lambda_min: float, lambda_max: float) -> Table:
     """For a weight sigmoid(bias - lambda): along its product with the even error of unit-variance data, floored."""

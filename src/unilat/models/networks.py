@@ -48,7 +48,7 @@ class AutoencoderConfig:
     decoder_loss: ReconstructionKind = "diffusion"
     """What trains the decoder: the diffusion loss (UL), or a squared error in one call (as a VAE)."""
     perceptual: float = 0.0
-    """Weight of a perceptual distance beside the squared error."""
+    """Weight of a perceptual distance (ST-LPIPS) beside the decoder's loss, nats per unit of it: 100 for example."""
     decoder_start: Literal["latent", "data"] = "latent"
     """The Gaussian whose exact denoiser the untrained decoder is: one drawn from the latent, or the data's (EDM)."""
     covariance_up_to: int = 0
@@ -75,8 +75,6 @@ class AutoencoderConfig:
         self.prior.check(f"{name}.prior")
         if not 0 <= self.perceptual < math.inf:
             raise FieldError(f"{name}.perceptual must be 0 or a positive number, not {self.perceptual}")
-        if self.perceptual and self.decoder_loss != "mse":
-            raise FieldError(f"{name}.perceptual stands beside a squared error: add {name}.decoder_loss mse")
         end = self.random_end
         if end is not None and not (math.isfinite(end[0]) and 0 < end[1] < math.inf):
             raise FieldError(f"{name}.random_end is a log-SNR and a positive scale, 0 1 for example, not {end}")

@@ -52,15 +52,45 @@ class Reconstruction(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Perceptual:
+    """``weight · d(x̂, x)``: a perceptual distance (ST-LPIPS) beside another loss, nats per example ``[B]``."""
+
+    weight: float = 0.0
+    network: list[nn.Module] = field(default_factory=list)
+    """Loaded when it is first needed; a list, so that it is no part of the model."""
+
+    def __call__(self, made: Tensor, x: Tensor) -> Tensor | float:
+        """Of each pair; 0 where the weight is, and nothing is loaded."""
+        if not self.weight:
+            return 0.0
+        if not self.network:
+            from unilat.nets.perceptual import load
+
+            self.network.append(load())
+        return self.weight * self.network[0].to(x.device)(made, x)
+
+
+@dataclass(frozen=True, eq=False)
 class DiffusionDecoder:
-    """``½ ∫ sigmoid(b − λ) E‖ε − ε̂‖² dλ`` (UL eq. 4), decoded by DDIM."""
+    """``½ ∫ sigmoid(b − λ) E‖ε − ε̂‖² dλ`` (UL eq. 4), decoded by DDIM.
+
+    A perceptual term adds its mean over the levels where training begins, ``∫ p₀(λ) E d(x̂, x) dλ`` with p₀ along
+    ``sigmoid(b − λ) sigmoid(λ)``.
+    """
+
+    perceptual: Perceptual = field(default_factory=Perceptual)
 
     def loss(self, model: Decoding, x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """One noise level an example."""
-        levels = model.decoder_levels.sample(draws.strata(len(x)).to(x.device))
+        placing = model.decoder_levels
+        levels = placing.sample(draws.strata(len(x)).to(x.device))
         x_t = diffuse(x, draws.normal(x), levels.lambda_t)
         weight = sigmoid_weight(levels.lambda_t, model.config.bias)
-        loss = denoising_loss(x, model.decoder(x_t, levels.lambda_t, cond), levels, weight)
+        made = model.decoder(x_t, levels.lambda_t, cond)
+        loss = denoising_loss(x, made, levels, weight)
+        if self.perceptual.weight:
+            loss = loss + placing.guess.density(levels.lambda_t) / levels.density * self.perceptual(made, x)
         return loss, levels.lambda_t
 
     def decode(self, model: Decoding, cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
@@ -71,27 +101,17 @@ class DiffusionDecoder:
 
 @dataclass(frozen=True, eq=False)
 class SquaredError:
-    """``½ ‖x − D(z_0)‖² + perceptual · LPIPS``: a Gaussian likelihood of unit variance, whose scale the factor carries.
+    """``½ ‖x − D(z_0)‖²`` and a perceptual term: a Gaussian likelihood of variance 1, whose scale the factor carries.
 
     ``D`` is the decoder's network at the noisiest level on an empty picture, so it is called once.
     """
 
-    perceptual: float = 0.0
-    """Weight of the perceptual distance (ST-LPIPS), nats per unit of it."""
-    network: list[nn.Module] = field(default_factory=list)
-    """The perceptual network, loaded when it is first needed; a list, so that it is no part of the model."""
+    perceptual: Perceptual = field(default_factory=Perceptual)
 
     def loss(self, model: Decoding, x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """One call, no noise."""
         made = self.decode(model, cond, x, 1, (0.0, 0.0))
-        loss = 0.5 * (x - made).square().flatten(1).sum(1)
-        if not self.perceptual:
-            return loss, None
-        if not self.network:
-            from unilat.nets.perceptual import load
-
-            self.network.append(load())
-        return loss + self.perceptual * self.network[0].to(x.device)(made, x), None
+        return 0.5 * (x - made).square().flatten(1).sum(1) + self.perceptual(made, x), None
 
     def decode(self, model: Decoding, cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
         """The answer to an empty picture; ``steps`` and ``span`` change nothing, of ``x_1`` only the shape is used."""
@@ -101,4 +121,4 @@ class SquaredError:
 
 def reconstruction(kind: Kind, perceptual: float) -> Reconstruction:
     """What a configuration names."""
-    return SquaredError(perceptual) if kind == "mse" else DiffusionDecoder()
+    return (SquaredError if kind == "mse" else DiffusionDecoder)(Perceptual(perceptual))
