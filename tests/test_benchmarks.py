@@ -150,14 +150,19 @@ def test_settings_are_searched_by_the_validation_part_one_after_another(
     scripts: dict[str, ModuleType], tmp_path: Path
 ) -> None:
     """Bits 0.2 are nearer in validation and farther in test; bias 0 on top is nearer still. Kills: a search by test, a
-    later choice on an earlier setting that lost, a lost first choice."""
+    later choice on an earlier setting that lost, a lost first choice, bits under the last perceptual weight, bits for
+    a KL weight."""
+    bench = scripts["headline_study"]
     one = study(scripts, tmp_path)
+    one = bench.dataclasses.replace(one, scale=bench.dataclasses.replace(one.scale, perceptual=("100", "10")))
     first, second = ((("bpp", bits), ("perceptual", "100")) for bits in ("0.1", "0.2"))
     for setting, validation, test in ((first, 0.5, 0.1), (second, 0.4, 0.9), ((*second, ("bias", "0")), 0.3, 0.95),
                                       ((*first, ("bias", "0")), 0.2, 0.95)):  # fmt: skip
         judged(one, "UL", setting, one.scale.middle, 0, validation, test)
     assert scripts["headline"].search(one, "UL", False) == (*second, ("bias", "0"))
     assert scripts["headline"].search(one, "KL-VAE", False) is None
+    judged(one, "KL-VAE", weight := (("weight", "9"), ("perceptual", "100")), one.scale.middle, 0, 0.5, 0.5)
+    assert scripts["headline"].search(one, "KL-VAE", False) == weight
 
 
 def test_rivals_of_a_setting_are_more_bits_and_the_other_rate(scripts: dict[str, ModuleType]) -> None:

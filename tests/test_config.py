@@ -157,8 +157,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"autoencoder__decoder__kind": "unet"}, "--autoencoder.decoder.kind must be one of conv, vit, uvit, not unet"),
     ({"autoencoder__decoder__depth": -1}, "--autoencoder.decoder.depth must be 0 or more"),
     (
-        {"autoencoder__perceptual": 1.0},
-        "--autoencoder.perceptual needs pictures of 24 pixels a side or more, not 16: raise --size, or leave it out",
+        {"autoencoder__perceptual": 1.0, "data__size": (16, 32)},
+        "--autoencoder.perceptual needs pictures of 24 pixels a side or more, not 16x32: raise --size, or leave it out",
     ),
     (
         {"autoencoder__price": "normal", "stage1__target_bpp": 0.5},

@@ -83,14 +83,14 @@ class DiffusionDecoder:
 
     def loss(self, model: Decoding, x: Tensor, cond: Tensor, draws: Draws) -> tuple[Tensor, Tensor | None]:
         """One noise level an example."""
-        placing = model.decoder_levels
-        levels = placing.sample(draws.strata(len(x)).to(x.device))
+        levels = model.decoder_levels.sample(draws.strata(len(x)).to(x.device))
         x_t = diffuse(x, draws.normal(x), levels.lambda_t)
         weight = sigmoid_weight(levels.lambda_t, model.config.bias)
         made = model.decoder(x_t, levels.lambda_t, cond)
         loss = denoising_loss(x, made, levels, weight)
         if self.perceptual.weight:
-            loss = loss + placing.guess.density(levels.lambda_t) / levels.density * self.perceptual(made, x)
+            first = model.decoder_levels.guess.density(levels.lambda_t)
+            loss = loss + first / levels.density * self.perceptual(made, x)
         return loss, levels.lambda_t
 
     def decode(self, model: Decoding, cond: Tensor, x_1: Tensor, steps: int, span: tuple[float, float]) -> Tensor:
