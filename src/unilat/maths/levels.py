@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unilat.maths.seeds import BELOW_ONE
@@ -118,9 +118,13 @@ class Table:
 
     def density(self, lambda_t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """p at any levels of the range, ``[B]``."""
-        edges, mass, _ = self._on(lambda_t.device)
-        bin_index = torch.bucketize(lambda_t.to(edges), edges[1:-1], right=True)
-        return (mass / edges.diff())[bin_index].to(lambda_t)
+        edges, mass = self.on(lambda_t.device)
+        return (mass / edges.diff()).to(lambda_t)[self.bins(lambda_t)]
+
+    def bins(self, lambda_t: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+        """Numbers of the bins that levels fall into, ``[B]``."""
+        edges, _ = self.on(lambda_t.device)
+        return torch.bucketize(lambda_t.detach(), edges[1:-1].to(lambda_t), right=True)
 
 
 def weighted_table(bias: float, lambda_min: float, lambda_max: float) -> Table:

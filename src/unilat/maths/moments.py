@@ -32,8 +32,7 @@ def observed(
 
     ``terms`` are the estimates f / p of levels drawn from ``table``, so ``g = f / q = terms · p / q``.
     """
-    edges, mass = guess.on(lambda_t.device)
-    fine = torch.bucketize(lambda_t.detach(), edges[1:-1].to(lambda_t), right=True)
+    mass, fine = guess.on(lambda_t.device)[1], guess.bins(lambda_t)
     g = terms.detach() * (table.on(lambda_t.device)[1] / mass).to(terms)[fine]
     here = torch.nn.functional.one_hot(fine // (len(guess.mass) // bins), bins).to(terms)
     return torch.cat([here, here * g.square().clamp(max=_LARGEST)[:, None]], 1)
